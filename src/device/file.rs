@@ -1,0 +1,434 @@
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use compio::BufResult;
+use compio::buf::{IntoInner, IoBuf};
+use compio::io::{AsyncReadAt, AsyncWriteAt};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom, StatxFlags};
+
+use super::identity::sysfs;
+use super::{Allocation, Buffer, Device, Identity};
+
+/// What the device is opened for, and so who else may have it open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Reading, whoever else writes: for looking at a device in use.
+    Look,
+    /// Reading, while nobody who locks writes (a shared lock).
+    Read,
+    /// Reading and writing, alone (an exclusive lock; `O_EXCL` on disks, which also keeps out
+    /// mounts and device-mapper tables).
+    Write,
+}
+
+/// Whether the page cache is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Caching {
+    /// Around it (`O_DIRECT`) where the device can and the request is aligned; the rest through it.
+    #[default]
+    Direct,
+    /// Through it.
+    Buffered,
+}
+
+/// Why a device cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// What the system says: not found, permission denied, ...
+    #[error("{0}")]
+    System(#[from] io::Error),
+    /// Somebody has a lock on it, has mounted it, or has a device-mapper table on it.
+    #[error("in use by another process (or mounted, or part of a device-mapper table)")]
+    InUse,
+    /// Marked as not to be written.
+    #[error("read-only: {0}")]
+    ReadOnly(String),
+    /// A directory, a socket, ...
+    #[error("neither a regular file nor a block device")]
+    NotStorage,
+}
+
+/// A regular file or a block device, over io_uring (or, where that is forbidden, a thread pool).
+///
+/// Must be used inside a compio runtime.
+#[derive(Debug)]
+pub struct File {
+    /// Holds the locks; for calls that io_uring does not have.
+    std: Arc<fs::File>,
+    buffered: compio::fs::File,
+    direct: Option<(compio::fs::File, Direct)>,
+    is_disk: bool,
+    block_bytes: u32,
+}
+
+/// What direct I/O demands.
+#[derive(Clone, Copy, Debug)]
+struct Direct {
+    memory: u64,
+    position: u64,
+}
+
+impl File {
+    /// Opens what is there, and takes the lock of `mode`.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; a lock is never waited for.
+    pub async fn open(path: &Path, mode: Mode, caching: Caching) -> Result<Self, OpenError> {
+        let metadata = fs::metadata(path)?;
+        let is_disk = metadata.file_type().is_block_device();
+        if !is_disk && !metadata.is_file() {
+            return Err(OpenError::NotStorage);
+        }
+        if mode == Mode::Write && !is_disk && metadata.mode() & 0o222 == 0 {
+            let mode = metadata.mode() & 0o7777;
+            return Err(OpenError::ReadOnly(format!("its mode is {mode:04o}")));
+        }
+        let exclusive = if is_disk && mode == Mode::Write { OFlags::EXCL } else { OFlags::empty() };
+        let std = OpenOptions::new()
+            .read(true)
+            .write(mode == Mode::Write)
+            .custom_flags(exclusive.bits().cast_signed())
+            .open(path)
+            .map_err(|error| open_error(error, mode))?;
+        Self::with_locks(std, mode, caching, is_disk).await
+    }
+
+    /// Makes a new file of `len_bytes`, all hole, and locks it.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::AlreadyExists`] if there is one: nothing is ever overwritten.
+    pub async fn create_new(
+        path: &Path,
+        len_bytes: u64,
+        caching: Caching,
+    ) -> Result<Self, OpenError> {
+        let std = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        if let Err(error) = std.set_len(len_bytes) {
+            let _ = fs::remove_file(path);
+            return Err(error.into());
+        }
+        Self::with_locks(std, Mode::Write, caching, false).await
+    }
+
+    async fn with_locks(
+        std: fs::File,
+        mode: Mode,
+        caching: Caching,
+        is_disk: bool,
+    ) -> Result<Self, OpenError> {
+        let lock = match mode {
+            Mode::Look => None,
+            Mode::Read => Some(FlockOperation::NonBlockingLockShared),
+            Mode::Write => Some(FlockOperation::NonBlockingLockExclusive),
+        };
+        if let Some(lock) = lock {
+            match rustix::fs::flock(&std, lock) {
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::InUse),
+                other => other.map_err(io::Error::from)?,
+            }
+        }
+        let write = mode == Mode::Write;
+        let direct = match (caching, Direct::of(&std, is_disk)) {
+            (Caching::Direct, Some(direct)) => {
+                // A file system may still refuse; then the page cache has to do.
+                reopen(&std, write, OFlags::DIRECT).await.ok().map(|file| (file, direct))
+            }
+            _ => None,
+        };
+        Ok(Self {
+            buffered: reopen(&std, write, OFlags::empty()).await?,
+            direct,
+            is_disk,
+            block_bytes: untorn_bytes(&std, is_disk),
+            std: Arc::new(std),
+        })
+    }
+
+    /// Which file or disk it is.
+    ///
+    /// # Errors
+    ///
+    /// Whatever `stat` says.
+    pub fn identity(&self) -> io::Result<Identity> {
+        self.std.metadata().map(|metadata| Identity::from_metadata(&metadata))
+    }
+
+    /// True if large aligned requests go around the page cache.
+    pub fn is_direct(&self) -> bool {
+        self.direct.is_some()
+    }
+
+    /// Sets the size of a regular file.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the file system; [`io::ErrorKind::InvalidInput`] for a disk.
+    pub async fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        let std = self.std.clone();
+        blocking(move || std.set_len(len_bytes)).await
+    }
+
+    /// The descriptor for a request: direct if position, length and memory allow it.
+    fn route(
+        &self,
+        position: u64,
+        lens: impl IntoIterator<Item = (u64, u64)>,
+    ) -> &compio::fs::File {
+        match &self.direct {
+            Some((file, direct)) if direct.allows(position, lens) => file,
+            _ => &self.buffered,
+        }
+    }
+
+    async fn fallocate(&self, flags: FallocateFlags, at: u64, len: u64) -> io::Result<()> {
+        let std = self.std.clone();
+        blocking(move || Ok(rustix::fs::fallocate(&std, flags, at, len)?)).await
+    }
+
+    async fn write_zero_bytes(&self, mut at: u64, mut len: u64) -> io::Result<()> {
+        const PIECE: u64 = 1 << 20;
+        let zeroes = Buffer::zeroed(usize::try_from(len.min(PIECE)).unwrap_or(0)).freeze();
+        while len > 0 {
+            let piece = len.min(PIECE);
+            self.write(at, Bytes::slice(&zeroes, ..usize::try_from(piece).unwrap_or(0))).await?;
+            (at, len) = (at + piece, len - piece);
+        }
+        Ok(())
+    }
+}
+
+impl Device for File {
+    async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
+        let (mut memory, range) = Buffer::recycled(len).into_memory();
+        let file =
+            self.route(at, [(range.start as u64 + memory.as_ptr().addr() as u64, len as u64)]);
+        let mut filled = 0;
+        while filled < len {
+            // A direct read that came back short continues unaligned: at the end of a file.
+            let file = if filled == 0 { file } else { &self.buffered };
+            let slice = memory.slice(range.start + filled..range.end);
+            let BufResult(read, slice) = file.read_at(slice, at + filled as u64).await;
+            memory = slice.into_inner();
+            match read? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => filled += n,
+            }
+        }
+        Ok(Buffer::from_memory(memory, &range))
+    }
+
+    async fn write(&self, at: u64, mut data: Bytes) -> io::Result<()> {
+        let mut file = self.route(at, [(data.as_ptr().addr() as u64, data.len() as u64)]);
+        let mut at = at;
+        while !data.is_empty() {
+            let BufResult(written, mut rest) = file.write_at(data, at).await;
+            let written = written?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            bytes::Buf::advance(&mut rest, written);
+            data = rest;
+            at += written as u64;
+            file = &self.buffered;
+        }
+        Ok(())
+    }
+
+    async fn write_vectored(&self, at: u64, mut pieces: Vec<Bytes>) -> io::Result<()> {
+        /// IOV_MAX of Linux.
+        const MOST: usize = 1024;
+        let mut at = at;
+        while !pieces.is_empty() {
+            let rest = pieces.split_off(pieces.len().min(MOST));
+            let lens = pieces.iter().map(|p| (p.as_ptr().addr() as u64, p.len() as u64));
+            let mut file = self.route(at, lens);
+            let BufResult(written, batch) = file.write_vectored_at(pieces, at).await;
+            let mut written = written?;
+            // What a short write left over goes out piece by piece.
+            for mut piece in batch {
+                let end = at + piece.len() as u64;
+                let done = written.min(piece.len());
+                bytes::Buf::advance(&mut piece, done);
+                self.write(at + done as u64, piece).await?;
+                (at, written) = (end, written - done);
+            }
+            pieces = rest;
+        }
+        Ok(())
+    }
+
+    async fn write_zeroes(&self, at: u64, len: u64, allocation: Allocation) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        let flags = match allocation {
+            Allocation::MayPunch => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+            Allocation::Keep => FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE,
+        };
+        if at.checked_add(len).is_none_or(|end| self.len_bytes().is_ok_and(|size| end > size)) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match self.fallocate(flags, at, len).await {
+            // Not this file system, not this disk, or not at this alignment.
+            Err(error) if not_supported(&error) => self.write_zero_bytes(at, len).await,
+            other => other,
+        }
+    }
+
+    async fn discard(&self, at: u64, len: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match self.fallocate(flags, at, len).await {
+            Err(error) if not_supported(&error) => Err(io::ErrorKind::Unsupported.into()),
+            other => other,
+        }
+    }
+
+    async fn flush(&self) -> io::Result<()> {
+        self.buffered.sync_data().await
+    }
+
+    async fn next_data(&self, at: u64) -> io::Result<Option<Range<u64>>> {
+        let len = self.len_bytes()?;
+        if at >= len {
+            return Ok(None);
+        }
+        if self.is_disk {
+            return Ok(Some(at..len));
+        }
+        let std = self.std.clone();
+        let found = blocking(move || {
+            let start = rustix::fs::seek(&std, SeekFrom::Data(at))?;
+            Ok(start..rustix::fs::seek(&std, SeekFrom::Hole(start))?)
+        });
+        match found.await {
+            Ok(data) => Ok(Some(data)),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
+                Ok(None)
+            }
+            Err(error) if not_supported(&error) => Ok(Some(at..len)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn len_bytes(&self) -> io::Result<u64> {
+        match self.is_disk {
+            true => Ok(rustix::fs::seek(&self.std, SeekFrom::End(0))?),
+            false => self.std.metadata().map(|metadata| metadata.len()),
+        }
+    }
+
+    fn block_bytes(&self) -> u32 {
+        self.block_bytes
+    }
+
+    fn kernel_file(&self) -> Option<Arc<fs::File>> {
+        (!self.is_disk).then(|| self.std.clone())
+    }
+}
+
+impl Direct {
+    /// What the kernel says it needs; `None` where it says it cannot.
+    fn of(file: &fs::File, is_disk: bool) -> Option<Self> {
+        if is_disk {
+            let block = rustix::fs::ioctl_blksszget(file).ok()?.into();
+            return Some(Self { memory: block, position: block });
+        }
+        let stat = rustix::fs::statx(
+            file,
+            c"",
+            rustix::fs::AtFlags::EMPTY_PATH,
+            StatxFlags::BASIC_STATS | StatxFlags::DIOALIGN,
+        )
+        .ok()?;
+        let told = stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0;
+        match (told, stat.stx_dio_mem_align, stat.stx_dio_offset_align) {
+            // Kernels before 6.1 do not tell: a page is enough wherever it works at all.
+            (false, ..) => Some(Self { memory: 4096, position: 4096 }),
+            (true, _, 0) => None,
+            (true, memory, position) => {
+                Some(Self { memory: memory.max(1).into(), position: position.into() })
+            }
+        }
+    }
+
+    fn allows(self, position: u64, lens: impl IntoIterator<Item = (u64, u64)>) -> bool {
+        position.is_multiple_of(self.position)
+            && lens.into_iter().all(|(address, len)| {
+                address.is_multiple_of(self.memory) && len.is_multiple_of(self.position)
+            })
+    }
+}
+
+/// Runs a call that may sleep off this thread.
+pub(super) async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match compio::runtime::spawn_blocking(call).await {
+        Ok(result) => result,
+        Err(_) => Err(io::Error::other("the thread that made the call died")),
+    }
+}
+
+/// The same file once more, under other flags. By its number, so that it is surely the same.
+async fn reopen(file: &fs::File, write: bool, flags: OFlags) -> io::Result<compio::fs::File> {
+    compio::fs::OpenOptions::new()
+        .read(true)
+        .write(write)
+        .custom_flags(flags.bits().cast_signed())
+        .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+        .await
+}
+
+/// The largest aligned write that reaches the medium all or nothing.
+///
+/// For a disk its physical block. For a file the physical block of the disk below, as far as the
+/// file system's own blocks reach (larger writes may be laid apart); 512 bytes if the disk cannot
+/// be found out, as for a file system over several. Never more than a page, which is what the page
+/// cache writes at a time.
+fn untorn_bytes(file: &fs::File, is_disk: bool) -> u32 {
+    const SMALLEST: u32 = 512;
+    let found = if is_disk {
+        rustix::fs::ioctl_blkpbszget(file).ok()
+    } else {
+        file.metadata().ok().and_then(|metadata| {
+            let below = ["queue/physical_block_size", "../queue/physical_block_size"]
+                .iter()
+                .find_map(|attribute| sysfs(metadata.dev(), attribute))?;
+            let block = rustix::fs::fstatvfs(file).ok()?.f_frsize;
+            Some(below.trim_end().parse::<u32>().ok()?.min(u32::try_from(block).ok()?))
+        })
+    };
+    match found {
+        Some(bytes) if bytes.is_power_of_two() => bytes.clamp(SMALLEST, 4096),
+        _ => SMALLEST,
+    }
+}
+
+fn open_error(error: io::Error, mode: Mode) -> OpenError {
+    use rustix::io::Errno;
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    match errno {
+        Some(Errno::BUSY) => OpenError::InUse,
+        Some(Errno::ROFS) => OpenError::ReadOnly("so is its file system".into()),
+        Some(Errno::TXTBSY) => OpenError::InUse,
+        Some(Errno::PERM) if mode == Mode::Write => {
+            OpenError::ReadOnly("it is marked so, or immutable".into())
+        }
+        _ => OpenError::System(error),
+    }
+}
+
+fn not_supported(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::NODEV))
+}

@@ -1,0 +1,163 @@
+//! The only door to storage.
+
+mod buffer; // aligned, pooled memory for I/O
+mod file; // regular files and block devices, over io_uring
+mod identity; // which file is it really, and who else has it
+mod memory; // bytes in memory
+mod share; // extents of one file lent to another
+
+use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use buffer::{ALIGNMENT, Buffer};
+pub use file::{Caching, File, Mode, OpenError};
+pub use identity::{Identity, is_same};
+pub use memory::Memory;
+pub use share::share;
+
+/// May zeroed bytes lose their place on the medium?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocation {
+    /// The range may become a hole.
+    MayPunch,
+    /// The range stays (or becomes) allocated: later writes to it find room.
+    Keep,
+}
+
+/// Bytes at positions.
+///
+/// All positions and lengths are in bytes. Completion of a write promises nothing about a power
+/// cut; only [`flush`](Device::flush) does. Requests in flight at the same time may reach the
+/// medium in any order. A future that writes must be driven to its end: what was handed to the
+/// disk cannot be called back, and a dropped future leaves it open whether it happened.
+#[allow(async_fn_in_trait, reason = "a volume lives on one thread: its futures need not be Send")]
+pub trait Device {
+    /// Reads exactly `len` bytes from `at` on.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::UnexpectedEof`] if the device ends before; any error of the device.
+    async fn read(&self, at: u64, len: usize) -> io::Result<Buffer>;
+
+    /// Writes all of `data` at `at`.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the device; how much was written is then unknown.
+    async fn write(&self, at: u64, data: Bytes) -> io::Result<()>;
+
+    /// Writes `pieces` one behind the other from `at` on, in one request where the device can.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Device::write).
+    async fn write_vectored(&self, mut at: u64, pieces: Vec<Bytes>) -> io::Result<()> {
+        for piece in pieces {
+            let len = piece.len() as u64;
+            self.write(at, piece).await?;
+            at += len;
+        }
+        Ok(())
+    }
+
+    /// Makes the range read as zeroes.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Device::write).
+    async fn write_zeroes(&self, at: u64, len: u64, allocation: Allocation) -> io::Result<()>;
+
+    /// Gives the range back. What it reads as afterwards is undefined.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::Unsupported`] where the device cannot; any error of the device.
+    async fn discard(&self, at: u64, len: u64) -> io::Result<()>;
+
+    /// Makes every write that has completed survive a power cut.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the device. What is on the medium is then unknown, and a second flush that
+    /// succeeds says nothing about the writes before the first.
+    async fn flush(&self) -> io::Result<()>;
+
+    /// The next stretch at or after `at` that may hold something else than zeroes; `None` if only
+    /// holes follow. A device that does not know of holes says "everything".
+    ///
+    /// # Errors
+    ///
+    /// Any error of the device.
+    async fn next_data(&self, at: u64) -> io::Result<Option<Range<u64>>> {
+        let end = self.len_bytes()?;
+        Ok((at < end).then_some(at..end))
+    }
+
+    /// The size now. Asked anew each time, so that a device that has grown is noticed.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the device.
+    fn len_bytes(&self) -> io::Result<u64>;
+
+    /// What the device writes untorn, in bytes: a power of two, at least 512.
+    fn block_bytes(&self) -> u32;
+
+    /// The open file behind the device, if the kernel may copy from it or to it by itself (see
+    /// [`share`]).
+    fn kernel_file(&self) -> Option<Arc<std::fs::File>> {
+        None
+    }
+}
+
+macro_rules! by_reference {
+    ($($pointer:ty),*) => {$(
+        impl<D: Device> Device for $pointer {
+            async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
+                (**self).read(at, len).await
+            }
+
+            async fn write(&self, at: u64, data: Bytes) -> io::Result<()> {
+                (**self).write(at, data).await
+            }
+
+            async fn write_vectored(&self, at: u64, pieces: Vec<Bytes>) -> io::Result<()> {
+                (**self).write_vectored(at, pieces).await
+            }
+
+            async fn write_zeroes(&self, at: u64, len: u64, allocation: Allocation) -> io::Result<()> {
+                (**self).write_zeroes(at, len, allocation).await
+            }
+
+            async fn discard(&self, at: u64, len: u64) -> io::Result<()> {
+                (**self).discard(at, len).await
+            }
+
+            async fn flush(&self) -> io::Result<()> {
+                (**self).flush().await
+            }
+
+            async fn next_data(&self, at: u64) -> io::Result<Option<Range<u64>>> {
+                (**self).next_data(at).await
+            }
+
+            fn len_bytes(&self) -> io::Result<u64> {
+                (**self).len_bytes()
+            }
+
+            fn block_bytes(&self) -> u32 {
+                (**self).block_bytes()
+            }
+
+            fn kernel_file(&self) -> Option<Arc<std::fs::File>> {
+                (**self).kernel_file()
+            }
+        }
+    )*};
+}
+
+by_reference!(&D, Rc<D>);

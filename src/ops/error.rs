@@ -1,0 +1,88 @@
+use std::io;
+
+use dmsnap_format::HeaderError;
+use serde::Serialize;
+
+use crate::store::StoreError;
+
+/// Which of a task's devices something is about. The caller knows their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Which {
+    /// The COW device.
+    Cow,
+    /// The origin.
+    Origin,
+    /// Where an export goes.
+    Output,
+}
+
+/// Why a task could not be done. Nothing was written unless the variant says so. The message
+/// leaves the device's name to the caller: see [`device`](Error::device).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A device failed.
+    #[error("{doing}: {source}")]
+    Io {
+        /// The device.
+        device: Which,
+        /// What was being done, as in "cannot read chunk 12".
+        doing: String,
+        /// What the device said.
+        source: io::Error,
+    },
+    /// No store here, or none that can be opened.
+    #[error("{0}")]
+    Header(#[from] HeaderError),
+    /// The store refused.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The COW device holds no store, but the origin does.
+    #[error(
+        "no snapshot store here, but there is one on the origin: COW and ORIGIN look swapped (the COW device comes first)"
+    )]
+    Swapped,
+    /// Both devices begin with a store's header.
+    #[error(
+        "begins with a store's header itself: is it the COW device? (or a kernel merge that failed wrote it there: see `dmsnap check`)"
+    )]
+    OriginIsStore,
+    /// The store was dropped.
+    #[error(
+        "this store is invalid: the snapshot was dropped, and the origin may have changed since without copies"
+    )]
+    Invalid,
+    /// The store contradicts itself or the devices.
+    #[error("{found}{}; nothing was written, `dmsnap check` lists everything", more(*.others))]
+    Damaged {
+        /// The first finding, in words.
+        found: String,
+        /// How many more there are.
+        others: u64,
+    },
+    /// An output that is too small, not empty, ...
+    #[error("{1}")]
+    Refused(Which, String),
+}
+
+fn more(others: u64) -> String {
+    if others == 0 { String::new() } else { format!(" (and {others} more)") }
+}
+
+impl Error {
+    /// The device it is about.
+    pub fn device(&self) -> Which {
+        match self {
+            Self::Io { device, .. } | Self::Refused(device, _) => *device,
+            Self::OriginIsStore => Which::Origin,
+            _ => Which::Cow,
+        }
+    }
+
+    /// For `map_err` on what a device said.
+    pub(crate) fn io(device: Which, doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Io { device, doing, source }
+    }
+}

@@ -1,0 +1,20 @@
+//! Whole tasks on stores, one function each. They know nothing of terminals and exit statuses;
+//! what takes long tells an [`Observer`] how far it is.
+
+mod error; // what can go wrong, and with which device
+mod observer; // progress, rate, stop
+mod create;
+mod info;
+mod check;
+mod dump;
+mod export;
+mod merge;
+
+pub use check::{Finding, Place, Report, Severity, check};
+pub use create::{Created, create};
+pub use dump::{PlacedRun, dump};
+pub use error::{Error, Which};
+pub use export::{ExportOptions, Exported, export};
+pub use info::{Info, info};
+pub use merge::{MergeOptions, MergePlan, Merged, merge, plan_merge};
+pub use observer::{Observer, Progress, Silent};
