@@ -77,8 +77,10 @@ pub struct Run {
 impl Run {
     /// Takes `exception` in if it continues the run at its upper end.
     pub fn extend(&mut self, exception: Exception) -> bool {
-        let next =
-            exception.old == self.old.plus(self.len) && exception.new == self.new.plus(self.len);
+        // By differences: a sum would have to saturate, and the largest number then follow itself.
+        let behind_old = exception.old.get().checked_sub(self.old.get());
+        let behind_new = exception.new.get().checked_sub(self.new.get());
+        let next = behind_old == Some(self.len) && behind_new == Some(self.len);
         self.len += u64::from(next);
         next
     }
@@ -94,7 +96,7 @@ impl From<Exception> for Run {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum ExceptionFault {
-    /// `new` is the header chunk's neighbour or another area: metadata would be served as data.
+    /// `new` is the header or an area: metadata would be served as data.
     NewIsMetadata,
     /// `new` ends beyond the COW device.
     NewBeyondDevice,
