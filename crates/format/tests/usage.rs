@@ -158,7 +158,9 @@ fn percent_counts_as_lvm_does() {
 fn data_is_what_metadata_leaves() {
     assert_eq!(Usage { total: 100, allocated: 24, metadata: 16 }.data(), 8);
     // The scan stopped in area 3, but every new chunk it met was low.
-    assert_eq!(Usage { total: 100, allocated: 24, metadata: 40 }.data(), 0);
+    let low = Usage { total: 100, allocated: 24, metadata: 40 };
+    assert_eq!(low.data(), 0);
+    assert_eq!(low.percent(), 24.0, "not an empty store");
 }
 
 #[test]
