@@ -1,11 +1,14 @@
+use std::io;
+
+use dmsnap_format::{Layout, Run};
 use serde::Serialize;
 
 use super::Error;
+use super::survey::Survey;
 use crate::device::Device;
 
-/// A run of exceptions and the slot of its first one. Runs are cut where the slots' order, or
-/// either device's, is not consecutive; they may cross areas only in stores whose data chunks do,
-/// which is never: an area lies between.
+/// A run of exceptions and the slot of its first one. Runs are cut where the old or the new chunks
+/// are not consecutive in the order of the slots, and at the end of each area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct PlacedRun {
     /// First chunk on the origin.
@@ -20,10 +23,38 @@ pub struct PlacedRun {
     pub slot: u64,
 }
 
-/// Tells `each` every run in the order of the slots, in constant memory. An error of `each` ends it.
+/// Tells `each` every run in the order of the slots, in constant memory, of an invalid store too.
+/// What the exceptions say is passed on as it stands.
+///
+/// # Errors
+///
+/// As [`info`](super::info); an error of `each` ends it, as [`Error::Consumer`].
 pub async fn dump<C: Device>(
     cow: &C,
-    each: impl FnMut(PlacedRun) -> std::io::Result<()>,
+    mut each: impl FnMut(PlacedRun) -> io::Result<()>,
 ) -> Result<(), Error> {
-    todo!()
+    let survey = Survey::of(cow, None).await?;
+    let layout = survey.layout;
+    let mut open: Option<(u64, Run)> = None;
+    let listed = survey.exceptions(cow, |index, exception| {
+        let (_, slot) = layout.position(index);
+        let continues = |(_, run): &mut (u64, Run)| slot != 0 && run.extend(exception);
+        if open.as_mut().is_some_and(continues) {
+            return Ok(());
+        }
+        match open.replace((index, exception.into())) {
+            Some(run) => each(place(layout, run)).map_err(Error::Consumer),
+            None => Ok(()),
+        }
+    });
+    let listed = listed.await;
+    if let Some(run) = open.filter(|_| !matches!(listed, Err(Error::Consumer(_)))) {
+        each(place(layout, run)).map_err(Error::Consumer)?;
+    }
+    listed
+}
+
+fn place(layout: Layout, (index, run): (u64, Run)) -> PlacedRun {
+    let (area, slot) = layout.position(index);
+    PlacedRun { old: run.old.get(), new: run.new.get(), len: run.len, area, slot }
 }

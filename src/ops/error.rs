@@ -36,8 +36,8 @@ pub enum Error {
     #[error("{0}")]
     Header(#[from] HeaderError),
     /// The store refused.
-    #[error("{0}")]
-    Store(#[from] StoreError),
+    #[error(transparent)]
+    Store(StoreError),
     /// The COW device holds no store, but the origin does.
     #[error(
         "no snapshot store here, but there is one on the origin: COW and ORIGIN look swapped (the COW device comes first)"
@@ -54,20 +54,31 @@ pub enum Error {
     )]
     Invalid,
     /// The store contradicts itself or the devices.
-    #[error("{found}{}; nothing was written, `dmsnap check` lists everything", more(*.others))]
-    Damaged {
-        /// The first finding, in words.
-        found: String,
-        /// How many more there are.
-        others: u64,
-    },
+    #[error("{0}; nothing was written (`dmsnap check` lists everything)")]
+    Damaged(StoreError),
+    /// The observer asked for it.
+    #[error("stopped before the end")]
+    Stopped,
+    /// Whoever took the results in did not want more.
+    #[error("{0}")]
+    Consumer(#[source] io::Error),
     /// An output that is too small, not empty, ...
     #[error("{1}")]
     Refused(Which, String),
 }
 
-fn more(others: u64) -> String {
-    if others == 0 { String::new() } else { format!(" (and {others} more)") }
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Io { doing, source } => Self::Io { device: Which::Cow, doing, source },
+            StoreError::Header(error) => Self::Header(error),
+            StoreError::Invalid => Self::Invalid,
+            fault @ (StoreError::Fault { .. } | StoreError::NoTerminator { .. }) => {
+                Self::Damaged(fault)
+            }
+            other => Self::Store(other),
+        }
+    }
 }
 
 impl Error {

@@ -1,7 +1,10 @@
+use dmsnap_format::{Run, VERSION};
 use serde::Serialize;
 
 use super::Error;
+use super::survey::Survey;
 use crate::device::Device;
+use crate::store::Ledger;
 
 /// What a store holds, and how full it is.
 #[derive(Clone, Debug, Serialize)]
@@ -12,7 +15,7 @@ pub struct Info {
     pub version: u32,
     /// In sectors.
     pub chunk_size_sectors: u32,
-    /// The line `dmsetup status` prints behind the target's name: `used/total metadata`, or `Invalid`.
+    /// What `dmsetup status` prints behind the target's name: `used/total metadata`, or `Invalid`.
     pub status: String,
     /// Size of the COW device, in sectors.
     pub total_sectors: u64,
@@ -34,13 +37,56 @@ pub struct Info {
     pub next_free_chunk: u64,
     /// Exceptions whose chunk is not the one an in-order writer gives their slot.
     pub out_of_order: u64,
-    /// The least size of an origin that has all the chunks, in sectors (the last chunk may be partial).
+    /// The least size of an origin that has all the chunks, in sectors (the last chunk may be
+    /// partial).
     pub origin_at_least_sectors: u64,
     /// True if a kernel that fills the device to its last chunk drops the snapshot.
     pub kernel_loses_last_chunk: bool,
 }
 
-/// Reads header and areas.
+/// Reads header and areas, of an invalid store too. What the exceptions say is counted, not judged:
+/// that is [`check`](super::check)'s.
+///
+/// # Errors
+///
+/// [`Error::Header`] if no kernel would open the device; [`Error::Damaged`] if the list of
+/// exceptions has no end; an error of the device.
 pub async fn info<C: Device>(cow: &C) -> Result<Info, Error> {
-    todo!()
+    let survey = Survey::of(cow, None).await?;
+    let mut ledger = Ledger::new(survey.extents);
+    let (mut runs, mut run) = (0, None::<Run>);
+    survey
+        .exceptions(cow, |_, exception| {
+            let _judged_elsewhere = ledger.admit(exception);
+            if !run.as_mut().is_some_and(|run| run.extend(exception)) {
+                run = Some(exception.into());
+                runs += 1;
+            }
+            Ok(())
+        })
+        .await?;
+    let Survey { header, layout, extents, cow_bytes } = survey;
+    let tally = ledger.tally();
+    let usage = tally.usage(cow_bytes);
+    let chunk = u64::from(header.chunk_size.sectors());
+    Ok(Info {
+        valid: header.valid,
+        version: VERSION,
+        chunk_size_sectors: header.chunk_size.sectors(),
+        status: if header.valid { usage.to_string() } else { "Invalid".into() },
+        total_sectors: usage.total,
+        allocated_sectors: usage.allocated,
+        metadata_sectors: usage.metadata,
+        percent: usage.percent(),
+        exceptions: tally.exceptions(),
+        runs,
+        capacity_exceptions: layout.capacity(extents.cow_chunks),
+        holes: tally.holes(),
+        next_free_chunk: tally.next_free().get(),
+        out_of_order: ledger.out_of_order(),
+        origin_at_least_sectors: ledger
+            .max_old()
+            .map_or(0, |old| old.saturating_mul(chunk).saturating_add(1)),
+        kernel_loses_last_chunk: layout.kernel_loses_last_chunk(extents.cow_chunks),
+    })
 }

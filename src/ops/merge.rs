@@ -1,7 +1,21 @@
+use std::cell::Cell;
+
+use dmsnap_format::{Exception, Layout};
+use futures_util::future;
+use futures_util::stream::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
-use super::{Error, Observer};
-use crate::device::Device;
+use super::survey::{Survey, right_way_round, whole_sectors};
+use super::window::{Move, REQUEST_BYTES, Reader, Source, Window, cut};
+use super::{Error, Observer, Progress, Which};
+use crate::device::{Device, share};
+use crate::store::{Persistent, Store};
+
+/// Writes to the origin in flight.
+const WRITES: usize = 128;
+
+/// Requests to share extents in flight; a file system takes them one by one.
+const SHARES: usize = 2;
 
 /// How to merge.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +32,12 @@ pub struct MergeOptions {
 impl Default for MergeOptions {
     fn default() -> Self {
         Self { window_bytes: 64 << 20, share: true, force: false }
+    }
+}
+
+impl MergeOptions {
+    fn window_chunks(&self, layout: Layout) -> u64 {
+        (self.window_bytes / layout.chunk_size().bytes()).max(1)
     }
 }
 
@@ -58,20 +78,225 @@ pub struct Merged {
 }
 
 /// Checks everything a merge would and says what it would do. Writes nothing.
+///
+/// # Errors
+///
+/// Whatever [`merge`] would refuse for.
 pub async fn plan_merge<C: Device, O: Device>(
     cow: &C,
     origin: &O,
     options: MergeOptions,
 ) -> Result<MergePlan, Error> {
-    todo!()
+    right_way_round(cow, origin, options.force).await?;
+    let origin_bytes = whole_sectors(origin, Which::Origin)?;
+    let survey = Survey::of(cow, Some(origin_bytes)).await?;
+    if !survey.header.valid {
+        return Err(Error::Invalid);
+    }
+    let layout = survey.layout;
+    let chunk = layout.chunk_size().bytes();
+    let mut bytes = 0;
+    let ledger = survey.believe(cow, |exception| {
+        // One that lies beyond the origin is refused right after.
+        let at = exception.old.byte(layout.chunk_size()).unwrap_or(origin_bytes);
+        bytes += chunk.min(origin_bytes.saturating_sub(at));
+    });
+    let exceptions = ledger.await?.tally().exceptions();
+    let unit_slots = layout.slots_per_unit(cow.block_bytes());
+    let (mut end, mut windows) = (exceptions, 0);
+    while end > 0 {
+        end = cut(layout, unit_slots, end, options.window_chunks(layout));
+        windows += 1;
+    }
+    Ok(MergePlan { exceptions, bytes, windows, flushes: 2 * windows })
 }
 
-/// Copies the snapshot's chunks back to the origin and forgets them.
+/// Copies the snapshot's chunks back to the origin and forgets them, window by window from the
+/// newest exception back.
+///
+/// # Ordering
+///
+/// For each window:
+///
+/// 1. write its chunks to the origin, in the order of the origin (meanwhile the next window's
+///    chunks are read)
+/// 2. flush the origin             - the merged data is durable
+/// 3. zero the window's slots      - one write within one untorn unit
+/// 4. flush the COW device         - the window is forgotten
+///
+/// A crash before 3 has reached the medium leaves the window's exceptions in place, and the next
+/// merge, here or in a kernel, copies the same data again; after it, the window is done. Until the
+/// last window is done the origin alone is neither its old self nor the snapshot: origin and store
+/// are consistent only together.
+///
+/// # Errors
+///
+/// Before anything is written: devices that look swapped, an invalid store, an exception that
+/// cannot be believed, an origin that is too small. Later: any error of a device. The same call
+/// then goes on where this one stopped.
 pub async fn merge<C: Device, O: Device>(
     cow: C,
     origin: O,
     options: MergeOptions,
     observer: &impl Observer,
 ) -> Result<Merged, Error> {
-    todo!()
+    right_way_round(&cow, &origin, options.force).await?;
+    let origin_bytes = whole_sectors(&origin, Which::Origin)?;
+    let chunk = Survey::of(&cow, Some(origin_bytes)).await?.layout.chunk_size().bytes();
+    let mut total = 0;
+    let store = Persistent::open(cow, Some(origin_bytes), |exception| {
+        total += chunk.min(origin_bytes - exception.old.get() * chunk);
+    })
+    .await?;
+    let merge = Merge {
+        origin: &origin,
+        store: &store,
+        window_chunks: options.window_chunks(store.layout()),
+        observer,
+        total,
+        done: Cell::new(0),
+        shared: Cell::new(0),
+        sharing: Cell::new(options.share),
+        origin_flushes: Cell::new(0),
+    };
+    merge.run(origin_bytes).await
+}
+
+struct Merge<'a, C, O, P> {
+    origin: &'a O,
+    store: &'a Persistent<C>,
+    window_chunks: u64,
+    observer: &'a P,
+    total: u64,
+    done: Cell<u64>,
+    shared: Cell<u64>,
+    /// As long as it has always worked.
+    sharing: Cell<bool>,
+    origin_flushes: Cell<u64>,
+}
+
+impl<C: Device, O: Device, P: Observer> Merge<'_, C, O, P> {
+    async fn run(&self, origin_bytes: u64) -> Result<Merged, Error> {
+        let (cow, layout) = (self.store.device(), self.store.layout());
+        let reader = Reader { cow, layout, origin_bytes };
+        let before = self.store.published();
+        let mut windows = 0;
+        self.find_out_about_sharing(&reader).await?;
+        let mut ahead = self.read(&reader, before).await?;
+        while let Some(window) = ahead.take() {
+            if self.observer.stop_requested() {
+                break;
+            }
+            let first = window.first;
+            let settle = self.settle(&reader, window);
+            let ((), next) = future::try_join(settle, self.read(&reader, first)).await?;
+            windows += 1;
+            ahead = next;
+        }
+        let left = self.store.published();
+        Ok(Merged {
+            finished: left == 0,
+            exceptions: before - left,
+            left,
+            bytes: self.done.get(),
+            shared_bytes: self.shared.get(),
+            windows,
+            origin_flushes: self.origin_flushes.get(),
+            cow_flushes: self.store.flushes(),
+            metadata_writes: self.store.metadata_writes(),
+        })
+    }
+
+    /// Reads the window that ends with exception `end`, if there is one.
+    async fn read(&self, reader: &Reader<'_, C>, end: u64) -> Result<Option<Window>, Error> {
+        if end == 0 {
+            return Ok(None);
+        }
+        let first = cut(reader.layout, self.store.unit_slots(), end, self.window_chunks);
+        match self.sharing.get() {
+            true => reader.read_runs(first..end).await.map(Some),
+            false => reader.read(first..end).await.map(Some),
+        }
+    }
+
+    /// Brings a window to the origin and forgets it. See [`merge`] for the order.
+    async fn settle(&self, reader: &Reader<'_, C>, window: Window) -> Result<(), Error> {
+        let Window { first, exceptions, moves } = window;
+        let at_once = if self.sharing.get() { SHARES } else { WRITES };
+        let moves = moves.into_iter().map(|it| self.bring(reader, it));
+        futures_util::stream::iter(moves).buffer_unordered(at_once).try_collect::<()>().await?;
+        self.origin_flushes.set(self.origin_flushes.get() + 1);
+        let flushed = self.origin.flush().await;
+        flushed.map_err(Error::io(Which::Origin, "cannot make merged data durable"))?;
+        debug_assert_eq!(self.store.published(), first + exceptions);
+        self.store.clear(exceptions).await?;
+        Ok(())
+    }
+
+    async fn bring(&self, reader: &Reader<'_, C>, it: Move) -> Result<(), Error> {
+        let Move { at, len, from } = it;
+        match from {
+            Source::Data(pieces) => {
+                self.observer.pace(len).await;
+                let written = self.origin.write_vectored(at, pieces).await;
+                written.map_err(Error::io(Which::Origin, format!("cannot write at byte {at}")))?;
+            }
+            Source::Extents(byte) => self.share_or_copy(reader, byte, at, len).await?,
+        }
+        self.done.set(self.done.get() + len);
+        self.observer.progress(Progress { done: self.done.get(), total: self.total });
+        Ok(())
+    }
+
+    /// Tries to share one chunk, the newest that the origin has whole. It belongs to the first
+    /// window and is brought again with it, which changes nothing.
+    async fn find_out_about_sharing(&self, reader: &Reader<'_, C>) -> Result<(), Error> {
+        let chunk = reader.layout.chunk_size().bytes();
+        let end = self.store.published();
+        let newest = match self.sharing.get() {
+            true => self.store.read_range(end.saturating_sub(2)..end).await?,
+            false => return Ok(()),
+        };
+        let whole = |old: u64| (old + 1) * chunk <= reader.origin_bytes;
+        let sharing = match newest.iter().rfind(|exception| whole(exception.old.get())) {
+            Some(Exception { old, new }) => {
+                self.share(reader, new.get() * chunk, old.get() * chunk, chunk).await?
+            }
+            None => false,
+        };
+        self.sharing.set(sharing);
+        Ok(())
+    }
+
+    async fn share(
+        &self,
+        reader: &Reader<'_, C>,
+        from: u64,
+        to: u64,
+        len: u64,
+    ) -> Result<bool, Error> {
+        let shared = share((reader.cow, from), (self.origin, to), len).await;
+        shared.map_err(Error::io(Which::Origin, format!("cannot share extents at byte {to}")))
+    }
+
+    async fn share_or_copy(
+        &self,
+        reader: &Reader<'_, C>,
+        from: u64,
+        to: u64,
+        len: u64,
+    ) -> Result<(), Error> {
+        if self.share(reader, from, to, len).await? {
+            self.shared.set(self.shared.get() + len);
+            return Ok(());
+        }
+        for offset in (0..len).step_by(1 << 20) {
+            let piece = REQUEST_BYTES.min(len - offset);
+            self.observer.pace(piece).await;
+            let data = reader.read_bytes(from + offset, piece).await?;
+            let written = self.origin.write(to + offset, data).await;
+            written.map_err(Error::io(Which::Origin, format!("cannot write at byte {to}")))?;
+        }
+        Ok(())
+    }
 }

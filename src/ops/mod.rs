@@ -3,18 +3,22 @@
 
 mod error; // what can go wrong, and with which device
 mod observer; // progress, rate, stop
+mod survey; // everything a task wants to know before it begins
 mod create;
 mod info;
+mod finding; // what a check has to say
 mod check;
 mod dump;
 mod export;
 mod merge;
+mod window; // a merge's unit of work
 
-pub use check::{Finding, Place, Report, Severity, check};
+pub use check::{Report, check};
 pub use create::{Created, create};
 pub use dump::{PlacedRun, dump};
 pub use error::{Error, Which};
 pub use export::{ExportOptions, Exported, export};
+pub use finding::{Finding, Place, Severity};
 pub use info::{Info, info};
 pub use merge::{MergeOptions, MergePlan, Merged, merge, plan_merge};
 pub use observer::{Observer, Progress, Silent};

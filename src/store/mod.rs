@@ -1,15 +1,100 @@
 //! Exceptions on the COW device.
+//!
+//! A store gives out chunks for copies ([`Store::prepare`]), takes what was copied into slots
+//! ([`Store::commit`]) and makes slots durable ([`Store::publish`]). "Published" means: a reader
+//! after a power cut finds the exception, and its data. What is prepared or committed but not
+//! published is gone after a crash, and its chunks are free again.
 
-/// Why a store cannot do what was asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// The COW device failed.
-    #[error("{doing}: {source}")]
-    Io {
-        /// What was being done.
-        doing: String,
-        /// What the device said.
-        source: std::io::Error,
-    },
+mod error; // what can be wrong with a store
+mod ledger; // which exceptions can be believed
+mod scan; // slots read in order, many areas at a time
+mod format; // making a store
+mod persistent; // the kernel's format
+mod transient; // the same without a disk behind it
+
+use dmsnap_format::{ChunkSize, CowChunk, OriginChunk, Usage};
+
+pub use error::{Fault, Place, StoreError};
+pub use format::format;
+pub use ledger::Ledger;
+pub use persistent::{Persistent, read_header};
+pub use scan::{End, read_exceptions, read_range, read_strays};
+pub use transient::Transient;
+
+/// A chunk of the COW device that was given out and waits for its data.
+#[must_use = "a chunk that is neither committed nor abandoned holds up every later publish"]
+#[derive(Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// Counts up by one with each chunk given out; slots are filled in this order.
+    ticket: u64,
+    chunk: CowChunk,
+}
+
+impl Prepared {
+    /// Where the data goes.
+    pub fn chunk(&self) -> CowChunk {
+        self.chunk
+    }
+
+    /// Which one it is: published once [`Store::publish`] has returned more than this.
+    pub fn ticket(&self) -> u64 {
+        self.ticket
+    }
+}
+
+/// Where a snapshot's exceptions are kept. There are two kinds: [`Persistent`] and [`Transient`].
+///
+/// Several calls may be under way at once, all on one thread.
+#[allow(async_fn_in_trait, reason = "a volume lives on one thread: its futures need not be Send")]
+pub trait Store {
+    /// The unit of copying.
+    fn chunk_size(&self) -> ChunkSize;
+
+    /// Gives out the next chunk. In memory only.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Full`] if there is no room (the device's size is asked anew, so growing it
+    /// helps); [`StoreError::Invalid`], [`StoreError::Broken`].
+    fn prepare(&self) -> Result<Prepared, StoreError>;
+
+    /// The chunk holds the data of `old`, though not durably yet: it may be published from now on.
+    fn commit(&self, prepared: Prepared, old: OriginChunk);
+
+    /// The chunk is not needed, or its copy failed.
+    fn abandon(&self, prepared: Prepared);
+
+    /// Makes every committed exception durable that no older, still prepared one stands before,
+    /// together with its data. Returns the first ticket that is not published.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the device, which ends the use of the store for writing.
+    async fn publish(&self) -> Result<u64, StoreError>;
+
+    /// Forgets the newest `count` published exceptions, durably. The caller has made their data
+    /// durable in the origin.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the device, which ends the use of the store for writing. What was cleared is
+    /// then unknown, but surely a newest part.
+    async fn clear(&self, count: u64) -> Result<(), StoreError>;
+
+    /// Marks the snapshot as dropped, durably and for good.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the device; the store is invalid in memory all the same.
+    async fn invalidate(&self) -> Result<(), StoreError>;
+
+    /// How many exceptions are published.
+    fn published(&self) -> u64;
+
+    /// The numbers of the status line.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Invalid`]; an error of the device when asked for its size.
+    fn usage(&self) -> Result<Usage, StoreError>;
 }

@@ -1,0 +1,242 @@
+use std::ops::Range;
+
+use bytes::Bytes;
+use dmsnap_format::{Exception, Layout, Run};
+use futures_util::stream::{StreamExt, TryStreamExt};
+
+use super::{Error, Which};
+use crate::device::Device;
+use crate::store::read_range;
+
+/// The most that one request reads or writes.
+pub(super) const REQUEST_BYTES: u64 = 1 << 20;
+
+/// Pieces in one vectored write.
+const REQUEST_PIECES: usize = 256;
+
+/// Reads in flight.
+const READS: usize = 8;
+
+/// Where the merge of a store with `end` exceptions cuts its next window: the window is the
+/// exceptions from there to `end`, at most `most` of them (at least one).
+///
+/// The cut is such that clearing the window takes one untorn write, however many areas it spans:
+/// what is cleared in the area of the cut lies in one unit of `unit_slots`, and the areas behind
+/// it need no write at all. So a window costs one flush of the origin and one of the COW device.
+pub(super) fn cut(layout: Layout, unit_slots: u64, end: u64, most: u64) -> u64 {
+    let lowest = end.saturating_sub(most.max(1));
+    let (lowest_area, _) = layout.position(lowest);
+    let area_end = (lowest_area + 1) * layout.exceptions_per_area();
+    let last = area_end.min(end) - 1;
+    lowest.max(last - last % unit_slots)
+}
+
+/// A window's data, read and sorted: ready to be written to the origin in one sweep.
+pub(super) struct Window {
+    /// The index of its first exception.
+    pub(super) first: u64,
+    /// How many exceptions it has.
+    pub(super) exceptions: u64,
+    /// In the order of the origin.
+    pub(super) moves: Vec<Move>,
+}
+
+/// What goes to one stretch of the origin.
+pub(super) struct Move {
+    /// First byte on the origin.
+    pub(super) at: u64,
+    /// In bytes.
+    pub(super) len: u64,
+    pub(super) from: Source,
+}
+
+pub(super) enum Source {
+    /// Data to write, in order.
+    Data(Vec<Bytes>),
+    /// The byte on the COW device whose extents the origin is to share.
+    Extents(u64),
+}
+
+/// What reading a window needs to know.
+pub(super) struct Reader<'a, C> {
+    pub(super) cow: &'a C,
+    pub(super) layout: Layout,
+    /// In bytes; the last chunk may reach beyond.
+    pub(super) origin_bytes: u64,
+}
+
+impl<C: Device> Reader<'_, C> {
+    /// Reads the slots and the chunks of a window: the chunks in large reads in the order of the
+    /// COW device. Memory: the window's data, at most doubled by what lies between.
+    pub(super) async fn read(&self, slots: Range<u64>) -> Result<Window, Error> {
+        let mut exceptions = read_range(self.cow, self.layout, slots.clone()).await?;
+        exceptions.sort_unstable_by_key(|exception| exception.new);
+        let reads = self.spans(&exceptions).into_iter().map(|span| self.read_span(span));
+        let mut chunks: Vec<(u64, Bytes)> = Vec::with_capacity(exceptions.len());
+        let mut reads = std::pin::pin!(futures_util::stream::iter(reads).buffer_unordered(READS));
+        while let Some(read) = reads.try_next().await? {
+            chunks.extend(read);
+        }
+        chunks.sort_unstable_by_key(|(at, _)| *at);
+        Ok(Window {
+            first: slots.start,
+            exceptions: slots.end - slots.start,
+            moves: join_chunks(chunks),
+        })
+    }
+
+    /// Reads only the slots of a window: its data will be shared, not copied.
+    pub(super) async fn read_runs(&self, slots: Range<u64>) -> Result<Window, Error> {
+        let mut exceptions = read_range(self.cow, self.layout, slots.clone()).await?;
+        exceptions.sort_unstable_by_key(|exception| exception.old);
+        let mut runs: Vec<Run> = Vec::new();
+        for exception in exceptions {
+            if !runs.last_mut().is_some_and(|run| run.extend(exception)) {
+                runs.push(exception.into());
+            }
+        }
+        let chunk = self.layout.chunk_size().bytes();
+        let mut moves = Vec::with_capacity(runs.len() + 1);
+        for run in runs {
+            let (at, from) = (run.old.get() * chunk, run.new.get() * chunk);
+            // A last chunk that is cut short by the origin's end goes by itself: extents are
+            // shared in whole blocks.
+            let whole = (run.len * chunk).min((self.origin_bytes - at) / chunk * chunk);
+            let rest = (run.len * chunk).min(self.origin_bytes - at) - whole;
+            moves.extend((whole > 0).then_some(Move {
+                at,
+                len: whole,
+                from: Source::Extents(from),
+            }));
+            let (at, from) = (at + whole, from + whole);
+            moves.extend((rest > 0).then_some(Move { at, len: rest, from: Source::Extents(from) }));
+        }
+        Ok(Window { first: slots.start, exceptions: slots.end - slots.start, moves })
+    }
+
+    /// Groups exceptions, sorted by COW chunk, into what one read brings. A gap of one chunk is
+    /// read over: that is an area between two ranges of data.
+    fn spans<'e>(&self, exceptions: &'e [Exception]) -> Vec<&'e [Exception]> {
+        let chunk = self.layout.chunk_size().bytes();
+        let most = (REQUEST_BYTES / chunk).max(1);
+        let mut spans = Vec::new();
+        let mut rest = exceptions;
+        while let Some(first) = rest.first() {
+            let mut end = first.new.get();
+            let belongs = |exception: &&Exception| {
+                let new = exception.new.get();
+                let near = new <= end + 1 && new - first.new.get() < most;
+                end = new + 1;
+                near
+            };
+            let (span, later) = rest.split_at(rest.iter().take_while(belongs).count());
+            spans.push(span);
+            rest = later;
+        }
+        spans
+    }
+
+    /// Reads a span and cuts it into chunks, each with its place on the origin. A chunk larger
+    /// than a request is read in several.
+    async fn read_span(&self, span: &[Exception]) -> Result<Vec<(u64, Bytes)>, Error> {
+        let chunk = self.layout.chunk_size().bytes();
+        let [first, .., last] = span else {
+            return self.read_chunk(span).await;
+        };
+        let start = first.new.get() * chunk;
+        let len = last.new.get() * chunk + chunk - start;
+        let bytes = self.read_bytes(start, len).await?;
+        let cut = |exception: &Exception| {
+            let from = exception.new.get() * chunk - start;
+            let at = exception.old.get() * chunk;
+            let len = chunk.min(self.origin_bytes - at);
+            (at, bytes.slice(index(from)..index(from + len)))
+        };
+        Ok(span.iter().map(cut).collect())
+    }
+
+    async fn read_chunk(&self, span: &[Exception]) -> Result<Vec<(u64, Bytes)>, Error> {
+        let chunk = self.layout.chunk_size().bytes();
+        let mut pieces = Vec::new();
+        for exception in span {
+            let (from, to) = (exception.new.get() * chunk, exception.old.get() * chunk);
+            let len = chunk.min(self.origin_bytes - to);
+            for offset in (0..len).step_by(index(REQUEST_BYTES)) {
+                let piece = REQUEST_BYTES.min(len - offset);
+                pieces.push((to + offset, self.read_bytes(from + offset, piece).await?));
+            }
+        }
+        Ok(pieces)
+    }
+
+    /// Reads `len` bytes of the COW device from byte `at` on.
+    pub(super) async fn read_bytes(&self, at: u64, len: u64) -> Result<Bytes, Error> {
+        let read = self.cow.read(at, index(len)).await;
+        let chunk = at / self.layout.chunk_size().bytes();
+        Ok(read.map_err(Error::io(Which::Cow, format!("cannot read chunk {chunk}")))?.freeze())
+    }
+}
+
+/// Joins neighbours on the origin into one write each.
+fn join_chunks(chunks: Vec<(u64, Bytes)>) -> Vec<Move> {
+    let mut moves: Vec<Move> = Vec::new();
+    for (at, data) in chunks {
+        let len = data.len() as u64;
+        match moves.last_mut() {
+            Some(Move { at: before, len: so_far, from: Source::Data(pieces) })
+                if *before + *so_far == at
+                    && *so_far + len <= REQUEST_BYTES
+                    && pieces.len() < REQUEST_PIECES =>
+            {
+                pieces.push(data);
+                *so_far += len;
+            }
+            _ => moves.push(Move { at, len, from: Source::Data(vec![data]) }),
+        }
+    }
+    moves
+}
+
+/// A length that is known to fit into memory.
+fn index(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use dmsnap_format::ChunkSize;
+
+    use super::*;
+
+    /// Every store of up to four areas, every window size, every unit: the windows together clear
+    /// everything, none is larger than asked, and none touches two units of the area it cuts.
+    #[test]
+    fn every_window_is_cleared_by_one_untorn_write() {
+        let layout = Layout::new(ChunkSize::from_sectors(8).expect("legal"));
+        let per_area = layout.exceptions_per_area();
+        for unit_slots in [32, 64, 256] {
+            for exceptions in 1..=4 * per_area {
+                for most in [1, 31, 33, 255, 256, 257, 700, 5000] {
+                    let mut end = exceptions;
+                    while end > 0 {
+                        let first = cut(layout, unit_slots, end, most);
+                        let area_end = (layout.position(first).0 + 1) * per_area;
+                        let last = area_end.min(end) - 1;
+                        assert!(first < end && end - first <= most);
+                        assert_eq!(first / unit_slots, last / unit_slots, "{first}..{end}");
+                        end = first;
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_window_spans_areas() {
+        let layout = Layout::new(ChunkSize::from_sectors(8).expect("legal"));
+        // 64 MiB of 4 KiB chunks; with a unit of 4 KiB the cut falls on the begin of an area.
+        assert_eq!(cut(layout, 256, 131_072, 16_384), 131_072 - 16_384);
+        assert_eq!(cut(layout, 32, 131_072, 16_384), 131_072 - 16_384 + 224);
+        assert_eq!(cut(layout, 256, 100, 16_384), 0);
+    }
+}

@@ -1,0 +1,563 @@
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use dmsnap_format::{
+    ChunkSize, CowChunk, Exception, Extents, Header, HeaderError, Layout, OriginChunk,
+    RawException, RawHeader, SLOT_BYTES, Usage,
+};
+use futures_util::lock::Mutex;
+use zerocopy::IntoBytes;
+
+use super::scan::{End, read_exceptions, read_range, read_strays};
+use super::{Ledger, Place, Prepared, Store, StoreError};
+use crate::device::{Allocation, Buffer, Device};
+
+/// Reads and judges the header of a COW device.
+///
+/// # Errors
+///
+/// [`StoreError::Header`] if there is no store that could be opened; an error of the device.
+pub async fn read_header<D: Device>(cow: &D) -> Result<Header, StoreError> {
+    let cow_bytes = cow.len_bytes().map_err(StoreError::io("cannot find out the size"))?;
+    let needed_bytes = 2 * ChunkSize::MIN.bytes();
+    if cow_bytes < needed_bytes {
+        return Err(StoreError::TooSmall { cow_bytes, needed_bytes });
+    }
+    let bytes = cow.read(0, 512).await.map_err(StoreError::io("cannot read the header"))?;
+    let raw = RawHeader::from_prefix(&bytes).ok_or(HeaderError::Blank)?;
+    Ok(raw.validate()?)
+}
+
+/// The kernel's exception store, open for writing: the header in chunk 0, areas of slots, and the
+/// copied chunks between them.
+///
+/// Slots are filled in the order chunks were given out, each with the chunk as far behind its area
+/// as the slot is inside it, wherever the store allows it, because every kernel then finds the same
+/// next free chunk.
+#[derive(Debug)]
+pub struct Persistent<D> {
+    cow: D,
+    layout: Layout,
+    /// Slots in what the device writes untorn.
+    unit_slots: u64,
+    standing: Cell<Standing>,
+    /// Exceptions on the medium: the index of the first free slot.
+    published: Cell<u64>,
+    room: RefCell<Room>,
+    queue: RefCell<Queue>,
+    /// Held by whoever writes metadata.
+    writer: Mutex<()>,
+    metadata_writes: Cell<u64>,
+    flushes: Cell<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Usable,
+    Invalid,
+    Broken,
+}
+
+/// Where the next chunk comes from.
+#[derive(Debug)]
+struct Room {
+    cow_chunks: u64,
+    next_free: CowChunk,
+    /// Holes that others left and chunks whose copy failed; for when there is nothing else.
+    spare: Vec<u64>,
+    /// True as long as every published exception's chunk is in lock-step with its slot.
+    in_order: bool,
+}
+
+/// Chunks given out and not yet published, oldest first.
+#[derive(Debug, Default)]
+struct Queue {
+    first_ticket: u64,
+    entries: VecDeque<Entry>,
+    /// Entries that will never take a slot.
+    abandoned: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Entry {
+    Waiting(CowChunk),
+    Committed(Exception),
+    Abandoned,
+}
+
+impl<D: Device> Persistent<D> {
+    /// Opens a valid store for writing. Every exception is held against the devices' sizes and
+    /// against each other, then handed to `visit`, in order.
+    ///
+    /// `origin_bytes` is the size of the origin, if there is one to hold exceptions against.
+    ///
+    /// # Ordering
+    ///
+    /// 1. read header, areas and what lies behind the terminator
+    /// 2. if there are strays: zero them, flush
+    ///
+    /// A crash before the flush in 2 leaves some of the strays; they are behind the terminator as
+    /// before, and the next opening finds them again. Until 2 is done, nothing else is written.
+    ///
+    /// # Errors
+    ///
+    /// Why the store cannot be opened or must not be written: nothing was written then, but for a
+    /// failure in 2.
+    pub async fn open(
+        cow: D,
+        origin_bytes: Option<u64>,
+        mut visit: impl FnMut(Exception),
+    ) -> Result<Self, StoreError> {
+        let header = read_header(&cow).await?;
+        if !header.valid {
+            return Err(StoreError::Invalid);
+        }
+        let layout = Layout::new(header.chunk_size);
+        let cow_bytes = cow.len_bytes().map_err(StoreError::io("cannot find out the size"))?;
+        let extents = Extents::new(layout, cow_bytes, origin_bytes);
+        let mut ledger = Ledger::new(extents);
+        let (published, end) = read_exceptions(&cow, extents, |index, exception| {
+            ledger.admit(exception).map_err(|fault| StoreError::Fault {
+                place: Place::of(layout, index),
+                exception,
+                fault,
+            })?;
+            visit(exception);
+            Ok::<_, StoreError>(())
+        })
+        .await?;
+        if let End::Missing { area } = end {
+            return Err(StoreError::NoTerminator { area, cow_bytes });
+        }
+        let store = Self {
+            layout,
+            unit_slots: layout.slots_per_unit(cow.block_bytes()),
+            standing: Cell::new(Standing::Usable),
+            published: Cell::new(published),
+            room: RefCell::new(Room {
+                cow_chunks: extents.cow_chunks,
+                next_free: ledger.tally().next_free(),
+                // Lowest last: they are taken from the end.
+                spare: if ledger.out_of_order() > 0 { holes(&ledger) } else { Vec::new() },
+                in_order: ledger.out_of_order() == 0,
+            }),
+            queue: RefCell::default(),
+            writer: Mutex::new(()),
+            metadata_writes: Cell::new(0),
+            flushes: Cell::new(0),
+            cow,
+        };
+        store.scrub(published).await?;
+        Ok(store)
+    }
+
+    /// The COW device.
+    pub fn device(&self) -> &D {
+        &self.cow
+    }
+
+    /// Where everything lies.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Slots in what the device writes untorn: clearing inside one such unit takes one write.
+    pub fn unit_slots(&self) -> u64 {
+        self.unit_slots
+    }
+
+    /// Writes of slots, counted since the store was opened.
+    pub fn metadata_writes(&self) -> u64 {
+        self.metadata_writes.get()
+    }
+
+    /// Flushes of the COW device, counted since the store was opened.
+    pub fn flushes(&self) -> u64 {
+        self.flushes.get()
+    }
+
+    /// True if chunks are prepared or committed that no publish has made durable.
+    pub fn has_unpublished(&self) -> bool {
+        !self.queue.borrow().entries.is_empty()
+    }
+
+    /// Reads the exceptions with these indexes from the medium, all of them published.
+    ///
+    /// # Errors
+    ///
+    /// An error of the device.
+    pub async fn read_range(
+        &self,
+        range: std::ops::Range<u64>,
+    ) -> Result<Vec<Exception>, StoreError> {
+        read_range(&self.cow, self.layout, range).await
+    }
+
+    /// Zeroes what lies behind the terminator in the last area. Kernels keep it, and bring it back
+    /// to life once the slots before it are filled.
+    async fn scrub(&self, terminator: u64) -> Result<(), StoreError> {
+        let mut strays: Option<(u64, u64)> = None;
+        read_strays(&self.cow, self.layout, terminator, |index, _| {
+            strays = Some((strays.map_or(index, |(first, _)| first), index));
+        })
+        .await?;
+        let Some((first, last)) = strays else {
+            return Ok(());
+        };
+        self.standing.set(Standing::Broken);
+        let first = first - first % self.unit_slots;
+        for unit in (first..=last).step_by(usize::try_from(self.unit_slots).unwrap_or(1)) {
+            self.write_unit(unit, terminator.max(unit), &[]).await?;
+        }
+        self.flush("what lies behind the terminator").await?;
+        self.standing.set(Standing::Usable);
+        Ok(())
+    }
+
+    /// Writes one untorn unit of slots: what it holds below slot `keep` is read and kept,
+    /// `exceptions` follow, and zeroes behind them.
+    async fn write_unit(
+        &self,
+        unit: u64,
+        keep: u64,
+        exceptions: &[Exception],
+    ) -> Result<(), StoreError> {
+        let place = Place::of(self.layout, unit);
+        let failed = || StoreError::io(format!("cannot write area {}", place.area));
+        let at = self.slot_byte(unit)?;
+        let kept = slot_bytes(keep - unit);
+        let mut bytes = if kept > 0 {
+            let len = slot_bytes(self.unit_slots);
+            let read = self.cow.read(at, len).await;
+            read.map_err(StoreError::io(format!("cannot read area {}", place.area)))?
+        } else {
+            Buffer::zeroed(slot_bytes(self.unit_slots))
+        };
+        bytes[kept..].fill(0);
+        put_slots(&mut bytes[kept..], exceptions);
+        self.metadata_writes.set(self.metadata_writes.get() + 1);
+        self.cow.write(at, bytes.freeze()).await.map_err(failed())
+    }
+
+    async fn flush(&self, what: &str) -> Result<(), StoreError> {
+        self.flushes.set(self.flushes.get() + 1);
+        self.cow.flush().await.map_err(StoreError::io(format!("cannot make {what} durable")))
+    }
+
+    fn slot_byte(&self, index: u64) -> Result<u64, StoreError> {
+        self.layout.slot_byte(index).ok_or(StoreError::Full)
+    }
+
+    fn usable(&self) -> Result<(), StoreError> {
+        match self.standing.get() {
+            Standing::Usable => Ok(()),
+            Standing::Invalid => Err(StoreError::Invalid),
+            Standing::Broken => Err(StoreError::Broken),
+        }
+    }
+
+    /// Runs a change of the medium; until it has succeeded, the store counts as broken.
+    async fn change(
+        &self,
+        change: impl Future<Output = Result<(), StoreError>>,
+    ) -> Result<(), StoreError> {
+        self.standing.set(Standing::Broken);
+        change.await?;
+        self.standing.set(Standing::Usable);
+        Ok(())
+    }
+
+    /// Writes `exceptions` into the slots from `first` on. See [`Store::publish`].
+    async fn write_slots(&self, first: u64, exceptions: &[Exception]) -> Result<(), StoreError> {
+        let per_area = self.layout.exceptions_per_area();
+        let (area, slot) = self.layout.position(first);
+        let room = usize::try_from(per_area - slot).unwrap_or(usize::MAX);
+        let (linking, behind) = exceptions.split_at(exceptions.len().min(room));
+
+        let mut areas = behind.chunks(usize::try_from(per_area).unwrap_or(usize::MAX));
+        let mut next = area + 1;
+        for slots in areas.by_ref() {
+            self.write_area(next, slots).await?;
+            next += 1;
+        }
+        if (first + exceptions.len() as u64).is_multiple_of(per_area) {
+            self.write_area(next, &[]).await?;
+        }
+        self.flush("copied chunks").await?;
+
+        let mut keep = first;
+        let mut rest = linking;
+        while !rest.is_empty() {
+            let unit = keep - keep % self.unit_slots;
+            let fits = usize::try_from(unit + self.unit_slots - keep).unwrap_or(usize::MAX);
+            let (now, later) = rest.split_at(rest.len().min(fits));
+            self.write_unit(unit, keep, now).await?;
+            self.flush("exceptions").await?;
+            keep += now.len() as u64;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Writes a whole area that no reader can reach yet: `exceptions` and zeroes behind them.
+    async fn write_area(&self, area: u64, exceptions: &[Exception]) -> Result<(), StoreError> {
+        let failed = || StoreError::io(format!("cannot write area {area}"));
+        let at = self.slot_byte(area * self.layout.exceptions_per_area())?;
+        let used = exceptions.len() as u64 * SLOT_BYTES;
+        let used = used.next_multiple_of(self.unit_slots * SLOT_BYTES);
+        if used > 0 {
+            let mut bytes = Buffer::zeroed(usize::try_from(used).unwrap_or(0));
+            put_slots(&mut bytes, exceptions);
+            self.metadata_writes.set(self.metadata_writes.get() + 1);
+            self.cow.write(at, bytes.freeze()).await.map_err(failed())?;
+        }
+        let rest = self.layout.chunk_size().bytes() - used;
+        if rest > 0 {
+            self.metadata_writes.set(self.metadata_writes.get() + 1);
+            let zeroed = self.cow.write_zeroes(at + used, rest, Allocation::Keep).await;
+            zeroed.map_err(failed())?;
+        }
+        Ok(())
+    }
+
+    /// Zeroes the slots from `first` on that lie in its area and below `end`.
+    async fn zero_slots(&self, first: u64, end: u64) -> Result<(), StoreError> {
+        let (area, _) = self.layout.position(first);
+        let end = end.min((area + 1) * self.layout.exceptions_per_area());
+        let mut unit = (end - 1) - (end - 1) % self.unit_slots;
+        loop {
+            self.write_unit(unit, first.max(unit), &[]).await?;
+            self.flush("cleared exceptions").await?;
+            if unit <= first {
+                return Ok(());
+            }
+            unit -= self.unit_slots;
+        }
+    }
+}
+
+impl<D: Device> Store for Persistent<D> {
+    fn chunk_size(&self) -> ChunkSize {
+        self.layout.chunk_size()
+    }
+
+    /// Never gives out a chunk whose slot would fill an area behind which the next one does not
+    /// fit: the kernel does, finds no room for the terminator, and drops the snapshot.
+    fn prepare(&self) -> Result<Prepared, StoreError> {
+        self.usable()?;
+        let mut queue = self.queue.borrow_mut();
+        let index = self.published.get() + queue.entries.len() as u64 - queue.abandoned;
+        let mut room = self.room.borrow_mut();
+        let chunk = match room.take(self.layout, index) {
+            Some(chunk) => chunk,
+            None => {
+                let grown = self.cow.len_bytes();
+                let grown = grown.map_err(StoreError::io("cannot find out the size"))?;
+                room.cow_chunks = self.layout.chunk_size().whole_chunks(grown);
+                room.take(self.layout, index).ok_or(StoreError::Full)?
+            }
+        };
+        queue.entries.push_back(Entry::Waiting(chunk));
+        Ok(Prepared { ticket: queue.first_ticket + queue.entries.len() as u64 - 1, chunk })
+    }
+
+    fn commit(&self, prepared: Prepared, old: OriginChunk) {
+        let exception = Exception { old, new: prepared.chunk };
+        self.queue.borrow_mut().settle(&prepared, Entry::Committed(exception));
+    }
+
+    fn abandon(&self, prepared: Prepared) {
+        let mut queue = self.queue.borrow_mut();
+        queue.settle(&prepared, Entry::Abandoned);
+        queue.abandoned += 1;
+        self.room.borrow_mut().take_back(self.layout, prepared.chunk);
+        queue.drop_abandoned_front();
+    }
+
+    /// # Ordering
+    ///
+    /// Let F be the area with the first free slot and L the last one touched.
+    ///
+    /// 1. write the copied data chunks            (done by the caller, not yet flushed)
+    /// 2. write areas F+1 to L, zeroes behind their slots; if L is full, zeroes to area L+1
+    /// 3. flush                                   - data and everything unreachable is durable
+    /// 4. write what changes in F, one untorn unit at a time, lowest first
+    /// 5. flush after each unit                   - the exceptions exist
+    ///
+    /// A crash before 4 leaves the list as it was: it ends inside F. A crash in 4 or 5 leaves a
+    /// first part of the new exceptions, all with their data; what lies behind F is reached only
+    /// with F full, and is whole then. No crash leaves a slot behind a gap.
+    async fn publish(&self) -> Result<u64, StoreError> {
+        let _turn = self.writer.lock().await;
+        self.usable()?;
+        let (entries, exceptions) = self.queue.borrow().settled();
+        if !exceptions.is_empty() {
+            let first = self.published.get();
+            self.change(self.write_slots(first, &exceptions)).await?;
+            self.published.set(first + exceptions.len() as u64);
+            let mut in_lock_step = (first..)
+                .zip(&exceptions)
+                .map(|(index, exception)| exception.new == self.layout.lock_step_chunk(index));
+            self.room.borrow_mut().in_order &= in_lock_step.all(|yes| yes);
+        }
+        let mut queue = self.queue.borrow_mut();
+        queue.drop_front(entries);
+        Ok(queue.first_ticket)
+    }
+
+    /// # Ordering
+    ///
+    /// Only the area that holds the first cleared slot is written: what lies behind it cannot be
+    /// reached any more.
+    ///
+    /// 1. zero the slots in it, one untorn unit at a time, highest first
+    /// 2. flush after each unit
+    ///
+    /// A crash leaves a first part of the list, at least what was to stay, and no slot behind a
+    /// gap. Memory changes only when everything has succeeded.
+    async fn clear(&self, count: u64) -> Result<(), StoreError> {
+        let _turn = self.writer.lock().await;
+        self.usable()?;
+        debug_assert!(!self.has_unpublished(), "a snapshot that merges takes no new exceptions");
+        let end = self.published.get();
+        let first = end.saturating_sub(count);
+        if first < end {
+            self.change(self.zero_slots(first, end)).await?;
+            self.published.set(first);
+            self.room.borrow_mut().cleared(self.layout, first);
+        }
+        Ok(())
+    }
+
+    /// # Ordering
+    ///
+    /// 1. write the first block of the header
+    /// 2. flush
+    ///
+    /// The caller lets no origin write through that relies on it before this has returned. The
+    /// kernel flushes nothing here: a power cut can leave its snapshot valid and wrong.
+    async fn invalidate(&self) -> Result<(), StoreError> {
+        let _turn = self.writer.lock().await;
+        self.standing.set(Standing::Invalid);
+        let unit = u64::from(self.cow.block_bytes()).min(self.layout.chunk_size().bytes());
+        let unit = usize::try_from(unit).unwrap_or(usize::MAX);
+        let failed = || StoreError::io("cannot mark the store as invalid");
+        let mut bytes = self.cow.read(0, unit).await.map_err(failed())?;
+        let raw = RawHeader::new(self.layout.chunk_size(), false);
+        bytes[..size_of::<RawHeader>()].copy_from_slice(raw.as_bytes());
+        self.cow.write(0, Bytes::from_owner(bytes)).await.map_err(failed())?;
+        self.flush("the mark of an invalid store").await
+    }
+
+    fn published(&self) -> u64 {
+        self.published.get()
+    }
+
+    fn usage(&self) -> Result<Usage, StoreError> {
+        if self.standing.get() == Standing::Invalid {
+            return Err(StoreError::Invalid);
+        }
+        let cow_bytes = self.cow.len_bytes().map_err(StoreError::io("cannot find out the size"))?;
+        let chunk = u64::from(self.layout.chunk_size().sectors());
+        let (area, _) = self.layout.position(self.published.get());
+        Ok(Usage {
+            total: cow_bytes / dmsnap_format::SECTOR_BYTES,
+            allocated: self.room.borrow().next_free.get().saturating_mul(chunk),
+            metadata: (area + 2) * chunk,
+        })
+    }
+}
+
+impl Room {
+    /// A chunk for the exception that will take slot `index`, if there is one.
+    fn take(&mut self, layout: Layout, index: u64) -> Option<CowChunk> {
+        let (area, slot) = layout.position(index);
+        let last_slot = slot + 1 == layout.exceptions_per_area();
+        if last_slot && layout.area_location(area + 1).get() >= self.cow_chunks {
+            return None;
+        }
+        if self.next_free.get() < self.cow_chunks {
+            let chunk = self.next_free;
+            self.next_free = layout.skip_metadata(chunk.plus(1));
+            return Some(chunk);
+        }
+        self.spare.pop().map(CowChunk::new)
+    }
+
+    fn take_back(&mut self, layout: Layout, chunk: CowChunk) {
+        if layout.skip_metadata(chunk.plus(1)) == self.next_free {
+            self.next_free = chunk;
+        } else {
+            self.spare.push(chunk.get());
+        }
+    }
+
+    /// Only the exceptions below `published` are left. Where they are all in lock-step, the chunks
+    /// behind them are free again; elsewhere one of the others may be among them, and the next
+    /// opening of the store finds out.
+    fn cleared(&mut self, layout: Layout, published: u64) {
+        if self.in_order {
+            self.next_free = layout.lock_step_chunk(published);
+            self.spare.retain(|chunk| *chunk < self.next_free.get());
+        }
+    }
+}
+
+impl Queue {
+    fn settle(&mut self, prepared: &Prepared, entry: Entry) {
+        let position = prepared.ticket.checked_sub(self.first_ticket);
+        let slot = position
+            .and_then(|n| usize::try_from(n).ok())
+            .and_then(|n| self.entries.get_mut(n))
+            .filter(|slot| matches!(slot, Entry::Waiting(chunk) if *chunk == prepared.chunk));
+        // A `Prepared` cannot be copied, so only another store's could be missing here.
+        debug_assert!(slot.is_some(), "{prepared:?} belongs to another store");
+        if let Some(slot) = slot {
+            *slot = entry;
+        }
+    }
+
+    /// How many entries at the front are settled, and the exceptions among them.
+    fn settled(&self) -> (usize, Vec<Exception>) {
+        let settled = self.entries.iter().take_while(|entry| !matches!(entry, Entry::Waiting(_)));
+        let count = settled.clone().count();
+        let exceptions = settled
+            .filter_map(|entry| match entry {
+                Entry::Committed(exception) => Some(*exception),
+                Entry::Waiting(_) | Entry::Abandoned => None,
+            })
+            .collect();
+        (count, exceptions)
+    }
+
+    fn drop_front(&mut self, count: usize) {
+        for entry in self.entries.drain(..count) {
+            self.first_ticket += 1;
+            self.abandoned -= u64::from(matches!(entry, Entry::Abandoned));
+        }
+    }
+
+    fn drop_abandoned_front(&mut self) {
+        let count = self.entries.iter().take_while(|e| matches!(e, Entry::Abandoned)).count();
+        self.drop_front(count);
+    }
+}
+
+/// What nobody uses below the next free chunk, highest first.
+fn holes(ledger: &Ledger) -> Vec<u64> {
+    let mut holes: Vec<_> = ledger.free_chunks().collect();
+    holes.sort_unstable_by(|a, b| b.cmp(a));
+    holes
+}
+
+fn slot_bytes(slots: u64) -> usize {
+    usize::try_from(slots * SLOT_BYTES).unwrap_or(usize::MAX)
+}
+
+fn put_slots(bytes: &mut [u8], exceptions: &[Exception]) {
+    let slots = bytes.chunks_exact_mut(size_of::<RawException>());
+    for (slot, exception) in slots.zip(exceptions) {
+        slot.copy_from_slice(RawException::from(*exception).as_bytes());
+    }
+}

@@ -1,0 +1,90 @@
+use std::cell::Cell;
+
+use dmsnap_format::{ChunkSize, CowChunk, OriginChunk, SECTOR_BYTES, Usage};
+
+use super::{Prepared, Store, StoreError};
+use crate::device::Device;
+
+/// A store that writes no metadata: its exceptions are gone with it. Data begins in chunk 0.
+#[derive(Debug)]
+pub struct Transient<D> {
+    cow: D,
+    chunk_size: ChunkSize,
+    next_free: Cell<u64>,
+    committed: Cell<u64>,
+    valid: Cell<bool>,
+}
+
+impl<D: Device> Transient<D> {
+    /// An empty one. Whatever lies on `cow` is overwritten bit by bit, headers included.
+    pub fn new(cow: D, chunk_size: ChunkSize) -> Self {
+        Self {
+            cow,
+            chunk_size,
+            next_free: Cell::new(0),
+            committed: Cell::new(0),
+            valid: Cell::new(true),
+        }
+    }
+
+    /// The COW device.
+    pub fn device(&self) -> &D {
+        &self.cow
+    }
+
+    fn cow_bytes(&self) -> Result<u64, StoreError> {
+        self.cow.len_bytes().map_err(StoreError::io("cannot find out the size"))
+    }
+}
+
+impl<D: Device> Store for Transient<D> {
+    fn chunk_size(&self) -> ChunkSize {
+        self.chunk_size
+    }
+
+    fn prepare(&self) -> Result<Prepared, StoreError> {
+        let next = self.next_free.get();
+        if !self.valid.get() {
+            return Err(StoreError::Invalid);
+        }
+        if next >= self.chunk_size.whole_chunks(self.cow_bytes()?) {
+            return Err(StoreError::Full);
+        }
+        self.next_free.set(next + 1);
+        Ok(Prepared { ticket: next, chunk: CowChunk::new(next) })
+    }
+
+    fn commit(&self, _: Prepared, _: OriginChunk) {
+        self.committed.set(self.committed.get() + 1);
+    }
+
+    fn abandon(&self, _: Prepared) {}
+
+    async fn publish(&self) -> Result<u64, StoreError> {
+        Ok(self.next_free.get())
+    }
+
+    async fn clear(&self, _: u64) -> Result<(), StoreError> {
+        Err(StoreError::Transient)
+    }
+
+    async fn invalidate(&self) -> Result<(), StoreError> {
+        self.valid.set(false);
+        Ok(())
+    }
+
+    fn published(&self) -> u64 {
+        self.committed.get()
+    }
+
+    fn usage(&self) -> Result<Usage, StoreError> {
+        if !self.valid.get() {
+            return Err(StoreError::Invalid);
+        }
+        Ok(Usage {
+            total: self.cow_bytes()? / SECTOR_BYTES,
+            allocated: self.next_free.get() * u64::from(self.chunk_size.sectors()),
+            metadata: 0,
+        })
+    }
+}
