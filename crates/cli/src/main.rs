@@ -1,2 +1,53 @@
-//! stub
-fn main() {}
+//! The command `dmsnap`: device-mapper snapshot stores without a kernel.
+//!
+//! Words, progress and exit statuses live here; what is done to a store is `dmsnap::ops`.
+
+#![forbid(unsafe_code)]
+
+mod size; // `4k` -> bytes -> `4 KiB`
+mod exit; // how a command ended
+mod report; // one line on stderr
+mod output; // stdout, which may go away
+mod runtime; // io_uring
+mod devices; // the paths of the command line, opened
+mod progress; // how far, how fast, how long
+mod signals; // stop, and tell
+mod cmd; // one file per subcommand
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cmd::Command;
+use crate::exit::Outcome;
+use crate::output::Output;
+
+/// Create, inspect, check, export and merge device-mapper snapshot stores
+///
+/// A store is what the Linux kernel's snapshot target (and so LVM) keeps on the COW device: a
+/// header, areas of exceptions, and the copied chunks. dmsnap reads and writes it in user space,
+/// on regular files and block devices alike, and no kernel module or device-mapper is needed. What
+/// the kernel wrote dmsnap opens, and the other way round.
+///
+/// Sizes are bytes, or a number and one of k, M, G, T (powers of 1024, upper or lower case) or s
+/// (sectors of 512 bytes): 4096, 4k, 16M, 8s.
+#[derive(Debug, Parser)]
+#[command(name = "dmsnap", version, propagate_version = true, after_long_help = exit::STATUSES)]
+#[command(disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = Output::stdout();
+    let outcome = cli.command.run(&mut out).and_then(|outcome| out.flush().map(|()| outcome));
+    let outcome = outcome.unwrap_or_else(|failure| {
+        // What was found before the failure is still worth having, and comes first.
+        let _ = out.flush();
+        report::tell(&failure);
+        Outcome::Failed
+    });
+    outcome.into()
+}

@@ -1,0 +1,118 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use dmsnap::device::{Caching, File, Mode};
+use dmsnap::ops::{self, Finding, Report, Severity, Which};
+use serde::Serialize;
+
+use crate::devices::Devices;
+use crate::exit::Outcome;
+use crate::output::Output;
+use crate::report::Failure;
+use crate::size::Count;
+
+/// Check a store without changing it
+///
+/// Reads the header and every area and tells what the kernel would refuse or misread (damage), and
+/// what is only worth knowing (notes). With ORIGIN, also whether every exception lies on it.
+///
+/// Nothing is written and no lock is taken, so it is safe on a device in use; one that changes
+/// meanwhile may be reported as damaged. The exit status is 0 if the store is sound, 1 if it is
+/// damaged, and 3 if it could not be read.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// COW device or image
+    #[arg(value_name = "COW")]
+    cow: PathBuf,
+
+    /// Its origin
+    #[arg(value_name = "ORIGIN")]
+    origin: Option<PathBuf>,
+
+    /// One finding per line as a JSON object, all of them, and the report as the last line
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  Before activating a snapshot:
+    dmsnap check /dev/mapper/vg0-snap-cow /dev/mapper/vg0-lv-real
+  In a script:
+    dmsnap check snap.cow > findings.txt || echo damaged
+  The kinds of findings and how many there are of each:
+    dmsnap check --json snap.cow | jq -r '.kind // empty' | sort | uniq -c";
+
+/// Findings of one kind that are told in words; a store full of stray slots has thousands.
+const OF_ONE_KIND: u64 = 20;
+
+impl Args {
+    pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
+        let devices = Devices::new(&self.cow, self.origin.as_deref(), None)?;
+        let cow = devices.open(Which::Cow, Mode::Look, Caching::Buffered).await?;
+        let origin = match self.origin {
+            Some(_) => Some(devices.open(Which::Origin, Mode::Look, Caching::Buffered).await?),
+            None => None,
+        };
+        let mut teller = Teller { out, json: self.json, told: BTreeMap::new(), failed: None };
+        let report =
+            ops::check::<File, File>(&cow, origin.as_ref(), |finding| teller.tell(&finding))
+                .await
+                .map_err(|error| devices.failure(&error))?;
+        teller.finish(&report)?;
+        Ok(if report.sound { Outcome::Yes } else { Outcome::No })
+    }
+}
+
+/// Tells findings as they come, in words only so many of each kind.
+struct Teller<'a> {
+    out: &'a mut Output,
+    json: bool,
+    told: BTreeMap<&'static str, u64>,
+    failed: Option<Failure>,
+}
+
+/// The last line of `--json`.
+#[derive(Serialize)]
+struct LastLine<'a> {
+    report: &'a Report,
+}
+
+impl Teller<'_> {
+    fn tell(&mut self, finding: &Finding) {
+        let told = self.told.entry(finding.kind).or_default();
+        *told += 1;
+        let result = match self.json {
+            true => self.out.json(finding),
+            false if *told > OF_ONE_KIND => Ok(()),
+            false => self.out.line(format_args!("{}: {finding}", word(finding.severity))),
+        };
+        if let Err(failure) = result {
+            self.failed.get_or_insert(failure);
+        }
+    }
+
+    fn finish(self, report: &Report) -> Result<(), Failure> {
+        if let Some(failure) = self.failed {
+            return Err(failure);
+        }
+        if self.json {
+            return self.out.json(&LastLine { report });
+        }
+        for (kind, &found) in self.told.iter().filter(|&(_, &found)| found > OF_ONE_KIND) {
+            self.out.line(format_args!("... and {} more of {kind}", found - OF_ONE_KIND))?;
+        }
+        match report.sound {
+            true => self.out.line("sound"),
+            false => self.out.line(format_args!("damaged: {}", Count(report.damaged, "finding"))),
+        }
+    }
+}
+
+fn word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Note => "note",
+        Severity::Damage => "damage",
+    }
+}

@@ -1,0 +1,128 @@
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use dmsnap::device::{Caching, Device, File, Mode, OpenError};
+use dmsnap::format::{ChunkSize, SECTOR_BYTES};
+use dmsnap::ops::{self, Created};
+
+use crate::devices::{Devices, NewFile, open_failure};
+use crate::exit::Outcome;
+use crate::output::Output;
+use crate::report::{Failure, tell};
+use crate::size::{self, Bytes, Sectors};
+
+/// Format a new, empty store
+///
+/// COW is a block device or a file. A file that does not exist is made, sparse, with --size bytes.
+/// The header and the first area are written; everything else stays as it is.
+///
+/// A device whose beginning is not all zero may hold something of value and is refused without
+/// --force.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// COW device, or the file to make
+    #[arg(value_name = "COW")]
+    cow: PathBuf,
+
+    /// Unit of copying: a power of two from 512 bytes to 1 GiB
+    #[arg(long, value_name = "SIZE", default_value = "4k", value_parser = size::parse_chunk_size)]
+    chunk_size: ChunkSize,
+
+    /// Size of the file to make, rounded up to whole sectors
+    ///
+    /// Required if COW does not exist. If it does, it is not resized: the size must be the one it
+    /// has.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    size: Option<u64>,
+
+    /// Format a device whose beginning is not all zero
+    #[arg(long)]
+    force: bool,
+
+    /// The result as a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  A file of 1 GiB, with chunks of 4 KiB:
+    dmsnap create --size 1G snap.cow
+  A disk, with chunks of 64 KiB:
+    dmsnap create --chunk-size 64k /dev/vg0/snap
+  The same with the chunk size in sectors:
+    dmsnap create --chunk-size 128s /dev/vg0/snap";
+
+impl Args {
+    pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
+        let devices = Devices::new(&self.cow, None, None)?;
+        let (cow, new) = self.open().await?;
+        let created = ops::create(&cow, self.chunk_size, self.force)
+            .await
+            .map_err(|error| devices.failure(&error))?;
+        if let Some(new) = new {
+            new.keep();
+        }
+        self.show(created, out)?;
+        Ok(Outcome::Yes)
+    }
+
+    /// What is there, or a new file.
+    async fn open(&self) -> Result<(File, Option<NewFile<'_>>), Failure> {
+        let path = self.cow.as_path();
+        let wanted = self.size.map(whole_sectors).transpose();
+        let wanted = wanted.map_err(|found| Failure::of("--size", found))?;
+        match (File::open(path, Mode::Write, Caching::Buffered).await, wanted) {
+            (Err(OpenError::System(error)), Some(size)) if error.kind() == ErrorKind::NotFound => {
+                let (file, new) = NewFile::create(path, size, Caching::Buffered).await?;
+                Ok((file, Some(new)))
+            }
+            (Err(OpenError::System(error)), None) if error.kind() == ErrorKind::NotFound => {
+                Err(Failure::about(path, error).advise("to make a new file, give its --size"))
+            }
+            (Err(error), _) => Err(open_failure(path, &error)),
+            (Ok(file), None) => Ok((file, None)),
+            (Ok(file), Some(wanted)) => {
+                let found = file.len_bytes().map_err(|error| Failure::about(path, error))?;
+                match found == wanted {
+                    true => Ok((file, None)),
+                    false => Err(Failure::about(
+                        path,
+                        format_args!("exists and has {found} bytes, not {wanted}"),
+                    )
+                    .advise("leave out --size to use it as it is")),
+                }
+            }
+        }
+    }
+
+    fn show(&self, created: Created, out: &mut Output) -> Result<(), Failure> {
+        if self.json {
+            return out.json(&created);
+        }
+        let exceptions = created.capacity_exceptions;
+        out.line(format_args!("chunk size: {}", Sectors(created.chunk_size_sectors.into())))?;
+        out.line(format_args!("size:       {}", Sectors(created.total_sectors)))?;
+        out.line(format_args!(
+            "capacity:   {exceptions} exceptions ({})",
+            Bytes(exceptions.saturating_mul(self.chunk_size.bytes()))
+        ))?;
+        if created.kernel_loses_last_chunk {
+            tell(
+                Failure::about(
+                    &self.cow,
+                    "warning: a kernel that fills it to the last chunk drops the snapshot",
+                )
+                .advise("a size of one chunk more or less avoids it"),
+            );
+        }
+        Ok(())
+    }
+}
+
+fn whole_sectors(bytes: u64) -> Result<u64, String> {
+    bytes
+        .checked_next_multiple_of(SECTOR_BYTES)
+        .ok_or_else(|| format!("found {bytes} bytes, which is more than any file has"))
+}

@@ -1,0 +1,42 @@
+//! One file per subcommand: its arguments, whose help is their doc comment, and `run`.
+
+mod create;
+mod info;
+mod check;
+mod dump;
+mod export;
+mod merge;
+mod completions;
+mod man;
+
+use crate::exit::Outcome;
+use crate::output::Output;
+use crate::report::Failure;
+use crate::runtime;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    Create(create::Args),
+    Info(info::Args),
+    Check(check::Args),
+    Dump(dump::Args),
+    Export(export::Args),
+    Merge(merge::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+impl Command {
+    pub(crate) fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
+        match self {
+            Self::Create(args) => runtime::run(args.run(out)),
+            Self::Info(args) => runtime::run(args.run(out)),
+            Self::Check(args) => runtime::run(args.run(out)),
+            Self::Dump(args) => runtime::run(args.run(out)),
+            Self::Export(args) => runtime::run(args.run(out)),
+            Self::Merge(args) => runtime::run(args.run(out)),
+            Self::Completions(args) => args.run(out),
+            Self::Man(args) => args.run(),
+        }
+    }
+}

@@ -1,0 +1,29 @@
+use std::process::ExitCode;
+
+/// How a command ended, and the exit status that says so. Scripts depend on these numbers.
+///
+/// Status 2, a command line that makes no sense, is given by clap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Outcome {
+    /// Did what was asked; the answer is yes, or sound.
+    Yes = 0,
+    /// Did what was asked; the answer is no, or damaged.
+    No = 1,
+    /// Could not be done: the message on stderr says why.
+    Failed = 3,
+}
+
+/// The same in words, for `--help` and the manual.
+pub(crate) const STATUSES: &str = "\
+Exit status:
+  0  done; the answer is yes, or sound
+  1  done; the answer is no, or damaged
+  2  the command line makes no sense
+  3  could not be done, or was stopped: stderr says why, in one line";
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(outcome as u8)
+    }
+}

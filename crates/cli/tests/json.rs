@@ -1,0 +1,52 @@
+//! `docs/json.md` names what `--json` prints, all of it and nothing else.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use common::{OLD, ORIGIN_CHUNKS, Pair, pair, parsed, store};
+use serde_json::Value;
+
+/// The names in the first column of a table of `docs/json.md`: the one with this head, in the
+/// section of this command.
+fn documented(section: &str, head: &str) -> BTreeSet<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/json.md");
+    let text = fs::read_to_string(path).expect("docs/json.md");
+    let mut sections = text.split("\n## ");
+    let section = sections.find(|it| it.starts_with(&format!("`{section}`"))).expect("section");
+    let names = section.split("\n\n").filter(|table| table.starts_with(&format!("| {head} |")));
+    let rows = names.flat_map(|table| table.lines().skip(2));
+    rows.map(|row| row.split('`').nth(1).expect("a name").to_owned()).collect()
+}
+
+#[track_caller]
+fn assert_documented(section: &str, head: &str, object: &Value) {
+    let names = object.as_object().expect("an object").keys().cloned().collect();
+    assert_eq!(documented(section, head), names, "{section}: docs/json.md and the object");
+}
+
+#[test]
+fn every_name_in_json_is_documented_and_every_documented_name_is_there() {
+    let Pair { cow, disk, dir } = pair(&[3, 4, 3], ORIGIN_CHUNKS);
+    let found = dmsnap!("check", "--json", cow).stdout;
+    let lines: Vec<_> = found.lines().map(parsed).collect();
+    let [finding, last] = &lines[..] else { panic!("two lines: {found}") };
+    assert_documented("check", "name", finding);
+    assert_documented("check", "name in `report`", &last["report"]);
+    let kind = finding["kind"].as_str().expect("a word");
+    assert!(documented("check", "kind").contains(kind), "{kind}");
+
+    let created = dmsnap!("create", "--json", "--force", cow).ok();
+    assert_documented("create", "name", &parsed(&created));
+    fs::write(&cow, store(&OLD, 21)).expect("write");
+    assert_documented("info", "name", &parsed(&dmsnap!("info", "--json", cow).ok()));
+    let dumped = dmsnap!("dump", "--json", cow).ok();
+    assert_documented("dump", "name", &parsed(dumped.lines().next().expect("a run")));
+    let exported = dmsnap!("export", "--json", cow, disk, dir.path("out")).ok();
+    assert_documented("export", "name", &parsed(&exported));
+    let planned = dmsnap!("merge", "--json", "--dry-run", cow, disk).ok();
+    assert_documented("merge --dry-run", "name", &parsed(&planned));
+    assert_documented("merge", "name", &parsed(&dmsnap!("merge", "--json", cow, disk).ok()));
+}

@@ -1,0 +1,76 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_dmsnap_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_dmsnap_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_dmsnap_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_dmsnap_using_subcommand
+    set -l cmd (__fish_dmsnap_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c dmsnap -n "__fish_dmsnap_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_needs_command" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "create" -d 'Format a new, empty store'
+complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "info" -d 'Show what a store holds and how full it is'
+complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "check" -d 'Check a store without changing it'
+complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "dump" -d 'List every run of exceptions'
+complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "export" -d 'Write the snapshot\'s content as a raw image'
+complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "merge" -d 'Copy the snapshot\'s chunks back to the origin'
+complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "completions" -d 'Print a script that lets a shell complete dmsnap\'s commands and options'
+complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "man" -d 'Write the manual pages, one per command, to a directory'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l chunk-size -d 'Unit of copying: a power of two from 512 bytes to 1 GiB' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l size -d 'Size of the file to make, rounded up to whole sectors' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l force -d 'Format a device whose beginning is not all zero'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l json -d 'The result as a JSON object'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand info" -l json -d 'A JSON object instead of lines'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand info" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand info" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand check" -l json -d 'One finding per line as a JSON object, all of them, and the report as the last line'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand check" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand dump" -l format -d 'How each run is written' -r -f -a "text\t'A line of text'
+json\t'A JSON object on a line'"
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand dump" -l json -d 'The same as --format json'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand dump" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand dump" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
+buffered\t'Through the page cache'"
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l force -d 'Overwrite an OUTPUT that exists'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l allow-invalid -d 'Export a snapshot that was dropped, too'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l progress -d 'Show progress even if stderr is no terminal: a line a second'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l json -d 'The result as a JSON object'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l rate -d 'Most bytes a second' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l window -d 'Most data in one window; two windows are in memory at a time' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
+buffered\t'Through the page cache'"
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l dry-run -d 'Check everything and tell what would be done, but write nothing'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l no-share -d 'Copy, even where both files could share extents instead'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l force -d 'Go on although the origin begins with a store\'s header'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l progress -d 'Show progress even if stderr is no terminal: a line a second'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l json -d 'The result as a JSON object'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand completions" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand man" -s V -l version -d 'Print version'
