@@ -138,6 +138,8 @@ impl Args {
         let failure = devices.failure(error);
         match error {
             ops::Error::Invalid => failure.advise("--allow-invalid exports it all the same"),
+            ops::Error::Stopped => Failure::about(&self.output, "stopped before it was whole")
+                .advise("the same command begins again"),
             _ => failure,
         }
     }
