@@ -22,9 +22,15 @@ pub(crate) fn dmsnap<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Ran 
 pub(crate) fn start<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Child {
     command(args)
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .expect("the binary can be run")
+}
+
+/// Waits for the end of what [`start`] started.
+pub(crate) fn ended(child: Child) -> Ran {
+    let line = format!("dmsnap, process {}", child.id());
+    Ran { line, output: child.wait_with_output().expect("it ends") }
 }
 
 fn command<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
