@@ -9,6 +9,8 @@ mod error; // what can be wrong with a store
 mod ledger; // which exceptions can be believed
 mod scan; // slots read in order, many areas at a time
 mod format; // making a store
+mod room; // which chunk is given out next
+mod queue; // chunks given out and not yet published
 mod persistent; // the kernel's format
 mod transient; // the same without a disk behind it
 

@@ -1,14 +1,15 @@
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 
 use bytes::Bytes;
 use dmsnap_format::{
-    ChunkSize, CowChunk, Exception, Extents, Header, HeaderError, Layout, OriginChunk,
+    ChunkSize, Exception, Extents, Header, HeaderError, Layout, OriginChunk,
     RawException, RawHeader, SLOT_BYTES, Usage,
 };
 use futures_util::lock::Mutex;
 use zerocopy::IntoBytes;
 
+use super::queue::Queue;
+use super::room::Room;
 use super::scan::{End, read_exceptions, read_range, read_strays};
 use super::{Ledger, Place, Prepared, Store, StoreError};
 use crate::device::{Allocation, Buffer, Device};
@@ -59,31 +60,12 @@ enum Standing {
     Broken,
 }
 
-/// Where the next chunk comes from.
-#[derive(Debug)]
-struct Room {
-    cow_chunks: u64,
-    next_free: CowChunk,
-    /// Holes that others left and chunks whose copy failed; for when there is nothing else.
-    spare: Vec<u64>,
-    /// True as long as every published exception's chunk is in lock-step with its slot.
-    in_order: bool,
-}
+struct BreaksWhenDropped<'a>(&'a Cell<Standing>);
 
-/// Chunks given out and not yet published, oldest first.
-#[derive(Debug, Default)]
-struct Queue {
-    first_ticket: u64,
-    entries: VecDeque<Entry>,
-    /// Entries that will never take a slot.
-    abandoned: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Entry {
-    Waiting(CowChunk),
-    Committed(Exception),
-    Abandoned,
+impl Drop for BreaksWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.set(Standing::Broken);
+    }
 }
 
 impl<D: Device> Persistent<D> {
@@ -135,13 +117,7 @@ impl<D: Device> Persistent<D> {
             unit_slots: layout.slots_per_unit(cow.block_bytes()),
             standing: Cell::new(Standing::Usable),
             published: Cell::new(published),
-            room: RefCell::new(Room {
-                cow_chunks: extents.cow_chunks,
-                next_free: ledger.tally().next_free(),
-                // Lowest last: they are taken from the end.
-                spare: if ledger.out_of_order() > 0 { holes(&ledger) } else { Vec::new() },
-                in_order: ledger.out_of_order() == 0,
-            }),
+            room: RefCell::new(Room::new(&ledger, extents.cow_chunks)),
             queue: RefCell::default(),
             writer: Mutex::new(()),
             metadata_writes: Cell::new(0),
@@ -179,7 +155,7 @@ impl<D: Device> Persistent<D> {
 
     /// True if chunks are prepared or committed that no publish has made durable.
     pub fn has_unpublished(&self) -> bool {
-        !self.queue.borrow().entries.is_empty()
+        self.queue.borrow().slots() > 0
     }
 
     /// Reads the exceptions with these indexes from the medium, all of them published.
@@ -205,14 +181,14 @@ impl<D: Device> Persistent<D> {
         let Some((first, last)) = strays else {
             return Ok(());
         };
-        self.standing.set(Standing::Broken);
-        let first = first - first % self.unit_slots;
-        for unit in (first..=last).step_by(usize::try_from(self.unit_slots).unwrap_or(1)) {
-            self.write_unit(unit, terminator.max(unit), &[]).await?;
-        }
-        self.flush("what lies behind the terminator").await?;
-        self.standing.set(Standing::Usable);
-        Ok(())
+        self.change(async {
+            let first = first - first % self.unit_slots;
+            for unit in (first..=last).step_by(usize::try_from(self.unit_slots).unwrap_or(1)) {
+                self.write_unit(unit, terminator.max(unit), &[]).await?;
+            }
+            self.flush("what lies behind the terminator").await
+        })
+        .await
     }
 
     /// Writes one untorn unit of slots: what it holds below slot `keep` is read and kept,
@@ -257,14 +233,14 @@ impl<D: Device> Persistent<D> {
         }
     }
 
-    /// Runs a change of the medium; until it has succeeded, the store counts as broken.
+    /// Runs a change of the medium. If it fails, or is given up half-way, the store is broken.
     async fn change(
         &self,
         change: impl Future<Output = Result<(), StoreError>>,
     ) -> Result<(), StoreError> {
-        self.standing.set(Standing::Broken);
+        let unfinished = BreaksWhenDropped(&self.standing);
         change.await?;
-        self.standing.set(Standing::Usable);
+        std::mem::forget(unfinished);
         Ok(())
     }
 
@@ -347,7 +323,7 @@ impl<D: Device> Store for Persistent<D> {
     fn prepare(&self) -> Result<Prepared, StoreError> {
         self.usable()?;
         let mut queue = self.queue.borrow_mut();
-        let index = self.published.get() + queue.entries.len() as u64 - queue.abandoned;
+        let index = self.published.get() + queue.slots();
         let mut room = self.room.borrow_mut();
         let chunk = match room.take(self.layout, index) {
             Some(chunk) => chunk,
@@ -358,21 +334,16 @@ impl<D: Device> Store for Persistent<D> {
                 room.take(self.layout, index).ok_or(StoreError::Full)?
             }
         };
-        queue.entries.push_back(Entry::Waiting(chunk));
-        Ok(Prepared { ticket: queue.first_ticket + queue.entries.len() as u64 - 1, chunk })
+        Ok(queue.push(chunk))
     }
 
     fn commit(&self, prepared: Prepared, old: OriginChunk) {
-        let exception = Exception { old, new: prepared.chunk };
-        self.queue.borrow_mut().settle(&prepared, Entry::Committed(exception));
+        self.queue.borrow_mut().commit(&prepared, old);
     }
 
     fn abandon(&self, prepared: Prepared) {
-        let mut queue = self.queue.borrow_mut();
-        queue.settle(&prepared, Entry::Abandoned);
-        queue.abandoned += 1;
+        self.queue.borrow_mut().abandon(&prepared);
         self.room.borrow_mut().take_back(self.layout, prepared.chunk);
-        queue.drop_abandoned_front();
     }
 
     /// # Ordering
@@ -401,9 +372,7 @@ impl<D: Device> Store for Persistent<D> {
                 .map(|(index, exception)| exception.new == self.layout.lock_step_chunk(index));
             self.room.borrow_mut().in_order &= in_lock_step.all(|yes| yes);
         }
-        let mut queue = self.queue.borrow_mut();
-        queue.drop_front(entries);
-        Ok(queue.first_ticket)
+        Ok(self.queue.borrow_mut().drop_front(entries))
     }
 
     /// # Ordering
@@ -467,88 +436,6 @@ impl<D: Device> Store for Persistent<D> {
             metadata: (area + 2) * chunk,
         })
     }
-}
-
-impl Room {
-    /// A chunk for the exception that will take slot `index`, if there is one.
-    fn take(&mut self, layout: Layout, index: u64) -> Option<CowChunk> {
-        let (area, slot) = layout.position(index);
-        let last_slot = slot + 1 == layout.exceptions_per_area();
-        if last_slot && layout.area_location(area + 1).get() >= self.cow_chunks {
-            return None;
-        }
-        if self.next_free.get() < self.cow_chunks {
-            let chunk = self.next_free;
-            self.next_free = layout.skip_metadata(chunk.plus(1));
-            return Some(chunk);
-        }
-        self.spare.pop().map(CowChunk::new)
-    }
-
-    fn take_back(&mut self, layout: Layout, chunk: CowChunk) {
-        if layout.skip_metadata(chunk.plus(1)) == self.next_free {
-            self.next_free = chunk;
-        } else {
-            self.spare.push(chunk.get());
-        }
-    }
-
-    /// Only the exceptions below `published` are left. Where they are all in lock-step, the chunks
-    /// behind them are free again; elsewhere one of the others may be among them, and the next
-    /// opening of the store finds out.
-    fn cleared(&mut self, layout: Layout, published: u64) {
-        if self.in_order {
-            self.next_free = layout.lock_step_chunk(published);
-            self.spare.retain(|chunk| *chunk < self.next_free.get());
-        }
-    }
-}
-
-impl Queue {
-    fn settle(&mut self, prepared: &Prepared, entry: Entry) {
-        let position = prepared.ticket.checked_sub(self.first_ticket);
-        let slot = position
-            .and_then(|n| usize::try_from(n).ok())
-            .and_then(|n| self.entries.get_mut(n))
-            .filter(|slot| matches!(slot, Entry::Waiting(chunk) if *chunk == prepared.chunk));
-        // A `Prepared` cannot be copied, so only another store's could be missing here.
-        debug_assert!(slot.is_some(), "{prepared:?} belongs to another store");
-        if let Some(slot) = slot {
-            *slot = entry;
-        }
-    }
-
-    /// How many entries at the front are settled, and the exceptions among them.
-    fn settled(&self) -> (usize, Vec<Exception>) {
-        let settled = self.entries.iter().take_while(|entry| !matches!(entry, Entry::Waiting(_)));
-        let count = settled.clone().count();
-        let exceptions = settled
-            .filter_map(|entry| match entry {
-                Entry::Committed(exception) => Some(*exception),
-                Entry::Waiting(_) | Entry::Abandoned => None,
-            })
-            .collect();
-        (count, exceptions)
-    }
-
-    fn drop_front(&mut self, count: usize) {
-        for entry in self.entries.drain(..count) {
-            self.first_ticket += 1;
-            self.abandoned -= u64::from(matches!(entry, Entry::Abandoned));
-        }
-    }
-
-    fn drop_abandoned_front(&mut self) {
-        let count = self.entries.iter().take_while(|e| matches!(e, Entry::Abandoned)).count();
-        self.drop_front(count);
-    }
-}
-
-/// What nobody uses below the next free chunk, highest first.
-fn holes(ledger: &Ledger) -> Vec<u64> {
-    let mut holes: Vec<_> = ledger.free_chunks().collect();
-    holes.sort_unstable_by(|a, b| b.cmp(a));
-    holes
 }
 
 fn slot_bytes(slots: u64) -> usize {

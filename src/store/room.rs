@@ -1,0 +1,61 @@
+use dmsnap_format::{CowChunk, Layout};
+
+use super::Ledger;
+
+/// Where the next chunk comes from.
+#[derive(Debug)]
+pub(super) struct Room {
+    /// Whole chunks of the device, when it was last asked.
+    pub(super) cow_chunks: u64,
+    /// As a kernel computes it: one past the largest that was ever given out.
+    pub(super) next_free: CowChunk,
+    /// Holes that others left and chunks whose copy failed; for when there is nothing else.
+    spare: Vec<u64>,
+    /// True as long as every published exception's chunk is in lock-step with its slot.
+    pub(super) in_order: bool,
+}
+
+impl Room {
+    /// What the exceptions of a store leave.
+    pub(super) fn new(ledger: &Ledger, cow_chunks: u64) -> Self {
+        let in_order = ledger.out_of_order() == 0;
+        let mut spare: Vec<_> = if in_order { Vec::new() } else { ledger.free_chunks().collect() };
+        // Lowest last: they are taken from the end.
+        spare.sort_unstable_by(|a, b| b.cmp(a));
+        Self { cow_chunks, next_free: ledger.tally().next_free(), spare, in_order }
+    }
+
+    /// A chunk for the exception that will take slot `index`, if there is one.
+    pub(super) fn take(&mut self, layout: Layout, index: u64) -> Option<CowChunk> {
+        let (area, slot) = layout.position(index);
+        let last_slot = slot + 1 == layout.exceptions_per_area();
+        if last_slot && layout.area_location(area + 1).get() >= self.cow_chunks {
+            return None;
+        }
+        if self.next_free.get() < self.cow_chunks {
+            let chunk = self.next_free;
+            self.next_free = layout.skip_metadata(chunk.plus(1));
+            return Some(chunk);
+        }
+        self.spare.pop().map(CowChunk::new)
+    }
+
+    /// The chunk is not needed after all.
+    pub(super) fn take_back(&mut self, layout: Layout, chunk: CowChunk) {
+        if layout.skip_metadata(chunk.plus(1)) == self.next_free {
+            self.next_free = chunk;
+        } else {
+            self.spare.push(chunk.get());
+        }
+    }
+
+    /// Only the exceptions below `published` are left. Where they are all in lock-step, the chunks
+    /// behind them are free again; elsewhere one of the others may be among them, and the next
+    /// opening of the store finds out.
+    pub(super) fn cleared(&mut self, layout: Layout, published: u64) {
+        if self.in_order {
+            self.next_free = layout.lock_step_chunk(published);
+            self.spare.retain(|chunk| *chunk < self.next_free.get());
+        }
+    }
+}
