@@ -2,8 +2,8 @@ use std::cell::{Cell, RefCell};
 
 use bytes::Bytes;
 use dmsnap_format::{
-    ChunkSize, Exception, Extents, Header, HeaderError, Layout, OriginChunk,
-    RawException, RawHeader, SLOT_BYTES, Usage,
+    ChunkSize, Exception, Extents, Header, HeaderError, Layout, OriginChunk, RawException,
+    RawHeader, SLOT_BYTES, Usage,
 };
 use futures_util::lock::Mutex;
 use zerocopy::IntoBytes;
