@@ -7,6 +7,7 @@
 pub mod device; // bytes at positions: files, block devices, memory
 pub mod store; // exceptions on the COW device
 pub mod table; // exceptions in memory
+pub mod volume; // one origin and its snapshots, live
 pub mod ops; // whole tasks: create, info, check, dump, export, merge
 
 pub use dmsnap_format as format;

@@ -490,11 +490,12 @@ fn a_publish_stops_at_the_first_chunk_without_data() {
     let (b_ticket, c_ticket) = (b.ticket(), c.ticket());
     store.commit(a, OriginChunk::new(1));
     store.commit(c, OriginChunk::new(3));
-    assert_eq!(run(store.publish()).expect("published"), b_ticket);
+    assert_eq!(run(store.publish()).expect("published").next_ticket, b_ticket);
     assert_eq!(store.published(), 1);
     assert!(store.has_unpublished());
     store.commit(b, OriginChunk::new(2));
-    assert_eq!(run(store.publish()).expect("published"), c_ticket + 1);
+    assert_eq!(run(store.publish()).expect("published").next_ticket, c_ticket + 1);
+    assert!(!run(store.publish()).expect("nothing to do").flushed);
     assert!(!store.has_unpublished());
     let olds: Vec<_> = found(disk.content(), "").0.iter().map(|it| it.old.get()).collect();
     assert_eq!(olds, [1, 2, 3]);

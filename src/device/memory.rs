@@ -68,6 +68,12 @@ impl Device for Memory {
         Ok(self.bytes.borrow().len() as u64)
     }
 
+    async fn grow(&self, len_bytes: u64) -> io::Result<()> {
+        let len = usize::try_from(len_bytes.max(self.len_bytes()?)).map_err(io::Error::other)?;
+        self.resize(len);
+        Ok(())
+    }
+
     fn block_bytes(&self) -> u32 {
         512
     }

@@ -104,6 +104,19 @@ pub trait Device {
     /// Any error of the device.
     fn len_bytes(&self) -> io::Result<u64>;
 
+    /// Makes the device at least `len_bytes` long.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::Unsupported`] where the device cannot grow by itself; any error of the
+    /// device.
+    async fn grow(&self, len_bytes: u64) -> io::Result<()> {
+        match self.len_bytes()? >= len_bytes {
+            true => Ok(()),
+            false => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// What the device writes untorn, in bytes: a power of two, at least 512.
     fn block_bytes(&self) -> u32;
 
@@ -147,6 +160,10 @@ macro_rules! by_reference {
 
             fn len_bytes(&self) -> io::Result<u64> {
                 (**self).len_bytes()
+            }
+
+            async fn grow(&self, len_bytes: u64) -> io::Result<()> {
+                (**self).grow(len_bytes).await
             }
 
             fn block_bytes(&self) -> u32 {

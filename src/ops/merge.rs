@@ -6,10 +6,10 @@ use futures_util::stream::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
 use super::survey::{Survey, right_way_round, whole_sectors};
-use super::window::{Move, REQUEST_BYTES, Reader, Source, Window, cut};
 use super::{Error, Observer, Progress, Which};
 use crate::device::{Device, share};
 use crate::store::{Persistent, Store};
+use crate::volume::window::{Move, REQUEST_BYTES, Reader, Source, Window, cut};
 
 /// Writes to the origin in flight.
 const WRITES: usize = 128;
@@ -214,8 +214,8 @@ impl<C: Device, O: Device, P: Observer> Merge<'_, C, O, P> {
         }
         let first = cut(reader.layout, self.store.unit_slots(), end, self.window_chunks);
         match self.sharing.get() {
-            true => reader.read_runs(first..end).await.map(Some),
-            false => reader.read(first..end).await.map(Some),
+            true => Ok(Some(reader.read_runs(first..end).await?)),
+            false => Ok(Some(reader.read(first..end).await?)),
         }
     }
 

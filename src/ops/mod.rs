@@ -11,7 +11,6 @@ mod check;
 mod dump;
 mod export;
 mod merge;
-mod window; // a merge's unit of work
 
 pub use check::{Report, check};
 pub use create::{Created, create};

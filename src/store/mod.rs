@@ -13,9 +13,11 @@ mod room; // which chunk is given out next
 mod queue; // chunks given out and not yet published
 mod persistent; // the kernel's format
 mod transient; // the same without a disk behind it
+mod any; // either of them
 
 use dmsnap_format::{ChunkSize, CowChunk, OriginChunk, Usage};
 
+pub use any::AnyStore;
 pub use error::{Fault, Place, StoreError};
 pub use format::format;
 pub use ledger::Ledger;
@@ -38,10 +40,20 @@ impl Prepared {
         self.chunk
     }
 
-    /// Which one it is: published once [`Store::publish`] has returned more than this.
+    /// Which one it is: published once a [`Published::next_ticket`] is larger.
     pub fn ticket(&self) -> u64 {
         self.ticket
     }
+}
+
+/// What a publish did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The first ticket that is not published.
+    pub next_ticket: u64,
+    /// True if it flushed the COW device: every write to it that had completed before the publish
+    /// was called is durable. False if there was nothing to do, or another publish had done it.
+    pub flushed: bool,
 }
 
 /// Where a snapshot's exceptions are kept. There are two kinds: [`Persistent`] and [`Transient`].
@@ -67,12 +79,12 @@ pub trait Store {
     fn abandon(&self, prepared: Prepared);
 
     /// Makes every committed exception durable that no older, still prepared one stands before,
-    /// together with its data. Returns the first ticket that is not published.
+    /// together with its data.
     ///
     /// # Errors
     ///
     /// Any error of the device, which ends the use of the store for writing.
-    async fn publish(&self) -> Result<u64, StoreError>;
+    async fn publish(&self) -> Result<Published, StoreError>;
 
     /// Forgets the newest `count` published exceptions, durably. The caller has made their data
     /// durable in the origin.

@@ -11,7 +11,7 @@ use zerocopy::IntoBytes;
 use super::queue::Queue;
 use super::room::Room;
 use super::scan::{End, read_exceptions, read_range, read_strays};
-use super::{Ledger, Place, Prepared, Store, StoreError};
+use super::{Ledger, Place, Prepared, Published, Store, StoreError};
 use crate::device::{Allocation, Buffer, Device};
 
 /// Reads and judges the header of a COW device.
@@ -359,7 +359,7 @@ impl<D: Device> Store for Persistent<D> {
     /// A crash before 4 leaves the list as it was: it ends inside F. A crash in 4 or 5 leaves a
     /// first part of the new exceptions, all with their data; what lies behind F is reached only
     /// with F full, and is whole then. No crash leaves a slot behind a gap.
-    async fn publish(&self) -> Result<u64, StoreError> {
+    async fn publish(&self) -> Result<Published, StoreError> {
         let _turn = self.writer.lock().await;
         self.usable()?;
         let (entries, exceptions) = self.queue.borrow().settled();
@@ -372,7 +372,8 @@ impl<D: Device> Store for Persistent<D> {
                 .map(|(index, exception)| exception.new == self.layout.lock_step_chunk(index));
             self.room.borrow_mut().in_order &= in_lock_step.all(|yes| yes);
         }
-        Ok(self.queue.borrow_mut().drop_front(entries))
+        let next_ticket = self.queue.borrow_mut().drop_front(entries);
+        Ok(Published { next_ticket, flushed: !exceptions.is_empty() })
     }
 
     /// # Ordering

@@ -2,7 +2,7 @@ use std::cell::Cell;
 
 use dmsnap_format::{ChunkSize, CowChunk, OriginChunk, SECTOR_BYTES, Usage};
 
-use super::{Prepared, Store, StoreError};
+use super::{Prepared, Published, Store, StoreError};
 use crate::device::Device;
 
 /// A store that writes no metadata: its exceptions are gone with it. Data begins in chunk 0.
@@ -60,8 +60,8 @@ impl<D: Device> Store for Transient<D> {
 
     fn abandon(&self, _: Prepared) {}
 
-    async fn publish(&self) -> Result<u64, StoreError> {
-        Ok(self.next_free.get())
+    async fn publish(&self) -> Result<Published, StoreError> {
+        Ok(Published { next_ticket: self.next_free.get(), flushed: false })
     }
 
     async fn clear(&self, _: u64) -> Result<(), StoreError> {

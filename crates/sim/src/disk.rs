@@ -1,6 +1,8 @@
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
+use std::task::Poll;
 
 use bytes::Bytes;
 use dmsnap::device::{Allocation, Buffer, Device};
@@ -44,6 +46,8 @@ pub struct Disk {
     seen: RefCell<Vec<u8>>,
     log: RefCell<Vec<Operation>>,
     counts: Cell<Counts>,
+    /// State of the generator that delays requests; 0: none is delayed.
+    delays: Cell<u64>,
 }
 
 impl Disk {
@@ -58,7 +62,35 @@ impl Disk {
             volatile: RefCell::default(),
             log: RefCell::default(),
             counts: Cell::default(),
+            delays: Cell::default(),
         }
+    }
+
+    /// From now on requests take effect at different moments before they complete, and complete in
+    /// any order: each waits a number of turns that `seed` decides, before and after.
+    pub fn delay(&self, seed: u64) {
+        self.delays.set(seed | 1);
+    }
+
+    async fn turns(&self) {
+        let mut state = self.delays.get();
+        if state == 0 {
+            return;
+        }
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        self.delays.set(state);
+        let mut left = state >> 33 & 7;
+        poll_fn(|context| {
+            if left == 0 {
+                return Poll::Ready(());
+            }
+            left -= 1;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
     }
 
     /// What reads see now.
@@ -102,6 +134,7 @@ impl Disk {
 
 impl Device for Disk {
     async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
+        self.turns().await;
         if !self.power.is_on() {
             return Err(io::Error::other("the power is off"));
         }
@@ -110,11 +143,14 @@ impl Device for Disk {
             counts.reads += 1;
             counts.read_bytes += len as u64;
         });
-        Ok(Buffer::copy_of(&self.seen.borrow()[range]))
+        let read = Buffer::copy_of(&self.seen.borrow()[range]);
+        self.turns().await;
+        Ok(read)
     }
 
     async fn write(&self, at: u64, data: Bytes) -> io::Result<()> {
         let range = self.range(at, data.len())?;
+        self.turns().await;
         self.power.spend().map_err(|(error, _)| error)?;
         self.count(|counts| {
             counts.writes += 1;
@@ -123,6 +159,7 @@ impl Device for Disk {
         self.log.borrow_mut().push(Operation::Write(at..at + data.len() as u64));
         self.seen.borrow_mut()[range].copy_from_slice(&data);
         self.volatile.borrow_mut().push((at, data));
+        self.turns().await;
         Ok(())
     }
 
@@ -136,6 +173,7 @@ impl Device for Disk {
     }
 
     async fn flush(&self) -> io::Result<()> {
+        self.turns().await;
         if let Err((error, fault)) = self.power.spend() {
             if fault == Some(Fault::DropsWrites) {
                 self.volatile.borrow_mut().clear();
@@ -147,6 +185,7 @@ impl Device for Disk {
         self.log.borrow_mut().push(Operation::Flush);
         self.volatile.borrow_mut().clear();
         *self.durable.borrow_mut() = self.seen.borrow().clone();
+        self.turns().await;
         Ok(())
     }
 

@@ -42,7 +42,7 @@ impl Reboots {
     }
 
     /// How many contents there are to try.
-    pub fn count(&self) -> usize {
+    pub fn choices(&self) -> usize {
         self.choices.len()
     }
 }

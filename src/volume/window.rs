@@ -4,12 +4,11 @@ use bytes::Bytes;
 use dmsnap_format::{Exception, Layout, Run};
 use futures_util::stream::{StreamExt, TryStreamExt};
 
-use super::{Error, Which};
 use crate::device::Device;
-use crate::store::read_range;
+use crate::store::{StoreError, read_range};
 
 /// The most that one request reads or writes.
-pub(super) const REQUEST_BYTES: u64 = 1 << 20;
+pub(crate) const REQUEST_BYTES: u64 = 1 << 20;
 
 /// Pieces in one vectored write.
 const REQUEST_PIECES: usize = 256;
@@ -23,7 +22,7 @@ const READS: usize = 8;
 /// The cut is such that clearing the window takes one untorn write, however many areas it spans:
 /// what is cleared in the area of the cut lies in one unit of `unit_slots`, and the areas behind
 /// it need no write at all. So a window costs one flush of the origin and one of the COW device.
-pub(super) fn cut(layout: Layout, unit_slots: u64, end: u64, most: u64) -> u64 {
+pub(crate) fn cut(layout: Layout, unit_slots: u64, end: u64, most: u64) -> u64 {
     let lowest = end.saturating_sub(most.max(1));
     let (lowest_area, _) = layout.position(lowest);
     let area_end = (lowest_area + 1) * layout.exceptions_per_area();
@@ -32,25 +31,25 @@ pub(super) fn cut(layout: Layout, unit_slots: u64, end: u64, most: u64) -> u64 {
 }
 
 /// A window's data, read and sorted: ready to be written to the origin in one sweep.
-pub(super) struct Window {
+pub(crate) struct Window {
     /// The index of its first exception.
-    pub(super) first: u64,
+    pub(crate) first: u64,
     /// How many exceptions it has.
-    pub(super) exceptions: u64,
+    pub(crate) exceptions: u64,
     /// In the order of the origin.
-    pub(super) moves: Vec<Move>,
+    pub(crate) moves: Vec<Move>,
 }
 
 /// What goes to one stretch of the origin.
-pub(super) struct Move {
+pub(crate) struct Move {
     /// First byte on the origin.
-    pub(super) at: u64,
+    pub(crate) at: u64,
     /// In bytes.
-    pub(super) len: u64,
-    pub(super) from: Source,
+    pub(crate) len: u64,
+    pub(crate) from: Source,
 }
 
-pub(super) enum Source {
+pub(crate) enum Source {
     /// Data to write, in order.
     Data(Vec<Bytes>),
     /// The byte on the COW device whose extents the origin is to share.
@@ -58,17 +57,17 @@ pub(super) enum Source {
 }
 
 /// What reading a window needs to know.
-pub(super) struct Reader<'a, C> {
-    pub(super) cow: &'a C,
-    pub(super) layout: Layout,
+pub(crate) struct Reader<'a, C> {
+    pub(crate) cow: &'a C,
+    pub(crate) layout: Layout,
     /// In bytes; the last chunk may reach beyond.
-    pub(super) origin_bytes: u64,
+    pub(crate) origin_bytes: u64,
 }
 
 impl<C: Device> Reader<'_, C> {
     /// Reads the slots and the chunks of a window: the chunks in large reads in the order of the
     /// COW device. Memory: the window's data, at most doubled by what lies between.
-    pub(super) async fn read(&self, slots: Range<u64>) -> Result<Window, Error> {
+    pub(crate) async fn read(&self, slots: Range<u64>) -> Result<Window, StoreError> {
         let mut exceptions = read_range(self.cow, self.layout, slots.clone()).await?;
         exceptions.sort_unstable_by_key(|exception| exception.new);
         let reads = self.spans(&exceptions).into_iter().map(|span| self.read_span(span));
@@ -86,7 +85,7 @@ impl<C: Device> Reader<'_, C> {
     }
 
     /// Reads only the slots of a window: its data will be shared, not copied.
-    pub(super) async fn read_runs(&self, slots: Range<u64>) -> Result<Window, Error> {
+    pub(crate) async fn read_runs(&self, slots: Range<u64>) -> Result<Window, StoreError> {
         let mut exceptions = read_range(self.cow, self.layout, slots.clone()).await?;
         exceptions.sort_unstable_by_key(|exception| exception.old);
         let mut runs: Vec<Run> = Vec::new();
@@ -138,7 +137,7 @@ impl<C: Device> Reader<'_, C> {
 
     /// Reads a span and cuts it into chunks, each with its place on the origin. A chunk larger
     /// than a request is read in several.
-    async fn read_span(&self, span: &[Exception]) -> Result<Vec<(u64, Bytes)>, Error> {
+    async fn read_span(&self, span: &[Exception]) -> Result<Vec<(u64, Bytes)>, StoreError> {
         let chunk = self.layout.chunk_size().bytes();
         let [first, .., last] = span else {
             return self.read_chunk(span).await;
@@ -155,7 +154,7 @@ impl<C: Device> Reader<'_, C> {
         Ok(span.iter().map(cut).collect())
     }
 
-    async fn read_chunk(&self, span: &[Exception]) -> Result<Vec<(u64, Bytes)>, Error> {
+    async fn read_chunk(&self, span: &[Exception]) -> Result<Vec<(u64, Bytes)>, StoreError> {
         let chunk = self.layout.chunk_size().bytes();
         let mut pieces = Vec::new();
         for exception in span {
@@ -170,10 +169,10 @@ impl<C: Device> Reader<'_, C> {
     }
 
     /// Reads `len` bytes of the COW device from byte `at` on.
-    pub(super) async fn read_bytes(&self, at: u64, len: u64) -> Result<Bytes, Error> {
+    pub(crate) async fn read_bytes(&self, at: u64, len: u64) -> Result<Bytes, StoreError> {
         let read = self.cow.read(at, index(len)).await;
         let chunk = at / self.layout.chunk_size().bytes();
-        Ok(read.map_err(Error::io(Which::Cow, format!("cannot read chunk {chunk}")))?.freeze())
+        Ok(read.map_err(StoreError::io(format!("cannot read chunk {chunk}")))?.freeze())
     }
 }
 

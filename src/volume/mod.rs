@@ -1,0 +1,224 @@
+//! One origin and its snapshots, live: every rule for reads, writes, flushes, discards,
+//! copy-on-write, overflow and merging while all of that goes on.
+//!
+//! A volume lives on one thread and has no clock. Its devices are [`View`]s, which are
+//! [`Device`]s themselves: a front end serves them, and a snapshot can be the origin of another
+//! volume.
+//!
+//! # Rules
+//!
+//! - A write to a snapshot puts the data into a new chunk and lets reads see it at once; the next
+//!   flush publishes everything written so far. A whole chunk is not copied, a part of one is
+//!   written together with the rest of the old chunk.
+//! - A write to the origin starts only when every snapshot has a *published* exception for every
+//!   chunk it touches. The old data is read once, however many snapshots need it, and writes at the
+//!   same time share a publish.
+//! - A snapshot's read that went to the origin keeps origin writes to that stretch out until it is
+//!   done.
+//! - A merging snapshot and the origin are one device: reads take what still has an exception from
+//!   the COW device, writes go to where the chunk is. It takes no new exceptions.
+//!
+//! A future that writes must be driven to its end, also when nobody wants its result any more.
+
+mod event; // waiting for things on one thread
+mod payload; // data, or zeroes
+mod snapshot; // a snapshot's state
+mod read; // reads of a snapshot
+mod write; // writes to a snapshot
+mod protect; // old data kept before origin writes
+pub(crate) mod window; // a merge's unit of work
+mod online; // merging while clients go on
+mod view; // the devices of a volume
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+
+use crate::device::Device;
+use crate::store::{AnyStore, StoreError};
+use crate::table::Table;
+
+use event::{Event, Gate, Tracked};
+use online::Merging;
+
+pub use online::{MergeControl, MergeState};
+pub use snapshot::{OnFull, Snapshot, SnapshotOptions, State};
+pub use view::View;
+
+/// An origin with its snapshots.
+#[derive(Debug)]
+pub struct Volume<O, C> {
+    origin: O,
+    origin_bytes: u64,
+    snapshots: RefCell<Vec<Rc<Snapshot<C>>>>,
+    /// Every write is inside; closed while snapshots come, go, or begin to merge.
+    gate: Gate,
+    /// Reads of snapshots that went to the origin.
+    origin_reads: Tracked,
+    merging: RefCell<Option<Rc<Merging<C>>>>,
+    ticks: Cell<u64>,
+    ticked: Event,
+}
+
+impl<O: Device, C: Device> Volume<O, C> {
+    /// A volume without snapshots: its origin is `origin`, as far as it has whole sectors.
+    ///
+    /// # Errors
+    ///
+    /// An error of the device when asked for its size.
+    pub fn new(origin: O) -> io::Result<Self> {
+        let len = origin.len_bytes()?;
+        Ok(Self {
+            origin,
+            origin_bytes: len - len % dmsnap_format::SECTOR_BYTES,
+            snapshots: RefCell::default(),
+            gate: Gate::default(),
+            origin_reads: Tracked::default(),
+            merging: RefCell::default(),
+            ticks: Cell::default(),
+            ticked: Event::default(),
+        })
+    }
+
+    /// The size of the origin and of every snapshot, in bytes.
+    pub fn len_bytes(&self) -> u64 {
+        self.origin_bytes
+    }
+
+    /// The device below.
+    pub fn origin_device(&self) -> &O {
+        &self.origin
+    }
+
+    /// The snapshots, oldest first.
+    pub fn snapshots(&self) -> Vec<Rc<Snapshot<C>>> {
+        self.snapshots.borrow().clone()
+    }
+
+    /// The snapshot with this name.
+    pub fn snapshot(&self, name: &str) -> Option<Rc<Snapshot<C>>> {
+        self.snapshots.borrow().iter().find(|snapshot| snapshot.name == name).cloned()
+    }
+
+    /// Adds a snapshot with the exceptions its store has: an empty store makes one of this
+    /// moment. Writes wait meanwhile, those under way are waited for, and the origin is flushed.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::AlreadyExists`] for a name in use; [`io::ErrorKind::InvalidData`] for
+    /// exceptions that repeat themselves.
+    pub async fn add(
+        &self,
+        name: &str,
+        store: AnyStore<C>,
+        exceptions: Vec<dmsnap_format::Exception>,
+        options: SnapshotOptions,
+    ) -> io::Result<Rc<Snapshot<C>>> {
+        let table = Table::from_exceptions(exceptions)
+            .map_err(|twice| io::Error::new(io::ErrorKind::InvalidData, twice.to_string()))?;
+        let _nobody_writes = self.gate.close().await;
+        if self.snapshot(name).is_some() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("snapshot {name}")));
+        }
+        // What the snapshot shows of the origin must not be lost to it by a power cut.
+        self.origin.flush().await?;
+        let snapshot = Rc::new(Snapshot::new(name.into(), store, table, options));
+        self.snapshots.borrow_mut().push(snapshot.clone());
+        Ok(snapshot)
+    }
+
+    /// Takes a snapshot out: everything written to it is published first, and origin writes no
+    /// longer keep old data for it. Its store stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::ResourceBusy`] while it merges; an error of its COW device, and then it is
+    /// out all the same.
+    pub async fn remove(&self, snapshot: &Rc<Snapshot<C>>) -> io::Result<()> {
+        if self.merging_of(snapshot).is_some_and(|merging| !merging.is_finished()) {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the snapshot is merging"));
+        }
+        let _nobody_writes = self.gate.close().await;
+        self.snapshots.borrow_mut().retain(|other| !Rc::ptr_eq(other, snapshot));
+        if self.merging_of(snapshot).is_some() {
+            self.merging.take();
+        }
+        match snapshot.state() {
+            State::Invalid => Ok(()),
+            _ => self.flush_snapshot(snapshot).await,
+        }
+    }
+
+    /// Drops a snapshot, durably and for good.
+    ///
+    /// # Errors
+    ///
+    /// An error of its COW device: then it is dropped in memory only.
+    pub async fn invalidate(&self, snapshot: &Snapshot<C>) -> io::Result<()> {
+        let _nobody_writes = self.gate.close().await;
+        snapshot.invalidate().await.map_err(to_io)
+    }
+
+    /// To be called about once a second: whoever waits for room in a store looks again, and its
+    /// patience is counted in these calls.
+    pub fn tick(&self) {
+        self.ticks.set(self.ticks.get() + 1);
+        self.ticked.notify();
+    }
+
+    /// Publishes and flushes everything: what was acknowledged before is durable afterwards.
+    ///
+    /// # Errors
+    ///
+    /// The first error; the others are flushed all the same.
+    pub async fn flush_all(&self) -> io::Result<()> {
+        let mut ended = self.origin.flush().await;
+        for snapshot in self.snapshots() {
+            if snapshot.state() != State::Invalid {
+                ended = ended.and(self.flush_snapshot(&snapshot).await);
+            }
+        }
+        ended
+    }
+
+    /// The text of a status line behind the target's name, as the kernel prints it.
+    pub fn status(&self, snapshot: &Rc<Snapshot<C>>) -> String {
+        let failed = self.merging_of(snapshot).is_some_and(|merging| merging.has_failed());
+        match (snapshot.state(), snapshot.usage()) {
+            (State::Invalid, _) | (_, None) => "Invalid".into(),
+            _ if failed => "Merge failed".into(),
+            (State::Overflowed, _) => "Overflow".into(),
+            (State::Active, Some(usage)) => usage.to_string(),
+        }
+    }
+
+    /// The merge of this snapshot, if one was started.
+    fn merging_of(&self, snapshot: &Rc<Snapshot<C>>) -> Option<Rc<Merging<C>>> {
+        let merging = self.merging.borrow().clone();
+        merging.filter(|merging| Rc::ptr_eq(&merging.snapshot, snapshot))
+    }
+
+    /// Everything acknowledged on a snapshot is durable afterwards.
+    async fn flush_snapshot(&self, snapshot: &Snapshot<C>) -> io::Result<()> {
+        let flushed = match snapshot.newest_ticket() {
+            Some(ticket) => snapshot.publish_through(ticket).await.map_err(to_io)?,
+            None => false,
+        };
+        match flushed {
+            true => Ok(()),
+            // Writes in place, or another publish had begun before this call.
+            false => snapshot.store.device().flush().await,
+        }
+    }
+}
+
+/// What a client is told of a store's error.
+fn to_io(error: StoreError) -> io::Error {
+    match error {
+        StoreError::Io { doing, source } => {
+            io::Error::new(source.kind(), format!("{doing}: {source}"))
+        }
+        StoreError::Full => io::Error::new(io::ErrorKind::StorageFull, "the store is full"),
+        other => io::Error::other(other.to_string()),
+    }
+}

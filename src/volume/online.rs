@@ -1,0 +1,345 @@
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashSet};
+use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+
+use dmsnap_format::{Exception, OriginChunk};
+use futures_util::stream::StreamExt;
+
+use super::event::Event;
+use super::payload::{Payload, index};
+use super::snapshot::{Snapshot, State};
+use super::window::{Reader, Source, cut};
+use super::{Volume, to_io};
+use crate::device::Device;
+use crate::store::{Persistent, Store};
+
+/// Writes to the origin in flight.
+const WRITES: usize = 64;
+
+/// As few chunks written meanwhile are copied again with their writers held.
+const FEW: usize = 8;
+
+/// Rounds of copying again what was written meanwhile; then writers are held whatever is left.
+const ROUNDS: u32 = 16;
+
+/// How a merge is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MergeState {
+    /// Windows are merged.
+    Running,
+    /// No window is under way; origin and snapshot are one device as before.
+    Paused,
+    /// Nothing is left: the snapshot's device passes everything on to the origin.
+    Finished,
+    /// A device failed. The exceptions that are left are kept.
+    Failed,
+}
+
+/// The caller's side of a merge.
+#[allow(async_fn_in_trait, reason = "a volume lives on one thread: its futures need not be Send")]
+pub trait MergeControl {
+    /// `bytes` are about to be moved: returns when they may be.
+    async fn pace(&self, bytes: u64);
+}
+
+/// A merge of a volume.
+#[derive(Debug)]
+pub(super) struct Merging<C> {
+    pub(super) snapshot: Rc<Snapshot<C>>,
+    state: Cell<MergeState>,
+    window: RefCell<OpenWindow>,
+    /// A window was closed.
+    released: Event,
+}
+
+/// The window under way.
+#[derive(Debug, Default)]
+struct OpenWindow {
+    /// Its chunks.
+    olds: HashSet<u64>,
+    /// Those written since their data was read.
+    dirty: BTreeSet<u64>,
+    /// True while writes to its chunks wait for it to end.
+    held: bool,
+}
+
+impl<C> Merging<C> {
+    pub(super) fn is_finished(&self) -> bool {
+        self.state.get() == MergeState::Finished
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.state.get() == MergeState::Failed
+    }
+
+    fn open(&self, exceptions: &[Exception]) {
+        let olds = exceptions.iter().map(|exception| exception.old.get()).collect();
+        *self.window.borrow_mut() = OpenWindow { olds, ..OpenWindow::default() };
+    }
+
+    fn close(&self) {
+        *self.window.borrow_mut() = OpenWindow::default();
+        self.released.notify();
+    }
+
+    fn is_held(&self, old: u64) -> bool {
+        let window = self.window.borrow();
+        window.held && window.olds.contains(&old)
+    }
+
+    fn mark_dirty(&self, olds: Range<u64>) {
+        let mut window = self.window.borrow_mut();
+        let hit: Vec<u64> = olds.filter(|old| window.olds.contains(old)).collect();
+        window.dirty.extend(hit);
+    }
+
+    fn take_dirty(&self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.window.borrow_mut().dirty)
+    }
+}
+
+impl<O: Device, C: Device> Volume<O, C> {
+    /// Makes origin and snapshot one device with the snapshot's content, from which
+    /// [`run_merge`](Self::run_merge) then brings everything to the origin. Writes wait meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::ResourceBusy`] while another merge is not finished;
+    /// [`io::ErrorKind::Unsupported`] for a transient store; an invalid snapshot; an error of the
+    /// COW device.
+    pub async fn start_merge(&self, snapshot: &Rc<Snapshot<C>>) -> io::Result<()> {
+        let _nobody_writes = self.gate.close().await;
+        if self.merging.borrow().as_ref().is_some_and(|merging| !merging.is_finished()) {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "a snapshot is merging"));
+        }
+        if snapshot.store.persistent().is_none() {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "a transient store"));
+        }
+        snapshot.usable()?;
+        snapshot.all_settled().await;
+        self.flush_snapshot(snapshot).await?;
+        snapshot.set_overflowed(false);
+        let merging = Merging {
+            snapshot: snapshot.clone(),
+            state: MergeState::Paused.into(),
+            window: RefCell::default(),
+            released: Event::default(),
+        };
+        self.merging.replace(Some(Rc::new(merging)));
+        Ok(())
+    }
+
+    /// How the merge is, if one was started, and how many exceptions are left.
+    pub fn merge_state(&self) -> Option<(MergeState, u64)> {
+        let merging = self.merging.borrow();
+        merging.as_ref().map(|it| (it.state.get(), it.snapshot.store.published()))
+    }
+
+    /// Merges window by window until nothing is left, [`pause_merge`](Self::pause_merge) is called
+    /// or a device fails.
+    ///
+    /// # Ordering
+    ///
+    /// For each window:
+    ///
+    /// 1. every other snapshot gets published exceptions for its chunks
+    /// 2. its data goes to the origin; what clients write to its chunks meanwhile goes to the COW
+    ///    device and is copied again, the last few with their writers held
+    /// 3. flush the origin            - the merged data is durable
+    /// 4. zero the window's slots, flush the COW device
+    /// 5. reads and writes of its chunks go to the origin
+    ///
+    /// A crash before 4 leaves the window's exceptions in place, with the newest data in the COW
+    /// device; after it, the window is done.
+    ///
+    /// # Errors
+    ///
+    /// The error of a device. The merge is failed then; calling again goes on.
+    pub async fn run_merge(
+        &self,
+        window_bytes: u64,
+        control: &impl MergeControl,
+    ) -> io::Result<MergeState> {
+        let Some(merging) = self.merging.borrow().clone() else {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no merge was started"));
+        };
+        let Some(store) = merging.snapshot.store.persistent() else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        merging.state.set(MergeState::Running);
+        while merging.state.get() == MergeState::Running {
+            if store.published() == 0 {
+                merging.state.set(MergeState::Finished);
+                break;
+            }
+            let ended = self.merge_window(&merging, store, window_bytes, control).await;
+            merging.close();
+            if let Err(error) = ended {
+                merging.state.set(MergeState::Failed);
+                return Err(error);
+            }
+        }
+        Ok(merging.state.get())
+    }
+
+    /// Asks [`run_merge`](Self::run_merge) to return after the window under way.
+    pub fn pause_merge(&self) {
+        let merging = self.merging.borrow();
+        if let Some(merging) = merging.as_ref().filter(|it| it.state.get() == MergeState::Running) {
+            merging.state.set(MergeState::Paused);
+        }
+    }
+
+    /// Gives a paused or failed merge up: the snapshot is a plain one again, with the same content.
+    /// The origin alone is then neither its old self nor the snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::ResourceBusy`] while it runs.
+    pub async fn cancel_merge(&self) -> io::Result<()> {
+        let _nobody_writes = self.gate.close().await;
+        let merging = self.merging.borrow().clone();
+        if merging.as_ref().is_some_and(|it| it.state.get() == MergeState::Running) {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the merge is running"));
+        }
+        if let Some(merging) = self.merging.take() {
+            // Chunks that were cleared may now be given out again.
+            merging.snapshot.cow_reads.wait_clear(0..self.origin_bytes).await;
+        }
+        Ok(())
+    }
+
+    async fn merge_window(
+        &self,
+        merging: &Merging<C>,
+        store: &Persistent<C>,
+        window_bytes: u64,
+        control: &impl MergeControl,
+    ) -> io::Result<()> {
+        let (layout, end) = (store.layout(), store.published());
+        let most = window_bytes / layout.chunk_size().bytes();
+        let first = cut(layout, store.unit_slots(), end, most);
+        let exceptions = store.read_range(first..end).await.map_err(to_io)?;
+        merging.open(&exceptions);
+        self.protect(&self.ranges(merging, &exceptions), Some(&merging.snapshot)).await?;
+
+        let reader = Reader { cow: store.device(), layout, origin_bytes: self.origin_bytes };
+        let window = reader.read(first..end).await.map_err(to_io)?;
+        let moves = window.moves.into_iter().map(|it| async move {
+            control.pace(it.len).await;
+            self.origin_reads.wait_clear(it.at..it.at + it.len).await;
+            match it.from {
+                Source::Data(pieces) => self.origin.write_vectored(it.at, pieces).await,
+                Source::Extents(_) => Err(io::ErrorKind::Unsupported.into()),
+            }
+        });
+        all(moves).await?;
+
+        for _ in 0..ROUNDS {
+            if merging.window.borrow().dirty.len() <= FEW {
+                break;
+            }
+            self.copy_again(merging, merging.take_dirty()).await?;
+        }
+        merging.window.borrow_mut().held = true;
+        merging.snapshot.cow_writes.wait_clear(0..self.origin_bytes).await;
+        self.copy_again(merging, merging.take_dirty()).await?;
+
+        self.origin.flush().await?;
+        store.clear(end - first).await.map_err(to_io)?;
+        let mut table = merging.snapshot.table.borrow_mut();
+        for exception in exceptions {
+            table.remove(exception.old);
+        }
+        Ok(())
+    }
+
+    /// The bytes of the origin that a window goes to.
+    fn ranges(&self, merging: &Merging<C>, exceptions: &[Exception]) -> Vec<Range<u64>> {
+        let mut olds: Vec<u64> = exceptions.iter().map(|exception| exception.old.get()).collect();
+        olds.sort_unstable();
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for old in olds {
+            let range = merging.snapshot.chunk_range(old, self.origin_bytes);
+            match ranges.last_mut() {
+                Some(last) if last.end == range.start => last.end = range.end,
+                _ => ranges.push(range),
+            }
+        }
+        ranges
+    }
+
+    async fn copy_again(&self, merging: &Merging<C>, olds: BTreeSet<u64>) -> io::Result<()> {
+        let snapshot = &merging.snapshot;
+        let copies = olds.into_iter().map(|old| async move {
+            let new = snapshot.table.borrow().get(OriginChunk::new(old));
+            let Some(new) = new else { return Ok(()) };
+            let range = snapshot.chunk_range(old, self.origin_bytes);
+            let byte = new.get() * snapshot.chunk_size.bytes();
+            let data = snapshot.store.device().read(byte, index(range.end - range.start)).await?;
+            self.origin.write(range.start, data.freeze()).await
+        });
+        all(copies).await
+    }
+
+    /// Writes to the one device that origin and merging snapshot are.
+    pub(super) async fn write_merging(
+        &self,
+        merging: &Merging<C>,
+        at: u64,
+        payload: Payload,
+    ) -> io::Result<()> {
+        let snapshot = &merging.snapshot;
+        let chunk = snapshot.chunk_size.bytes();
+        let end = at + payload.len();
+        let mut position = at;
+        while position < end {
+            let old = position / chunk;
+            if merging.is_held(old) {
+                merging.released.wait_until(|| !merging.is_held(old)).await;
+                continue;
+            }
+            let run = snapshot.table.borrow().next_run(OriginChunk::new(old));
+            let begin = run.map_or(u64::MAX, |run| run.old.get() * chunk);
+            let Some(run) = run.filter(|_| begin <= position) else {
+                let len = begin.min(end) - position;
+                let part = payload.part(position - at, len);
+                self.write_origin(position, part, Some(snapshot)).await?;
+                position += len;
+                continue;
+            };
+            let run_end = ((run.old.get() + run.len) * chunk).min(end);
+            let free = snapshot.chunks(&(position..run_end)).take_while(|it| !merging.is_held(*it));
+            let part_end = ((old + free.count() as u64) * chunk).min(run_end);
+            let part = payload.part(position - at, part_end - position);
+            let olds = snapshot.chunks(&(position..part_end));
+            let byte = run.new.get() * chunk + (position - begin);
+            let held = snapshot.cow_writes.enter(position..part_end);
+            let written = part.write_to(snapshot.store.device(), byte).await;
+            // Whatever window is open now has read the chunk before this write ended.
+            merging.mark_dirty(olds);
+            drop(held);
+            written?;
+            position = part_end;
+        }
+        Ok(())
+    }
+
+    /// The merge that makes this device (the origin, if `None`) one with another, if there is one.
+    pub(super) fn merging_with(
+        &self,
+        snapshot: Option<&Rc<Snapshot<C>>>,
+    ) -> Option<Rc<Merging<C>>> {
+        let merging = self.merging.borrow().clone()?;
+        let same = snapshot.is_none_or(|snapshot| Rc::ptr_eq(snapshot, &merging.snapshot));
+        (same && merging.snapshot.state() != State::Invalid).then_some(merging)
+    }
+}
+
+/// Drives every write to its end, also beside one that fails. Returns the first error.
+async fn all(writes: impl Iterator<Item = impl Future<Output = io::Result<()>>>) -> io::Result<()> {
+    let writes = futures_util::stream::iter(writes).buffer_unordered(WRITES);
+    writes.fold(Ok(()), |ended, write| std::future::ready(ended.and(write))).await
+}

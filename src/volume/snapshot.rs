@@ -1,0 +1,297 @@
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::ops::Range;
+
+use dmsnap_format::{ChunkSize, Exception, OriginChunk, Usage};
+
+use super::event::{Event, Tracked};
+use crate::device::Device;
+use crate::store::{AnyStore, Prepared, Published, Store, StoreError};
+use crate::table::Table;
+
+/// What a write to the origin does when a snapshot that needs the old data has no room for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnFull {
+    /// The snapshot is dropped, durably, and the write goes on: what kernels do.
+    #[default]
+    Invalidate,
+    /// The write fails with "no space".
+    Fail,
+    /// The write waits for room, at most this many [ticks](super::Volume::tick), then fails.
+    Wait {
+        /// How many.
+        ticks: u32,
+    },
+}
+
+/// How a snapshot behaves.
+#[derive(Clone, Debug, Default)]
+pub struct SnapshotOptions {
+    /// What happens to origin writes when the store is full.
+    pub on_full: OnFull,
+    /// Up to how many bytes the COW device is grown when it is full, if it can grow.
+    pub max_bytes: Option<u64>,
+    /// Discards of whole chunks that have an exception zero them, as in kernels with
+    /// `discard_zeroes_cow`. Without it discards of the snapshot do nothing.
+    pub discard_zeroes: bool,
+    /// Discards go to the origin as well, which keeps the old data for every snapshot first.
+    pub discard_passdown: bool,
+}
+
+/// How a snapshot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Reads and writes.
+    Active,
+    /// A write found no room: it failed, reads are right, and writes that need no room go on.
+    Overflowed,
+    /// Dropped: nothing can be read or written any more.
+    Invalid,
+}
+
+/// One snapshot of a volume.
+#[derive(Debug)]
+pub struct Snapshot<C> {
+    pub(super) name: String,
+    pub(super) options: SnapshotOptions,
+    pub(super) store: AnyStore<C>,
+    pub(super) chunk_size: ChunkSize,
+    /// What reads see: complete exceptions, published or not.
+    pub(super) table: RefCell<Table>,
+    unpublished: RefCell<Unpublished>,
+    /// Origin chunks whose new exception is being made.
+    pending: RefCell<HashSet<u64>>,
+    /// How many pending exceptions were settled so far.
+    settled: Cell<u64>,
+    /// A pending exception was settled, or the state changed.
+    changed: Event,
+    state: Cell<State>,
+    /// Reads of the COW device under way, by bytes of the snapshot.
+    pub(super) cow_reads: Tracked,
+    /// Writes in place under way, by bytes of the snapshot.
+    pub(super) cow_writes: Tracked,
+}
+
+/// Exceptions that reads see and a crash would lose.
+#[derive(Debug, Default)]
+struct Unpublished {
+    by_old: HashMap<u64, u64>,
+    by_ticket: BTreeMap<u64, u64>,
+}
+
+impl<C: Device> Snapshot<C> {
+    pub(super) fn new(
+        name: String,
+        store: AnyStore<C>,
+        table: Table,
+        options: SnapshotOptions,
+    ) -> Self {
+        Self {
+            name,
+            options,
+            chunk_size: store.chunk_size(),
+            store,
+            table: table.into(),
+            unpublished: RefCell::default(),
+            pending: RefCell::default(),
+            settled: Cell::default(),
+            changed: Event::default(),
+            state: State::Active.into(),
+            cow_reads: Tracked::default(),
+            cow_writes: Tracked::default(),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The unit of copying.
+    pub fn chunk_size(&self) -> ChunkSize {
+        self.chunk_size
+    }
+
+    /// How it is.
+    pub fn state(&self) -> State {
+        self.state.get()
+    }
+
+    /// How many exceptions reads see.
+    pub fn exceptions(&self) -> u64 {
+        self.table.borrow().len()
+    }
+
+    /// How many of them a crash would lose.
+    pub fn unpublished(&self) -> u64 {
+        self.unpublished.borrow().by_ticket.len() as u64
+    }
+
+    /// The store's numbers; `None` if it is invalid.
+    pub fn usage(&self) -> Option<Usage> {
+        match self.state.get() {
+            State::Invalid => None,
+            _ => self.store.usage().ok(),
+        }
+    }
+
+    /// Bytes of memory of its table.
+    pub fn memory_bytes(&self) -> usize {
+        self.table.borrow().memory_bytes()
+    }
+
+    pub(super) fn usable(&self) -> io::Result<()> {
+        match self.state.get() {
+            State::Invalid => Err(io::Error::other("the snapshot is invalid")),
+            State::Active | State::Overflowed => Ok(()),
+        }
+    }
+
+    /// The chunks that a range of bytes touches.
+    pub(super) fn chunks(&self, range: &Range<u64>) -> Range<u64> {
+        let chunk = self.chunk_size.bytes();
+        range.start / chunk..range.end.div_ceil(chunk)
+    }
+
+    /// The bytes of a chunk, up to the end of a device of `len` bytes.
+    pub(super) fn chunk_range(&self, old: u64, len: u64) -> Range<u64> {
+        let chunk = self.chunk_size.bytes();
+        old * chunk..((old + 1) * chunk).min(len)
+    }
+
+    pub(super) fn has(&self, old: u64) -> bool {
+        self.table.borrow().get(OriginChunk::new(old)).is_some()
+    }
+
+    pub(super) fn is_pending(&self, old: u64) -> bool {
+        self.pending.borrow().contains(&old)
+    }
+
+    /// The ticket that has to be published before an origin write to this chunk, which has an
+    /// exception; `None` if that is published.
+    pub(super) fn ticket_of(&self, old: u64) -> Option<u64> {
+        self.unpublished.borrow().by_old.get(&old).copied()
+    }
+
+    /// The newest ticket that reads see and a crash would lose.
+    pub(super) fn newest_ticket(&self) -> Option<u64> {
+        self.unpublished.borrow().by_ticket.keys().next_back().copied()
+    }
+
+    /// Gives out a chunk for `old`, which is pending from now on; `None` if somebody else came
+    /// first while the COW device grew.
+    pub(super) async fn begin(&self, old: u64) -> Result<Option<Prepared>, StoreError> {
+        let prepared = match self.store.prepare() {
+            Err(StoreError::Full) => {
+                self.grow().await?;
+                if self.has(old) || self.is_pending(old) {
+                    return Ok(None);
+                }
+                self.store.prepare()
+            }
+            other => other,
+        }?;
+        self.pending.borrow_mut().insert(old);
+        Ok(Some(prepared))
+    }
+
+    /// Makes the COW device longer, as far as allowed.
+    async fn grow(&self) -> Result<(), StoreError> {
+        const LEAST: u64 = 16 << 20;
+        let cow = self.store.device();
+        let failed = |source| StoreError::Io { doing: "cannot grow the COW device".into(), source };
+        let len = cow.len_bytes().map_err(failed)?;
+        let most = self.options.max_bytes.unwrap_or(0);
+        if len >= most {
+            return Err(StoreError::Full);
+        }
+        match cow.grow((len + LEAST.max(len / 8)).min(most)).await {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Err(StoreError::Full),
+            other => other.map_err(failed),
+        }
+    }
+
+    /// The chunk holds the data of `old`: from now on reads see it.
+    pub(super) fn complete(&self, prepared: Prepared, old: u64) {
+        let exception = Exception { old: OriginChunk::new(old), new: prepared.chunk() };
+        let ticket = prepared.ticket();
+        self.store.commit(prepared, exception.old);
+        let inserted = self.table.borrow_mut().insert(exception);
+        debug_assert!(inserted.is_ok(), "chunk {old} was pending twice");
+        let mut unpublished = self.unpublished.borrow_mut();
+        unpublished.by_old.insert(old, ticket);
+        unpublished.by_ticket.insert(ticket, old);
+        drop(unpublished);
+        self.end(old);
+    }
+
+    /// The chunk is not needed, or its copy failed.
+    pub(super) fn give_up(&self, prepared: Prepared, old: u64) {
+        self.store.abandon(prepared);
+        self.end(old);
+    }
+
+    fn end(&self, old: u64) {
+        self.pending.borrow_mut().remove(&old);
+        self.settled.set(self.settled.get() + 1);
+        self.changed.notify();
+    }
+
+    /// Returns when no new exception for `old` is being made.
+    pub(super) async fn settled(&self, old: u64) {
+        self.changed.wait_until(|| !self.is_pending(old)).await;
+    }
+
+    /// Returns when no new exception is being made at all.
+    pub(super) async fn all_settled(&self) {
+        self.changed.wait_until(|| self.pending.borrow().is_empty()).await;
+    }
+
+    /// Publishes everything up to and including `ticket`. Older chunks that still wait for their
+    /// data are waited for. Returns true if the COW device was flushed for it after the call.
+    pub(super) async fn publish_through(&self, ticket: u64) -> Result<bool, StoreError> {
+        let mut flushed = false;
+        loop {
+            let before = self.settled.get();
+            let published: Published = self.store.publish().await?;
+            flushed |= published.flushed;
+            self.forget_published(published.next_ticket);
+            if published.next_ticket > ticket {
+                return Ok(flushed);
+            }
+            if self.state.get() == State::Invalid {
+                return Err(StoreError::Invalid);
+            }
+            // An older chunk has no data yet. What was settled while the publish was under way
+            // counts as well.
+            let waiting = || self.settled.get() == before && self.state.get() != State::Invalid;
+            self.changed.wait_until(|| !waiting()).await;
+        }
+    }
+
+    fn forget_published(&self, next_ticket: u64) {
+        let mut unpublished = self.unpublished.borrow_mut();
+        let rest = unpublished.by_ticket.split_off(&next_ticket);
+        for old in std::mem::replace(&mut unpublished.by_ticket, rest).into_values() {
+            unpublished.by_old.remove(&old);
+        }
+    }
+
+    pub(super) fn set_overflowed(&self, overflowed: bool) {
+        if self.state.get() != State::Invalid {
+            self.state.set(if overflowed { State::Overflowed } else { State::Active });
+            self.changed.notify();
+        }
+    }
+
+    /// Drops the snapshot: durably where the COW device still can, before this returns. An origin
+    /// write that relies on it waits for that. A COW device that fails here too never harms the
+    /// origin: then the snapshot is dropped in memory only, and the error says so.
+    pub(super) async fn invalidate(&self) -> Result<(), StoreError> {
+        self.state.set(State::Invalid);
+        let marked = self.store.invalidate().await;
+        self.changed.notify();
+        marked
+    }
+}

@@ -1,0 +1,198 @@
+use std::io;
+use std::ops::Range;
+
+use dmsnap_format::OriginChunk;
+use futures_util::future::join_all;
+
+use super::payload::{Payload, index};
+use super::snapshot::Snapshot;
+use super::{Volume, to_io};
+use crate::device::Device;
+use crate::store::{Prepared, StoreError};
+
+/// Whole chunks made at a time; also the most that is published late because of one write.
+const CHUNKS_AT_ONCE: u64 = 1024;
+
+/// Exceptions that may wait for a flush; the write that makes more publishes them all.
+const MOST_UNPUBLISHED: u64 = 16_384;
+
+/// Where the next part of a write goes.
+enum Next {
+    /// Into chunks that are there: this byte of the COW device, so many bytes.
+    InPlace(u64, u64),
+    /// Into so many new chunks, whole ones.
+    Whole(u64),
+    /// Into a part of one new chunk, so many bytes.
+    Part(u64),
+    /// Another write makes an exception for this chunk: wait for it.
+    Wait(u64),
+}
+
+impl<O: Device, C: Device> Volume<O, C> {
+    /// Writes to a snapshot that does not merge.
+    ///
+    /// # Ordering
+    ///
+    /// Data first, to a chunk that nobody sees; then the exception becomes visible, in memory. The
+    /// next flush makes both durable. A crash before that leaves the snapshot as it was; a crash
+    /// during the flush leaves any first part of the exceptions, each with its data.
+    pub(super) async fn write_snapshot(
+        &self,
+        snapshot: &Snapshot<C>,
+        at: u64,
+        payload: Payload,
+    ) -> io::Result<()> {
+        let end = at + payload.len();
+        let mut position = at;
+        while position < end {
+            snapshot.usable()?;
+            let part = |len| payload.part(position - at, len);
+            position += match self.next(snapshot, position..end) {
+                Next::Wait(old) => {
+                    snapshot.settled(old).await;
+                    0
+                }
+                Next::InPlace(byte, len) => {
+                    let _held = snapshot.cow_writes.enter(position..position + len);
+                    part(len).write_to(snapshot.store.device(), byte).await?;
+                    len
+                }
+                Next::Whole(chunks) => {
+                    let begin = position;
+                    let rest = payload.part(begin - at, end - begin);
+                    self.write_whole(snapshot, begin, chunks, &rest).await?
+                }
+                Next::Part(len) => self.write_part(snapshot, position, part(len)).await?,
+            };
+        }
+        if snapshot.unpublished() > MOST_UNPUBLISHED {
+            self.flush_snapshot(snapshot).await?;
+        }
+        Ok(())
+    }
+
+    fn next(&self, snapshot: &Snapshot<C>, range: Range<u64>) -> Next {
+        let chunk = snapshot.chunk_size.bytes();
+        let old = range.start / chunk;
+        let run = snapshot.table.borrow().next_run(OriginChunk::new(old));
+        if let Some(run) = run.filter(|run| run.old.get() == old) {
+            let offset = range.start - old * chunk;
+            let len = (run.len * chunk - offset).min(range.end - range.start);
+            return Next::InPlace(run.new.get() * chunk + offset, len);
+        }
+        if snapshot.is_pending(old) {
+            return Next::Wait(old);
+        }
+        let whole = |old: u64| {
+            let bytes = snapshot.chunk_range(old, self.origin_bytes);
+            range.start <= bytes.start && bytes.end <= range.end
+        };
+        let before = run.map_or(u64::MAX, |run| run.old.get());
+        let free = |old: u64| old < before && old * chunk < range.end && !snapshot.is_pending(old);
+        let chunks = (old..old.saturating_add(CHUNKS_AT_ONCE))
+            .take_while(|old| free(*old) && whole(*old))
+            .count() as u64;
+        match chunks {
+            0 => Next::Part(((old + 1) * chunk).min(range.end) - range.start),
+            _ => Next::Whole(chunks),
+        }
+    }
+
+    /// Writes `chunks` whole chunks from `at` on, as many as there is room for: at least one, or an
+    /// error. Returns how many bytes were written. Nothing is copied.
+    async fn write_whole(
+        &self,
+        snapshot: &Snapshot<C>,
+        at: u64,
+        chunks: u64,
+        payload: &Payload,
+    ) -> io::Result<u64> {
+        let chunk = snapshot.chunk_size.bytes();
+        let first = at / chunk;
+        let mut taken: Vec<(Prepared, u64)> = Vec::new();
+        for old in first..first + chunks {
+            match snapshot.begin(old).await {
+                Ok(Some(prepared)) => taken.push((prepared, old)),
+                Ok(None) => break,
+                Err(error) if taken.is_empty() => return Err(no_room(snapshot, error)),
+                Err(_) => break,
+            }
+        }
+        let len = |count: u64| (count * chunk).min(payload.len());
+        let written = len(taken.len() as u64);
+        let writes = consecutive(&taken).into_iter().map(|run| {
+            let offset = run.start as u64 * chunk;
+            let data = payload.part(offset, len(run.end as u64) - offset);
+            data.write_to(snapshot.store.device(), taken[run.start].0.chunk().get() * chunk)
+        });
+        // Every write is driven to its end, also beside one that fails.
+        let ended = join_all(writes).await;
+        match ended.into_iter().collect::<io::Result<()>>() {
+            Ok(()) => {
+                for (prepared, old) in taken {
+                    snapshot.complete(prepared, old);
+                }
+                snapshot.set_overflowed(false);
+                Ok(written)
+            }
+            Err(error) => {
+                for (prepared, old) in taken {
+                    snapshot.give_up(prepared, old);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes a part of a chunk that has no exception: the old chunk and the new data go to the COW
+    /// device as one write. Returns how many bytes were written: none if somebody else came first.
+    async fn write_part(
+        &self,
+        snapshot: &Snapshot<C>,
+        at: u64,
+        payload: Payload,
+    ) -> io::Result<u64> {
+        let old = at / snapshot.chunk_size.bytes();
+        let begun = snapshot.begin(old).await.map_err(|error| no_room(snapshot, error))?;
+        let Some(prepared) = begun else { return Ok(0) };
+        let byte = prepared.chunk().get() * snapshot.chunk_size.bytes();
+        let bytes = snapshot.chunk_range(old, self.origin_bytes);
+        let merged = async {
+            let mut chunk = self.origin.read(bytes.start, index(bytes.end - bytes.start)).await?;
+            let offset = index(at - bytes.start);
+            payload.lay_over(&mut chunk[offset..offset + index(payload.len())]);
+            Payload::from(chunk).write_to(snapshot.store.device(), byte).await
+        };
+        match merged.await {
+            Ok(()) => {
+                snapshot.complete(prepared, old);
+                snapshot.set_overflowed(false);
+                Ok(payload.len())
+            }
+            Err(error) => {
+                snapshot.give_up(prepared, old);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A snapshot write found no room: it fails, and the snapshot lives on.
+fn no_room<C: Device>(snapshot: &Snapshot<C>, error: StoreError) -> io::Error {
+    if matches!(error, StoreError::Full) {
+        snapshot.set_overflowed(true);
+    }
+    to_io(error)
+}
+
+/// Groups chunks that follow each other on the COW device, as ranges of indexes.
+fn consecutive(taken: &[(Prepared, u64)]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for (n, (prepared, _)) in taken.iter().enumerate() {
+        match runs.last_mut() {
+            Some(run) if taken[n - 1].0.chunk().plus(1) == prepared.chunk() => run.end = n + 1,
+            _ => runs.push(n..n + 1),
+        }
+    }
+    runs
+}
