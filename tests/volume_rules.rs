@@ -1,0 +1,346 @@
+//! Rules of the live volume that a random history seldom meets, one test each.
+
+mod common;
+
+use std::io::ErrorKind;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use dmsnap::device::{Device, Memory};
+use dmsnap::format::ChunkSize;
+use dmsnap::ops;
+use dmsnap::store::{AnyStore, Persistent, format};
+use dmsnap::volume::{
+    MergeControl, MergeState, OnFull, Snapshot, SnapshotOptions, State, View, Volume,
+};
+use dmsnap_sim::{Disk, Fault, Power, run};
+
+use common::{World, scattered};
+
+type Sim = Volume<Rc<Disk>, Rc<Disk>>;
+
+const SECTOR: u64 = 512;
+
+struct Unpaced;
+
+impl MergeControl for Unpaced {
+    async fn pace(&self, _: u64) {}
+}
+
+fn data(tag: u64, sectors: u64) -> Bytes {
+    (0..sectors).flat_map(|n| (tag + n).to_le_bytes().repeat(64)).collect()
+}
+
+fn origin(sectors: u64, power: &Power) -> Rc<Disk> {
+    Rc::new(Disk::new(data(0, sectors).to_vec(), 512, power))
+}
+
+fn empty_cow(chunk_sectors: u32, chunks: u64, power: &Power) -> Rc<Disk> {
+    let len = usize::try_from(chunks * u64::from(chunk_sectors) * SECTOR).expect("small");
+    let disk = Disk::new(vec![0; len], 512, &Power::steady());
+    run(format(&disk, ChunkSize::from_sectors(chunk_sectors).expect("legal"))).expect("formats");
+    Rc::new(Disk::new(disk.content(), 512, power))
+}
+
+fn add<D: Device>(
+    volume: &Volume<Rc<Disk>, D>,
+    name: &str,
+    cow: D,
+    options: SnapshotOptions,
+) -> Rc<Snapshot<D>> {
+    let mut exceptions = Vec::new();
+    let opened = Persistent::open(cow, Some(volume.len_bytes()), |it| exceptions.push(it));
+    let store = AnyStore::Persistent(run(opened).expect("opens"));
+    run(volume.add(name, store, exceptions, options)).expect("added")
+}
+
+fn on_full(on_full: OnFull) -> SnapshotOptions {
+    SnapshotOptions { on_full, ..SnapshotOptions::default() }
+}
+
+fn read_all<D: Device>(device: &D) -> Vec<u8> {
+    let len = usize::try_from(device.len_bytes().expect("a size")).expect("small");
+    run(device.read(0, len)).expect("readable").to_vec()
+}
+
+/// Snapshot writes cost no metadata until a flush, which publishes them all with two flushes.
+#[test]
+fn snapshot_writes_are_published_by_the_next_flush() {
+    let power = Power::steady();
+    let volume = Rc::new(Sim::new(origin(400, &power)).expect("a size"));
+    let cow = empty_cow(1, 600, &power);
+    let snapshot = add(&volume, "s", cow.clone(), SnapshotOptions::default());
+    let view = View::snapshot(&volume, &snapshot);
+    for n in 0..200 {
+        run(view.write((n * 37 % 400) * SECTOR, data(1 << 32 | n, 1))).expect("written");
+    }
+    let counts = cow.counts();
+    assert_eq!((counts.writes, counts.flushes), (200, 0), "one write each, and nothing else");
+    assert_eq!(snapshot.unpublished(), 200);
+    run(view.flush()).expect("flushed");
+    assert_eq!(cow.counts().flushes, 2);
+    assert_eq!(snapshot.unpublished(), 0);
+    run(view.flush()).expect("flushed");
+    assert_eq!(cow.counts().flushes, 3, "nothing to publish: one flush");
+}
+
+/// A full store: the snapshot's write fails with "no space", its reads and its writes in place go
+/// on, and the store on disk is untouched and valid.
+#[test]
+fn a_snapshot_that_overflows_lives_on() {
+    let power = Power::steady();
+    let volume = Rc::new(Sim::new(origin(64, &power)).expect("a size"));
+    let cow = empty_cow(1, 5, &power);
+    let snapshot = add(&volume, "s", cow, SnapshotOptions::default());
+    let view = View::snapshot(&volume, &snapshot);
+    run(view.write(0, data(100, 3))).expect("room for three");
+    let refused = run(view.write(10 * SECTOR, data(200, 1))).expect_err("full");
+    assert_eq!(refused.kind(), ErrorKind::StorageFull);
+    assert_eq!((snapshot.state(), &*volume.status(&snapshot)), (State::Overflowed, "Overflow"));
+    run(view.write(SECTOR, data(300, 1))).expect("in place");
+    run(view.flush()).expect("flushed");
+    let mut expected = data(0, 64).to_vec();
+    expected[..3 * 512].copy_from_slice(&data(100, 3));
+    expected[512..1024].copy_from_slice(&data(300, 1));
+    assert_eq!(read_all(&view), expected);
+}
+
+/// The kernel's rule for origin writes that find a store full: the snapshot is dropped, on disk
+/// before the origin changes, and every other snapshot goes on.
+#[test]
+fn an_origin_write_drops_a_full_snapshot_before_it_changes_anything() {
+    let power = Power::steady();
+    let disk = origin(64, &power);
+    let volume = Rc::new(Sim::new(disk.clone()).expect("a size"));
+    let small = empty_cow(1, 4, &power);
+    let full = add(&volume, "full", small.clone(), on_full(OnFull::Invalidate));
+    let other = add(&volume, "other", empty_cow(1, 100, &power), SnapshotOptions::default());
+    let origin_view = View::origin(&volume);
+    run(origin_view.write(0, data(100, 2))).expect("room for two");
+    assert_eq!(full.state(), State::Active);
+    run(origin_view.write(9 * SECTOR, data(200, 1))).expect("goes on");
+    assert_eq!((full.state(), &*volume.status(&full)), (State::Invalid, "Invalid"));
+    assert!(run(View::snapshot(&volume, &full).read(0, 512)).is_err());
+    assert_eq!(read_all(&View::snapshot(&volume, &other)), data(0, 64).to_vec());
+    // The mark is durable: a cut right now, and the store says so.
+    for content in small.reboots(1) {
+        let after = Disk::new(content, 512, &Power::steady());
+        assert!(!run(ops::info(&after)).expect("a store").valid);
+    }
+    assert_eq!(read_all(&disk)[9 * 512..10 * 512], data(200, 1)[..]);
+}
+
+#[test]
+fn an_origin_write_can_fail_instead() {
+    let power = Power::steady();
+    let disk = origin(64, &power);
+    let volume = Rc::new(Sim::new(disk.clone()).expect("a size"));
+    let full = add(&volume, "full", empty_cow(1, 4, &power), on_full(OnFull::Fail));
+    let origin_view = View::origin(&volume);
+    run(origin_view.write(0, data(100, 2))).expect("room for two");
+    let refused = run(origin_view.write(9 * SECTOR, data(200, 1))).expect_err("full");
+    assert_eq!(refused.kind(), ErrorKind::StorageFull);
+    assert_eq!(full.state(), State::Active);
+    assert_eq!(read_all(&View::snapshot(&volume, &full)), data(0, 64).to_vec());
+    assert_eq!(read_all(&disk)[9 * 512..10 * 512], data(9, 1)[..], "the origin is as it was");
+    run(origin_view.write(0, data(300, 2))).expect("these are saved already");
+}
+
+/// Waiting ends with room, found by asking the device's size anew, or with patience.
+#[test]
+fn an_origin_write_can_wait_for_room() {
+    let power = Power::steady();
+    let volume: Rc<Volume<Rc<Disk>, Rc<Memory>>> =
+        Rc::new(Volume::new(origin(64, &power)).expect("a size"));
+    let cow = Rc::new(Memory::zeroed(4 * 512));
+    run(format(&cow, ChunkSize::from_sectors(1).expect("legal"))).expect("formats");
+    add(&volume, "s", cow.clone(), on_full(OnFull::Wait { ticks: 3 }));
+    let view = View::origin(&volume);
+    run(view.write(0, data(100, 2))).expect("room for two");
+    let (grower, ticker) = (&cow, &volume);
+    let pass_time = |grow_at: Option<u32>| async move {
+        for tick in 1..10 {
+            if grow_at == Some(tick) {
+                grower.resize(100 * 512);
+            }
+            ticker.tick();
+            std::future::poll_fn({
+                let mut polled = false;
+                move |context: &mut std::task::Context<'_>| {
+                    context.waker().wake_by_ref();
+                    match std::mem::replace(&mut polled, true) {
+                        true => std::task::Poll::Ready(()),
+                        false => std::task::Poll::Pending,
+                    }
+                }
+            })
+            .await;
+        }
+    };
+    let write = view.write(9 * SECTOR, data(200, 1));
+    let (ended, ()) = run(futures_util::future::join(write, pass_time(None)));
+    assert_eq!(ended.expect_err("patience ends").kind(), ErrorKind::StorageFull);
+    let write = view.write(9 * SECTOR, data(200, 1));
+    let (ended, ()) = run(futures_util::future::join(write, pass_time(Some(2))));
+    ended.expect("there is room now");
+}
+
+/// A COW device that can grow does, up to its bound.
+#[test]
+fn a_full_cow_device_grows_on_its_own() {
+    let power = Power::steady();
+    let volume: Rc<Volume<Rc<Disk>, Rc<Memory>>> =
+        Rc::new(Volume::new(origin(64, &power)).expect("a size"));
+    let cow = Rc::new(Memory::zeroed(4 * 512));
+    run(format(&cow, ChunkSize::from_sectors(1).expect("legal"))).expect("formats");
+    let options = SnapshotOptions { max_bytes: Some(20 * 512), ..SnapshotOptions::default() };
+    let snapshot = add(&volume, "s", cow.clone(), options);
+    let view = View::snapshot(&volume, &snapshot);
+    run(view.write(0, data(100, 18))).expect("it grows");
+    assert_eq!(cow.len_bytes().expect("a size"), 20 * 512);
+    assert!(run(view.write(40 * SECTOR, data(200, 1))).is_err(), "up to its bound");
+    assert_eq!(snapshot.state(), State::Overflowed);
+}
+
+/// Any write or flush of one snapshot's COW device fails: the origin and the other snapshot never
+/// notice.
+#[test]
+fn a_failing_cow_device_harms_nobody_else() {
+    for fault in [Fault::Fails, Fault::DropsWrites] {
+        for operation in 0..12 {
+            let steady = Power::steady();
+            let bad_power = Power::steady();
+            bad_power.fail(operation, fault);
+            let disk = origin(64, &steady);
+            let volume = Rc::new(Sim::new(disk.clone()).expect("a size"));
+            let bad =
+                add(&volume, "bad", empty_cow(1, 100, &bad_power), SnapshotOptions::default());
+            let good = add(&volume, "good", empty_cow(2, 100, &steady), SnapshotOptions::default());
+            let view = View::origin(&volume);
+            let mut expected = data(0, 64).to_vec();
+            for n in 0..6 {
+                run(view.write(n * 7 * SECTOR, data(1000 + n, 1))).expect("the origin goes on");
+                let at = usize::try_from(n * 7 * SECTOR).expect("small");
+                expected[at..at + 512].copy_from_slice(&data(1000 + n, 1));
+            }
+            assert_eq!(read_all(&view), expected, "{fault:?} at {operation}");
+            let good = View::snapshot(&volume, &good);
+            assert_eq!(read_all(&good), data(0, 64).to_vec(), "{fault:?} at {operation}");
+            match bad.state() {
+                State::Invalid => {}
+                _ => assert_eq!(read_all(&View::snapshot(&volume, &bad)), data(0, 64).to_vec()),
+            }
+        }
+    }
+}
+
+/// Discards zero whole chunks that have an exception, and nothing else: no neighbour, no edge, no
+/// metadata, wherever they begin and end.
+#[test]
+fn a_discard_never_touches_what_is_not_wholly_inside() {
+    for start in 0..20 {
+        for len in [1, 3, 4, 7, 8, 15] {
+            let power = Power::steady();
+            let volume = Rc::new(Sim::new(origin(64, &power)).expect("a size"));
+            let options = SnapshotOptions { discard_zeroes: true, ..SnapshotOptions::default() };
+            let snapshot = add(&volume, "s", empty_cow(4, 60, &power), options);
+            let view = View::snapshot(&volume, &snapshot);
+            run(view.write(0, data(1000, 24))).expect("written");
+            run(view.discard(start * SECTOR, len * SECTOR)).expect("discarded");
+            let found = read_all(&view);
+            for sector in 0..64 {
+                let chunk = sector / 4;
+                let whole = start <= chunk * 4 && (chunk + 1) * 4 <= start + len;
+                let saved = if sector < 24 { 1000 + sector } else { sector };
+                let expected = if whole && sector < 24 { 0 } else { saved };
+                let at = usize::try_from(sector * SECTOR).expect("small");
+                let found = u64::from_le_bytes(found[at..at + 8].try_into().expect("eight"));
+                assert_eq!(found, expected, "{len} from {start}: sector {sector}");
+            }
+            run(view.flush()).expect("flushed");
+            assert_eq!(snapshot.exceptions(), 6);
+        }
+    }
+}
+
+/// A discard of the origin keeps the old data for every snapshot.
+#[test]
+fn a_discarded_origin_leaves_its_snapshots_whole() {
+    let power = Power::steady();
+    let volume = Rc::new(Sim::new(origin(64, &power)).expect("a size"));
+    let snapshot = add(&volume, "s", empty_cow(4, 60, &power), SnapshotOptions::default());
+    run(View::origin(&volume).discard(3 * SECTOR, 30 * SECTOR)).expect("discarded");
+    assert_eq!(read_all(&View::snapshot(&volume, &snapshot)), data(0, 64).to_vec());
+}
+
+/// A view is a device, so a snapshot can have snapshots.
+#[test]
+fn a_snapshot_can_be_an_origin() {
+    let power = Power::steady();
+    let lower = Rc::new(Sim::new(origin(64, &power)).expect("a size"));
+    let snapshot = add(&lower, "lower", empty_cow(2, 100, &power), SnapshotOptions::default());
+    let middle = Rc::new(View::snapshot(&lower, &snapshot));
+    let upper: Rc<Volume<Rc<View<_, _>>, Rc<Disk>>> = Rc::new(Volume::new(middle).expect("a size"));
+    let mut exceptions = Vec::new();
+    let cow = empty_cow(4, 60, &power);
+    let opened = Persistent::open(cow, Some(upper.len_bytes()), |it| exceptions.push(it));
+    let store = AnyStore::Persistent(run(opened).expect("opens"));
+    let top = run(upper.add("top", store, exceptions, SnapshotOptions::default())).expect("added");
+    let top = View::snapshot(&upper, &top);
+    let middle = View::origin(&upper);
+    run(middle.write(0, data(500, 8))).expect("written");
+    run(top.write(SECTOR, data(700, 1))).expect("written");
+    let mut expected = data(0, 64).to_vec();
+    assert_eq!(read_all(&View::origin(&lower)), expected);
+    expected[512..1024].copy_from_slice(&data(700, 1));
+    assert_eq!(read_all(&top), expected);
+    let mut expected = data(0, 64).to_vec();
+    expected[..8 * 512].copy_from_slice(&data(500, 8));
+    assert_eq!(read_all(&middle), expected);
+}
+
+/// A merge that is given up leaves a plain snapshot of the same content, which takes new
+/// exceptions again and merges to the end later, here or in a kernel.
+#[test]
+fn a_merge_that_is_given_up_leaves_a_plain_snapshot() {
+    let power = Power::steady();
+    let world = World::new(1, 200, 100).with_exceptions(&scattered(70, 100, 5));
+    let disk = Rc::new(Disk::new(world.origin.clone(), 512, &power));
+    let cow = Rc::new(Disk::new(world.cow.clone(), 512, &power));
+    let volume = Rc::new(Sim::new(disk.clone()).expect("a size"));
+    let snapshot = add(&volume, "s", cow.clone(), SnapshotOptions::default());
+    run(volume.start_merge(&snapshot)).expect("started");
+    assert_eq!(read_all(&View::origin(&volume)), world.snapshot, "one device from now on");
+
+    struct PauseAtOnce<'a>(&'a Sim);
+    impl MergeControl for PauseAtOnce<'_> {
+        async fn pace(&self, _: u64) {
+            self.0.pause_merge();
+        }
+    }
+    let state = run(volume.run_merge(20 * SECTOR, &PauseAtOnce(&volume))).expect("runs");
+    assert_eq!(state, MergeState::Paused);
+    let left = snapshot.exceptions();
+    assert!((50..70).contains(&left), "{left} left after one window");
+    assert_eq!(read_all(&View::snapshot(&volume, &snapshot)), world.snapshot);
+    run(volume.cancel_merge()).expect("given up");
+    let view = View::snapshot(&volume, &snapshot);
+    let mut expected = world.snapshot.clone();
+    for sector in (0..100).step_by(9) {
+        run(view.write(sector * SECTOR, data(9000 + sector, 1))).expect("written");
+        let at = usize::try_from(sector * SECTOR).expect("small");
+        expected[at..at + 512].copy_from_slice(&data(9000 + sector, 1));
+    }
+    run(view.flush()).expect("flushed");
+    assert_eq!(read_all(&view), expected);
+    assert!(run(ops::check(&cow, Some(&disk), |_| {})).expect("readable").sound);
+
+    run(volume.start_merge(&snapshot)).expect("started");
+    assert_eq!(run(volume.run_merge(1 << 20, &Unpaced)).expect("runs"), MergeState::Finished);
+    assert_eq!(disk.content(), expected);
+    // The snapshot's device goes on as the origin.
+    run(view.write(0, data(1, 1))).expect("written");
+    assert_eq!(disk.content()[..512], data(1, 1)[..]);
+    run(volume.remove(&snapshot)).expect("removed");
+    assert!(volume.snapshots().is_empty());
+}
