@@ -91,6 +91,9 @@ impl File {
             let mode = metadata.mode() & 0o7777;
             return Err(OpenError::ReadOnly(format!("its mode is {mode:04o}")));
         }
+        if mode == Mode::Write && is_disk && is_read_only(metadata.rdev()) {
+            return Err(OpenError::ReadOnly("the disk is set so".into()));
+        }
         let exclusive = if is_disk && mode == Mode::Write { OFlags::EXCL } else { OFlags::empty() };
         let std = OpenOptions::new()
             .read(true)
@@ -285,6 +288,9 @@ impl Device for File {
     }
 
     async fn discard(&self, at: u64, len: u64) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         match self.fallocate(flags, at, len).await {
             Err(error) if not_supported(&error) => Err(io::ErrorKind::Unsupported.into()),
@@ -411,6 +417,11 @@ fn untorn_bytes(file: &fs::File, is_disk: bool) -> u32 {
         Some(bytes) if bytes.is_power_of_two() => bytes.clamp(SMALLEST, 4096),
         _ => SMALLEST,
     }
+}
+
+/// The kernel refuses to open such a disk for writing as if a permission were missing.
+fn is_read_only(rdev: u64) -> bool {
+    sysfs(rdev, "ro").is_some_and(|ro| ro.trim_end() == "1")
 }
 
 fn open_error(error: io::Error, mode: Mode) -> OpenError {
