@@ -10,9 +10,10 @@ use bytes::Bytes;
 use compio::BufResult;
 use compio::buf::{IntoInner, IoBuf};
 use compio::io::{AsyncReadAt, AsyncWriteAt};
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom, StatxFlags};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom};
 
 use super::identity::sysfs;
+use super::limits::{Direct, untorn_bytes};
 use super::{Allocation, Buffer, Device, Identity};
 
 /// What the device is opened for, and so who else may have it open.
@@ -66,13 +67,6 @@ pub struct File {
     direct: Option<(compio::fs::File, Direct)>,
     is_disk: bool,
     block_bytes: u32,
-}
-
-/// What direct I/O demands.
-#[derive(Clone, Copy, Debug)]
-struct Direct {
-    memory: u64,
-    position: u64,
 }
 
 impl File {
@@ -341,39 +335,6 @@ impl Device for File {
     }
 }
 
-impl Direct {
-    /// What the kernel says it needs; `None` where it says it cannot.
-    fn of(file: &fs::File, is_disk: bool) -> Option<Self> {
-        if is_disk {
-            let block = rustix::fs::ioctl_blksszget(file).ok()?.into();
-            return Some(Self { memory: block, position: block });
-        }
-        let stat = rustix::fs::statx(
-            file,
-            c"",
-            rustix::fs::AtFlags::EMPTY_PATH,
-            StatxFlags::BASIC_STATS | StatxFlags::DIOALIGN,
-        )
-        .ok()?;
-        let told = stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0;
-        match (told, stat.stx_dio_mem_align, stat.stx_dio_offset_align) {
-            // Kernels before 6.1 do not tell: a page is enough wherever it works at all.
-            (false, ..) => Some(Self { memory: 4096, position: 4096 }),
-            (true, _, 0) => None,
-            (true, memory, position) => {
-                Some(Self { memory: memory.max(1).into(), position: position.into() })
-            }
-        }
-    }
-
-    fn allows(self, position: u64, lens: impl IntoIterator<Item = (u64, u64)>) -> bool {
-        position.is_multiple_of(self.position)
-            && lens.into_iter().all(|(address, len)| {
-                address.is_multiple_of(self.memory) && len.is_multiple_of(self.position)
-            })
-    }
-}
-
 /// Runs a call that may sleep off this thread.
 pub(super) async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -392,31 +353,6 @@ async fn reopen(file: &fs::File, write: bool, flags: OFlags) -> io::Result<compi
         .custom_flags(flags.bits().cast_signed())
         .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
         .await
-}
-
-/// The largest aligned write that reaches the medium all or nothing.
-///
-/// For a disk its physical block. For a file the physical block of the disk below, as far as the
-/// file system's own blocks reach (larger writes may be laid apart); 512 bytes if the disk cannot
-/// be found out, as for a file system over several. Never more than a page, which is what the page
-/// cache writes at a time.
-fn untorn_bytes(file: &fs::File, is_disk: bool) -> u32 {
-    const SMALLEST: u32 = 512;
-    let found = if is_disk {
-        rustix::fs::ioctl_blkpbszget(file).ok()
-    } else {
-        file.metadata().ok().and_then(|metadata| {
-            let below = ["queue/physical_block_size", "../queue/physical_block_size"]
-                .iter()
-                .find_map(|attribute| sysfs(metadata.dev(), attribute))?;
-            let block = rustix::fs::fstatvfs(file).ok()?.f_frsize;
-            Some(below.trim_end().parse::<u32>().ok()?.min(u32::try_from(block).ok()?))
-        })
-    };
-    match found {
-        Some(bytes) if bytes.is_power_of_two() => bytes.clamp(SMALLEST, 4096),
-        _ => SMALLEST,
-    }
 }
 
 /// The kernel refuses to open such a disk for writing as if a permission were missing.

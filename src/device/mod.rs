@@ -2,6 +2,7 @@
 
 mod buffer; // aligned, pooled memory for I/O
 mod file; // regular files and block devices, over io_uring
+mod limits; // what a disk or a file system can do
 mod identity; // which file is it really, and who else has it
 mod memory; // bytes in memory
 mod share; // extents of one file lent to another

@@ -205,3 +205,22 @@ fn a_loop_device_is_the_file_behind_it() {
         assert_eq!(file.identity().expect("asked"), Identity::of(&image).expect("asked"));
     });
 }
+
+/// A loop device writes through the file behind it: it cannot do better than the disk below that.
+#[test]
+fn a_loop_device_is_torn_where_the_disk_below_its_file_is() {
+    if !usable("disks upon disks") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let Some(mount) = Mount::ext4(scratch.dir()) else { return };
+    let image = mount.path("image");
+    fs::write(&image, [0; 1 << 20]).expect("there is room");
+    run(async {
+        let below = open(mount.device(), Mode::Look, Caching::Direct).await.block_bytes();
+        assert_eq!(below, 512, "a loop device of 512-byte sectors");
+        assert_eq!(open(&image, Mode::Look, Caching::Direct).await.block_bytes(), below);
+        let disk = Loop::with_large_sectors(&image);
+        assert_eq!(open(disk.path(), Mode::Look, Caching::Direct).await.block_bytes(), below);
+    });
+}
