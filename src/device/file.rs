@@ -188,7 +188,24 @@ impl File {
 
     async fn fallocate(&self, flags: FallocateFlags, at: u64, len: u64) -> io::Result<()> {
         let std = self.std.clone();
-        blocking(move || Ok(rustix::fs::fallocate(&std, flags, at, len)?)).await
+        let call = move || rustix::fs::fallocate(&std, flags, at, len);
+        // A signal may be delivered to the thread that makes the call.
+        blocking(move || Ok(rustix::io::retry_on_intr(call)?)).await
+    }
+
+    /// How many bytes a request moved; `None` if it has to be made again, through the page cache.
+    fn moved(
+        &self,
+        through: &compio::fs::File,
+        result: io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
+        let is_direct = !std::ptr::eq(through, &self.buffered);
+        match result.as_ref().map_err(io::Error::kind) {
+            Err(io::ErrorKind::Interrupted) => Ok(None),
+            // A file system may demand more than it says.
+            Err(io::ErrorKind::InvalidInput) if is_direct => Ok(None),
+            _ => result.map(Some),
+        }
     }
 
     async fn write_zero_bytes(&self, mut at: u64, mut len: u64) -> io::Result<()> {
@@ -206,19 +223,19 @@ impl File {
 impl Device for File {
     async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
         let (mut memory, range) = Buffer::recycled(len).into_memory();
-        let file =
+        let mut file =
             self.route(at, [(range.start as u64 + memory.as_ptr().addr() as u64, len as u64)]);
         let mut filled = 0;
         while filled < len {
-            // A direct read that came back short continues unaligned: at the end of a file.
-            let file = if filled == 0 { file } else { &self.buffered };
             let slice = memory.slice(range.start + filled..range.end);
             let BufResult(read, slice) = file.read_at(slice, at + filled as u64).await;
             memory = slice.into_inner();
-            match read? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => filled += n,
+            match self.moved(file, read)? {
+                Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => filled += read.unwrap_or(0),
             }
+            // A direct read that came back short continues unaligned: at the end of a file.
+            file = &self.buffered;
         }
         Ok(Buffer::from_memory(memory, &range))
     }
@@ -228,10 +245,10 @@ impl Device for File {
         let mut at = at;
         while !data.is_empty() {
             let BufResult(written, mut rest) = file.write_at(data, at).await;
-            let written = written?;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
+            let written = match self.moved(file, written)? {
+                Some(0) => return Err(io::ErrorKind::WriteZero.into()),
+                written => written.unwrap_or(0),
+            };
             bytes::Buf::advance(&mut rest, written);
             data = rest;
             at += written as u64;
@@ -249,7 +266,7 @@ impl Device for File {
             let lens = pieces.iter().map(|p| (p.as_ptr().addr() as u64, p.len() as u64));
             let mut file = self.route(at, lens);
             let BufResult(written, batch) = file.write_vectored_at(pieces, at).await;
-            let mut written = written?;
+            let mut written = self.moved(file, written)?.unwrap_or(0);
             // What a short write left over goes out piece by piece.
             for mut piece in batch {
                 let end = at + piece.len() as u64;
@@ -378,4 +395,41 @@ fn not_supported(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::NODEV))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel refuses direct requests that the file was said to allow; all are served.
+    #[test]
+    fn a_direct_request_that_is_refused_goes_through_the_page_cache() {
+        let name = format!("dmsnap-refused-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::write(&path, [1; 10_000]).expect("write");
+        let runtime = compio::runtime::Runtime::new().expect("runtime");
+        runtime.block_on(async {
+            let mut file = File::open(&path, Mode::Write, Caching::Direct).await.expect("open");
+            let any = Direct { memory: 1, position: 1 };
+            let Ok(direct) = reopen(&file.std, true, OFlags::DIRECT).await else {
+                eprintln!("SKIPPED: this file system has no direct I/O");
+                return;
+            };
+            file.direct = Some((direct, any));
+            let refused = file.route(1, [(1, 7)]).write_at(Bytes::from_static(&[2; 7]), 1).await;
+            let kind = refused.0.err().map(|error| error.kind());
+            if kind != Some(io::ErrorKind::InvalidInput) {
+                eprintln!("SKIPPED: this file system takes unaligned direct requests: {kind:?}");
+            }
+            file.write(1, Bytes::from_static(&[2; 7])).await.expect("write");
+            let pieces = vec![Bytes::from_static(&[3; 5]), Bytes::from_static(&[4; 600])];
+            file.write_vectored(101, pieces).await.expect("vectored write");
+            assert_eq!(file.read(0, 10).await.expect("read")[..], [1, 2, 2, 2, 2, 2, 2, 2, 1, 1]);
+            assert_eq!(file.read(100, 7).await.expect("read")[..], [1, 3, 3, 3, 3, 3, 4]);
+            assert_eq!(file.read(704, 4).await.expect("read")[..], [4, 4, 1, 1]);
+            let beyond = file.read(9_999, 2).await.expect_err("past the end");
+            assert_eq!(beyond.kind(), io::ErrorKind::UnexpectedEof);
+        });
+        fs::remove_file(&path).expect("clean up");
+    }
 }
