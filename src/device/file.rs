@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use compio::BufResult;
@@ -74,7 +75,7 @@ impl File {
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; a lock is never waited for.
+    /// [`OpenError`]; a lock is never waited for, except for a second on a disk.
     pub async fn open(path: &Path, mode: Mode, caching: Caching) -> Result<Self, OpenError> {
         let metadata = fs::metadata(path)?;
         let is_disk = metadata.file_type().is_block_device();
@@ -128,10 +129,7 @@ impl File {
             Mode::Write => Some(FlockOperation::NonBlockingLockExclusive),
         };
         if let Some(lock) = lock {
-            match rustix::fs::flock(&std, lock) {
-                Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::InUse),
-                other => other.map_err(io::Error::from)?,
-            }
+            take(lock, &std, is_disk).await?;
         }
         let write = mode == Mode::Write;
         let direct = match (caching, Direct::of(&std, is_disk)) {
@@ -349,6 +347,21 @@ impl Device for File {
 
     fn kernel_file(&self) -> Option<Arc<fs::File>> {
         (!self.is_disk).then(|| self.std.clone())
+    }
+}
+
+/// Behind every writer of a disk udev looks at it for a moment, under a lock. Without patience the
+/// second of two commands in a row would find the disk in use.
+async fn take(lock: FlockOperation, file: &fs::File, is_disk: bool) -> Result<(), OpenError> {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let mut pauses = if is_disk { 50 } else { 0 };
+    loop {
+        match rustix::fs::flock(file, lock) {
+            Err(rustix::io::Errno::WOULDBLOCK) if pauses == 0 => return Err(OpenError::InUse),
+            Err(rustix::io::Errno::WOULDBLOCK) => compio::time::sleep(PAUSE).await,
+            other => return Ok(other.map_err(io::Error::from)?),
+        }
+        pauses -= 1;
     }
 }
 

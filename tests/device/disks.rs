@@ -157,6 +157,24 @@ fn a_disk_has_one_writer() {
     });
 }
 
+/// As udev does behind every writer: two commands in a row must not stumble over it.
+#[test]
+fn whoever_looks_at_a_disk_for_a_moment_is_waited_for() {
+    if !usable("a disk that is looked at") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let disk = Loop::over(&scratch.hole("image", 1 << 20));
+    let theirs = fs::File::open(disk.path()).expect("readable");
+    theirs.try_lock_shared().expect("free");
+    let moment = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        theirs.unlock()
+    });
+    run(async { open(disk.path(), Mode::Write, Caching::Direct).await });
+    moment.join().expect("no panic").expect("unlocked");
+}
+
 #[test]
 fn a_mounted_disk_is_not_written_to() {
     if !usable("mounted disks") {
