@@ -5,7 +5,6 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use compio::BufResult;
@@ -13,49 +12,9 @@ use compio::buf::{IntoInner, IoBuf};
 use compio::io::{AsyncReadAt, AsyncWriteAt};
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom};
 
-use super::identity::sysfs;
 use super::limits::{Direct, untorn_bytes};
-use super::{Allocation, Buffer, Device, Identity};
-
-/// What the device is opened for, and so who else may have it open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Reading, whoever else writes: for looking at a device in use.
-    Look,
-    /// Reading, while nobody who locks writes (a shared lock).
-    Read,
-    /// Reading and writing, alone (an exclusive lock; `O_EXCL` on disks, which also keeps out
-    /// mounts and device-mapper tables).
-    Write,
-}
-
-/// Whether the page cache is used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Caching {
-    /// Around it (`O_DIRECT`) where the device can and the request is aligned; the rest through it.
-    #[default]
-    Direct,
-    /// Through it.
-    Buffered,
-}
-
-/// Why a device cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// What the system says: not found, permission denied, ...
-    #[error("{0}")]
-    System(#[from] io::Error),
-    /// Somebody has a lock on it, has mounted it, or has a device-mapper table on it.
-    #[error("in use by another process (or mounted, or part of a device-mapper table)")]
-    InUse,
-    /// Marked as not to be written.
-    #[error("read-only: {0}")]
-    ReadOnly(String),
-    /// A directory, a socket, ...
-    #[error("neither a regular file nor a block device")]
-    NotStorage,
-}
+use super::open::{is_read_only, refusal, take};
+use super::{Allocation, Buffer, Caching, Device, Identity, Mode, OpenError};
 
 /// A regular file or a block device, over io_uring (or, where that is forbidden, a thread pool).
 ///
@@ -95,7 +54,7 @@ impl File {
             .write(mode == Mode::Write)
             .custom_flags(exclusive.bits().cast_signed())
             .open(path)
-            .map_err(|error| open_error(error, mode))?;
+            .map_err(|error| refusal(error, mode))?;
         Self::with_locks(std, mode, caching, is_disk).await
     }
 
@@ -350,21 +309,6 @@ impl Device for File {
     }
 }
 
-/// Behind every writer of a disk udev looks at it for a moment, under a lock. Without patience the
-/// second of two commands in a row would find the disk in use.
-async fn take(lock: FlockOperation, file: &fs::File, is_disk: bool) -> Result<(), OpenError> {
-    const PAUSE: Duration = Duration::from_millis(20);
-    let mut pauses = if is_disk { 50 } else { 0 };
-    loop {
-        match rustix::fs::flock(file, lock) {
-            Err(rustix::io::Errno::WOULDBLOCK) if pauses == 0 => return Err(OpenError::InUse),
-            Err(rustix::io::Errno::WOULDBLOCK) => compio::time::sleep(PAUSE).await,
-            other => return Ok(other.map_err(io::Error::from)?),
-        }
-        pauses -= 1;
-    }
-}
-
 /// Runs a call that may sleep off this thread.
 pub(super) async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -383,25 +327,6 @@ async fn reopen(file: &fs::File, write: bool, flags: OFlags) -> io::Result<compi
         .custom_flags(flags.bits().cast_signed())
         .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
         .await
-}
-
-/// The kernel refuses to open such a disk for writing as if a permission were missing.
-fn is_read_only(rdev: u64) -> bool {
-    sysfs(rdev, "ro").is_some_and(|ro| ro.trim_end() == "1")
-}
-
-fn open_error(error: io::Error, mode: Mode) -> OpenError {
-    use rustix::io::Errno;
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    match errno {
-        Some(Errno::BUSY) => OpenError::InUse,
-        Some(Errno::ROFS) => OpenError::ReadOnly("so is its file system".into()),
-        Some(Errno::TXTBSY) => OpenError::InUse,
-        Some(Errno::PERM) if mode == Mode::Write => {
-            OpenError::ReadOnly("it is marked so, or immutable".into())
-        }
-        _ => OpenError::System(error),
-    }
 }
 
 fn not_supported(error: &io::Error) -> bool {
