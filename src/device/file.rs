@@ -10,50 +10,11 @@ use bytes::Bytes;
 use compio::BufResult;
 use compio::buf::{IntoInner, IoBuf};
 use compio::io::{AsyncReadAt, AsyncWriteAt};
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom, StatxFlags};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom};
 
-use super::identity::sysfs;
-use super::{Allocation, Buffer, Device, Identity};
-
-/// What the device is opened for, and so who else may have it open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Reading, whoever else writes: for looking at a device in use.
-    Look,
-    /// Reading, while nobody who locks writes (a shared lock).
-    Read,
-    /// Reading and writing, alone (an exclusive lock; `O_EXCL` on disks, which also keeps out
-    /// mounts and device-mapper tables).
-    Write,
-}
-
-/// Whether the page cache is used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Caching {
-    /// Around it (`O_DIRECT`) where the device can and the request is aligned; the rest through it.
-    #[default]
-    Direct,
-    /// Through it.
-    Buffered,
-}
-
-/// Why a device cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// What the system says: not found, permission denied, ...
-    #[error("{0}")]
-    System(#[from] io::Error),
-    /// Somebody has a lock on it, has mounted it, or has a device-mapper table on it.
-    #[error("in use by another process (or mounted, or part of a device-mapper table)")]
-    InUse,
-    /// Marked as not to be written.
-    #[error("read-only: {0}")]
-    ReadOnly(String),
-    /// A directory, a socket, ...
-    #[error("neither a regular file nor a block device")]
-    NotStorage,
-}
+use super::limits::{Direct, untorn_bytes};
+use super::open::{is_read_only, refusal, take};
+use super::{Allocation, Buffer, Caching, Device, Identity, Mode, OpenError};
 
 /// A regular file or a block device, over io_uring (or, where that is forbidden, a thread pool).
 ///
@@ -68,19 +29,12 @@ pub struct File {
     block_bytes: u32,
 }
 
-/// What direct I/O demands.
-#[derive(Clone, Copy, Debug)]
-struct Direct {
-    memory: u64,
-    position: u64,
-}
-
 impl File {
     /// Opens what is there, and takes the lock of `mode`.
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; a lock is never waited for.
+    /// [`OpenError`]; a lock is never waited for, except for a second on a disk.
     pub async fn open(path: &Path, mode: Mode, caching: Caching) -> Result<Self, OpenError> {
         let metadata = fs::metadata(path)?;
         let is_disk = metadata.file_type().is_block_device();
@@ -91,13 +45,16 @@ impl File {
             let mode = metadata.mode() & 0o7777;
             return Err(OpenError::ReadOnly(format!("its mode is {mode:04o}")));
         }
+        if mode == Mode::Write && is_disk && is_read_only(metadata.rdev()) {
+            return Err(OpenError::ReadOnly("the disk is set so".into()));
+        }
         let exclusive = if is_disk && mode == Mode::Write { OFlags::EXCL } else { OFlags::empty() };
         let std = OpenOptions::new()
             .read(true)
             .write(mode == Mode::Write)
             .custom_flags(exclusive.bits().cast_signed())
             .open(path)
-            .map_err(|error| open_error(error, mode))?;
+            .map_err(|error| refusal(error, mode))?;
         Self::with_locks(std, mode, caching, is_disk).await
     }
 
@@ -131,10 +88,7 @@ impl File {
             Mode::Write => Some(FlockOperation::NonBlockingLockExclusive),
         };
         if let Some(lock) = lock {
-            match rustix::fs::flock(&std, lock) {
-                Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::InUse),
-                other => other.map_err(io::Error::from)?,
-            }
+            take(lock, &std, is_disk).await?;
         }
         let write = mode == Mode::Write;
         let direct = match (caching, Direct::of(&std, is_disk)) {
@@ -191,7 +145,24 @@ impl File {
 
     async fn fallocate(&self, flags: FallocateFlags, at: u64, len: u64) -> io::Result<()> {
         let std = self.std.clone();
-        blocking(move || Ok(rustix::fs::fallocate(&std, flags, at, len)?)).await
+        let call = move || rustix::fs::fallocate(&std, flags, at, len);
+        // A signal may be delivered to the thread that makes the call.
+        blocking(move || Ok(rustix::io::retry_on_intr(call)?)).await
+    }
+
+    /// How many bytes a request moved; `None` if it has to be made again, through the page cache.
+    fn moved(
+        &self,
+        through: &compio::fs::File,
+        result: io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
+        let is_direct = !std::ptr::eq(through, &self.buffered);
+        match result.as_ref().map_err(io::Error::kind) {
+            Err(io::ErrorKind::Interrupted) => Ok(None),
+            // A file system may demand more than it says.
+            Err(io::ErrorKind::InvalidInput) if is_direct => Ok(None),
+            _ => result.map(Some),
+        }
     }
 
     async fn write_zero_bytes(&self, mut at: u64, mut len: u64) -> io::Result<()> {
@@ -209,19 +180,19 @@ impl File {
 impl Device for File {
     async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
         let (mut memory, range) = Buffer::recycled(len).into_memory();
-        let file =
+        let mut file =
             self.route(at, [(range.start as u64 + memory.as_ptr().addr() as u64, len as u64)]);
         let mut filled = 0;
         while filled < len {
-            // A direct read that came back short continues unaligned: at the end of a file.
-            let file = if filled == 0 { file } else { &self.buffered };
             let slice = memory.slice(range.start + filled..range.end);
             let BufResult(read, slice) = file.read_at(slice, at + filled as u64).await;
             memory = slice.into_inner();
-            match read? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => filled += n,
+            match self.moved(file, read)? {
+                Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => filled += read.unwrap_or(0),
             }
+            // A direct read that came back short continues unaligned: at the end of a file.
+            file = &self.buffered;
         }
         Ok(Buffer::from_memory(memory, &range))
     }
@@ -231,10 +202,10 @@ impl Device for File {
         let mut at = at;
         while !data.is_empty() {
             let BufResult(written, mut rest) = file.write_at(data, at).await;
-            let written = written?;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
+            let written = match self.moved(file, written)? {
+                Some(0) => return Err(io::ErrorKind::WriteZero.into()),
+                written => written.unwrap_or(0),
+            };
             bytes::Buf::advance(&mut rest, written);
             data = rest;
             at += written as u64;
@@ -252,7 +223,7 @@ impl Device for File {
             let lens = pieces.iter().map(|p| (p.as_ptr().addr() as u64, p.len() as u64));
             let mut file = self.route(at, lens);
             let BufResult(written, batch) = file.write_vectored_at(pieces, at).await;
-            let mut written = written?;
+            let mut written = self.moved(file, written)?.unwrap_or(0);
             // What a short write left over goes out piece by piece.
             for mut piece in batch {
                 let end = at + piece.len() as u64;
@@ -285,6 +256,9 @@ impl Device for File {
     }
 
     async fn discard(&self, at: u64, len: u64) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         match self.fallocate(flags, at, len).await {
             Err(error) if not_supported(&error) => Err(io::ErrorKind::Unsupported.into()),
@@ -335,39 +309,6 @@ impl Device for File {
     }
 }
 
-impl Direct {
-    /// What the kernel says it needs; `None` where it says it cannot.
-    fn of(file: &fs::File, is_disk: bool) -> Option<Self> {
-        if is_disk {
-            let block = rustix::fs::ioctl_blksszget(file).ok()?.into();
-            return Some(Self { memory: block, position: block });
-        }
-        let stat = rustix::fs::statx(
-            file,
-            c"",
-            rustix::fs::AtFlags::EMPTY_PATH,
-            StatxFlags::BASIC_STATS | StatxFlags::DIOALIGN,
-        )
-        .ok()?;
-        let told = stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0;
-        match (told, stat.stx_dio_mem_align, stat.stx_dio_offset_align) {
-            // Kernels before 6.1 do not tell: a page is enough wherever it works at all.
-            (false, ..) => Some(Self { memory: 4096, position: 4096 }),
-            (true, _, 0) => None,
-            (true, memory, position) => {
-                Some(Self { memory: memory.max(1).into(), position: position.into() })
-            }
-        }
-    }
-
-    fn allows(self, position: u64, lens: impl IntoIterator<Item = (u64, u64)>) -> bool {
-        position.is_multiple_of(self.position)
-            && lens.into_iter().all(|(address, len)| {
-                address.is_multiple_of(self.memory) && len.is_multiple_of(self.position)
-            })
-    }
-}
-
 /// Runs a call that may sleep off this thread.
 pub(super) async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -388,47 +329,45 @@ async fn reopen(file: &fs::File, write: bool, flags: OFlags) -> io::Result<compi
         .await
 }
 
-/// The largest aligned write that reaches the medium all or nothing.
-///
-/// For a disk its physical block. For a file the physical block of the disk below, as far as the
-/// file system's own blocks reach (larger writes may be laid apart); 512 bytes if the disk cannot
-/// be found out, as for a file system over several. Never more than a page, which is what the page
-/// cache writes at a time.
-fn untorn_bytes(file: &fs::File, is_disk: bool) -> u32 {
-    const SMALLEST: u32 = 512;
-    let found = if is_disk {
-        rustix::fs::ioctl_blkpbszget(file).ok()
-    } else {
-        file.metadata().ok().and_then(|metadata| {
-            let below = ["queue/physical_block_size", "../queue/physical_block_size"]
-                .iter()
-                .find_map(|attribute| sysfs(metadata.dev(), attribute))?;
-            let block = rustix::fs::fstatvfs(file).ok()?.f_frsize;
-            Some(below.trim_end().parse::<u32>().ok()?.min(u32::try_from(block).ok()?))
-        })
-    };
-    match found {
-        Some(bytes) if bytes.is_power_of_two() => bytes.clamp(SMALLEST, 4096),
-        _ => SMALLEST,
-    }
-}
-
-fn open_error(error: io::Error, mode: Mode) -> OpenError {
-    use rustix::io::Errno;
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    match errno {
-        Some(Errno::BUSY) => OpenError::InUse,
-        Some(Errno::ROFS) => OpenError::ReadOnly("so is its file system".into()),
-        Some(Errno::TXTBSY) => OpenError::InUse,
-        Some(Errno::PERM) if mode == Mode::Write => {
-            OpenError::ReadOnly("it is marked so, or immutable".into())
-        }
-        _ => OpenError::System(error),
-    }
-}
-
 fn not_supported(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::NODEV))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel refuses direct requests that the file was said to allow; all are served.
+    #[test]
+    fn a_direct_request_that_is_refused_goes_through_the_page_cache() {
+        let name = format!("dmsnap-refused-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::write(&path, [1; 10_000]).expect("write");
+        let runtime = compio::runtime::Runtime::new().expect("runtime");
+        runtime.block_on(async {
+            let mut file = File::open(&path, Mode::Write, Caching::Direct).await.expect("open");
+            let any = Direct { memory: 1, position: 1 };
+            let Ok(direct) = reopen(&file.std, true, OFlags::DIRECT).await else {
+                eprintln!("SKIPPED: this file system has no direct I/O");
+                return;
+            };
+            file.direct = Some((direct, any));
+            let refused = file.route(1, [(1, 7)]).write_at(Bytes::from_static(&[2; 7]), 1).await;
+            let kind = refused.0.err().map(|error| error.kind());
+            if kind != Some(io::ErrorKind::InvalidInput) {
+                eprintln!("SKIPPED: this file system takes unaligned direct requests: {kind:?}");
+            }
+            file.write(1, Bytes::from_static(&[2; 7])).await.expect("write");
+            let pieces = vec![Bytes::from_static(&[3; 5]), Bytes::from_static(&[4; 600])];
+            file.write_vectored(101, pieces).await.expect("vectored write");
+            assert_eq!(file.read(0, 10).await.expect("read")[..], [1, 2, 2, 2, 2, 2, 2, 2, 1, 1]);
+            assert_eq!(file.read(100, 7).await.expect("read")[..], [1, 3, 3, 3, 3, 3, 4]);
+            assert_eq!(file.read(704, 4).await.expect("read")[..], [4, 4, 1, 1]);
+            let beyond = file.read(9_999, 2).await.expect_err("past the end");
+            assert_eq!(beyond.kind(), io::ErrorKind::UnexpectedEof);
+        });
+        fs::remove_file(&path).expect("clean up");
+    }
 }

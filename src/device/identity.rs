@@ -1,6 +1,6 @@
 use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use rustix::fs::{major, minor};
@@ -51,7 +51,12 @@ fn behind_loop(rdev: u64) -> Option<Identity> {
 
 /// An attribute of the disk with this device number.
 pub(super) fn sysfs(rdev: u64, attribute: &str) -> Option<String> {
-    fs::read_to_string(format!("/sys/dev/block/{}:{}/{attribute}", major(rdev), minor(rdev))).ok()
+    fs::read_to_string(sysfs_dir(rdev).join(attribute)).ok()
+}
+
+/// What the kernel tells about the disk with this device number.
+pub(super) fn sysfs_dir(rdev: u64) -> PathBuf {
+    format!("/sys/dev/block/{}:{}", major(rdev), minor(rdev)).into()
 }
 
 #[cfg(test)]

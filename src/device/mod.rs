@@ -2,6 +2,8 @@
 
 mod buffer; // aligned, pooled memory for I/O
 mod file; // regular files and block devices, over io_uring
+mod open; // modes, locks, why not
+mod limits; // what a disk or a file system can do
 mod identity; // which file is it really, and who else has it
 mod memory; // bytes in memory
 mod share; // extents of one file lent to another
@@ -14,9 +16,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use buffer::{ALIGNMENT, Buffer};
-pub use file::{Caching, File, Mode, OpenError};
+pub use file::File;
 pub use identity::{Identity, is_same};
 pub use memory::Memory;
+pub use open::{Caching, Mode, OpenError};
 pub use share::share;
 
 /// May zeroed bytes lose their place on the medium?
