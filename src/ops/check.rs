@@ -116,7 +116,8 @@ impl<F: FnMut(Finding)> Check<F> {
                 Err(fault @ Fault::Device(_)) => {
                     let in_step = exception.new == layout.lock_step_chunk(index);
                     self.tell(Finding::exception(place, exception, fault, in_step, None));
-                    if index == 0 {
+                    // In step, it is what a writer of this store put there.
+                    if index == 0 && !in_step {
                         self.tell(stale_first_area());
                     }
                 }
@@ -129,8 +130,13 @@ impl<F: FnMut(Finding)> Check<F> {
         })
         .await?;
         self.repeated(cow, survey, repeated).await?;
+        // An area that lies beyond the end cannot have been read.
+        let mut areas = layout.position(count).0;
         match end {
-            End::Terminator => self.strays(cow, survey, count).await?,
+            End::Terminator => {
+                areas += 1;
+                self.strays(cow, survey, count).await?;
+            }
             End::Missing { area } => self.tell(Finding::damage(
                 "missing-terminator",
                 Place {
@@ -145,6 +151,7 @@ impl<F: FnMut(Finding)> Check<F> {
                 ),
             )),
         }
+        self.report.areas = Some(areas);
         self.sums(survey, &ledger);
         Ok(())
     }
@@ -222,20 +229,25 @@ impl<F: FnMut(Finding)> Check<F> {
         survey: &Survey,
         terminator: u64,
     ) -> Result<(), Error> {
-        let mut stretches: Vec<Stretch> = Vec::new();
+        let mut open: Option<Stretch> = None;
         read_strays(cow, survey.layout, terminator, |index, raw| {
             let in_step = is_in_step(survey, index, raw);
-            match stretches.last_mut() {
+            match &mut open {
                 Some(stretch) if stretch.first + stretch.len == index => {
                     stretch.len += 1;
                     stretch.in_step &= in_step;
                 }
-                _ => stretches.push(Stretch { first: index, len: 1, in_step }),
+                _ => {
+                    // An area can have millions of them: told at once, not collected.
+                    if let Some(ended) = open.replace(Stretch { first: index, len: 1, in_step }) {
+                        self.tell(ended.finding(survey, terminator));
+                    }
+                }
             }
         })
         .await?;
-        for stretch in stretches {
-            self.tell(stretch.finding(survey, terminator));
+        if let Some(last) = open {
+            self.tell(last.finding(survey, terminator));
         }
         Ok(())
     }
@@ -247,13 +259,14 @@ impl<F: FnMut(Finding)> Check<F> {
         self.report.exceptions = Some(exceptions);
         self.report.holes = Some(tally.holes());
         self.report.out_of_order = Some(ledger.out_of_order());
-        self.report.areas = Some(layout.position(exceptions).0 + 1);
-        if tally.holes() > 0 && self.report.damaged == 0 {
+        // With damage in it the list says nothing about who wrote it, and how.
+        let sound = self.report.damaged == 0;
+        if tally.holes() > 0 && sound {
             let message =
                 format!("{} data chunks are used by no exception: lost room", tally.holes());
             self.tell(Finding::note("holes", Place::NOWHERE, message));
         }
-        if ledger.out_of_order() > 0 {
+        if ledger.out_of_order() > 0 && sound {
             let message = format!(
                 "{} exceptions are not where an in-order writer puts them: written before 2013, or \
                  by something else than a kernel",
@@ -271,7 +284,7 @@ impl<F: FnMut(Finding)> Check<F> {
                  of their own: that is what happened here, and all exceptions are whole"
                     .into(),
             )),
-            (true, _, true) => self.tell(Finding::note(
+            (true, _, true) if sound => self.tell(Finding::note(
                 "full",
                 Place::NOWHERE,
                 "the store is full. Had a kernel dropped the snapshot for that, a power cut could \
@@ -304,10 +317,13 @@ impl Stretch {
         let place = store::Place::of(layout, self.first);
         let end = store::Place::of(layout, terminator);
         let (first, last) = (place.slot, place.slot + self.len - 1);
-        let mut message = format!(
-            "slots {first} to {last} behind the terminator in slot {} are not empty",
-            end.slot
-        );
+        let mut message = match first == end.slot {
+            true => format!("slots {first} to {last}, from the terminator on, are not empty"),
+            false => format!(
+                "slots {first} to {last} behind the terminator in slot {} are not empty",
+                end.slot
+            ),
+        };
         // Cut on a sector, in step, with nothing left in front: not what a torn write leaves.
         let front_zeroed = end.slot == 0 && first > 0 && first.is_multiple_of(32) && self.in_step;
         if front_zeroed {

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use dmsnap_format::{ChunkSizeError, Exception, ExceptionFault, HeaderError};
+use dmsnap_format::{Exception, ExceptionFault, HeaderError};
 use serde::Serialize;
 
 use crate::store::{self, Fault};
@@ -70,9 +70,7 @@ impl Finding {
             HeaderError::Blank => "blank",
             HeaderError::Magic { .. } => "bad-magic",
             HeaderError::Version { .. } => "bad-version",
-            HeaderError::ChunkSize(ChunkSizeError::TooLarge { .. }) | HeaderError::ChunkSize(_) => {
-                "impossible-chunk-size"
-            }
+            HeaderError::ChunkSize(_) => "impossible-chunk-size",
             _ => "bad-header",
         };
         Self::damage(kind, Place::HEADER, error.to_string())

@@ -9,6 +9,7 @@ pub(super) struct Survey {
     pub(super) header: Header,
     pub(super) layout: Layout,
     pub(super) extents: Extents,
+    /// As the device tells it, for messages; what counts is in whole chunks.
     pub(super) cow_bytes: u64,
 }
 
@@ -17,7 +18,8 @@ impl Survey {
     pub(super) async fn of<C: Device>(cow: &C, origin_bytes: Option<u64>) -> Result<Self, Error> {
         let header = read_header(cow).await?;
         let layout = Layout::new(header.chunk_size);
-        let cow_bytes = whole_sectors(cow, Which::Cow)?;
+        let cow_bytes =
+            cow.len_bytes().map_err(Error::io(Which::Cow, "cannot find out the size"))?;
         let extents = Extents::new(layout, cow_bytes, origin_bytes);
         Ok(Self { header, layout, extents, cow_bytes })
     }

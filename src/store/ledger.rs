@@ -3,6 +3,10 @@ use roaring::RoaringTreemap;
 
 use super::Fault;
 
+/// The most free chunks that are listed: one exception at the end of a device of 16 TiB would leave
+/// 32 GiB of their numbers.
+const MOST_FREE: usize = 1 << 20;
+
 /// Takes a store's exceptions in the order of their slots and says which of them cannot be
 /// believed: those that contradict the devices' sizes and those that repeat an earlier one.
 ///
@@ -83,7 +87,8 @@ impl Ledger {
         self.olds.max()
     }
 
-    /// Data chunks below the next free one that no exception uses.
+    /// Data chunks below the next free one that no exception uses; of very many, only the first
+    /// million. Whoever has filled those finds more in a new reading of the store.
     pub fn free_chunks(&self) -> impl Iterator<Item = u64> {
         let layout = self.extents.layout;
         let end = layout.data_chunks_before(self.tally.next_free());
@@ -93,6 +98,7 @@ impl Ledger {
             .map(move |owner| layout.lock_step_chunk(owner).get())
             .filter(|chunk| !self.displaced_news.contains(*chunk))
             .filter(move |chunk| *chunk < self.extents.cow_chunks)
+            .take(MOST_FREE)
     }
 }
 
