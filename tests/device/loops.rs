@@ -1,6 +1,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread::sleep;
@@ -16,8 +17,13 @@ pub(crate) fn usable(test: &str) -> bool {
     } else {
         return true;
     };
-    eprintln!("SKIPPED {test}: {reason}");
+    skipped(test, reason);
     false
+}
+
+/// Past the test harness, which keeps what a passing test prints to itself.
+fn skipped(what: &str, reason: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED {what}: {}", reason.trim_end());
 }
 
 fn is_root() -> bool {
@@ -116,7 +122,7 @@ impl Mount {
         if !mount.status.success() {
             let reason = told(&mount);
             assert!(reason.contains("unknown filesystem"), "{reason}");
-            eprintln!("SKIPPED {kind}: {reason}");
+            skipped(kind, &reason);
             let _ = fs::remove_file(&image);
             return None;
         }
