@@ -3,6 +3,7 @@
 
 mod common;
 
+use dmsnap::device::Memory;
 use dmsnap::ops::{self, Error, MergeOptions, Report, Severity, Silent};
 use dmsnap_sim::{Disk, Power, run};
 
@@ -281,6 +282,14 @@ fn sizes_worth_a_note() {
     let mut partial = world(20);
     partial.cow.extend([0xAA; 512]);
     assert_finds(&partial, &[(Note, "partial-chunk", Some(600), None, None)]);
+    // A file can end inside a sector, too.
+    let mut torn = World::new(1, 110, 100).with_exceptions(&[3]).cow;
+    torn.extend([0xAA; 100]);
+    let mut found = Vec::new();
+    let checked = run(ops::check(&Memory::from(torn), None::<&Memory>, |it| found.push(it)));
+    assert!(checked.expect("readable").sound);
+    assert!(found.iter().all(|it| it.kind == "partial-chunk" && it.place.chunk == Some(110)));
+    assert!(found.len() == 1 && found[0].message.contains("100 bytes"), "{found:?}");
     // Two chunks hold nothing and are a store all the same.
     assert_finds(&World::new(8, 2, 8 * 30), &[]);
 }
