@@ -1,0 +1,19 @@
+//! dmsnap and a real Linux kernel on the same stores, each going on where the other stopped.
+//!
+//! The kernel is booted by `tests/kernel/boot` (see the README there) and takes the devices as its
+//! disks. What it read and what its status line said is compared with what dmsnap tells, and both
+//! with a model that knows only which bytes were written where.
+//!
+//! `DMSNAP_SKIP_KERNEL=1` skips these tests, for machines where that kernel cannot run.
+
+#[path = "../common/mod.rs"]
+mod common; // running the command
+mod random; // bytes and places from a seed
+mod guest; // one boot of the kernel
+mod pair; // a store, its origin, and what both should hold
+mod merge; // merges of dmsnap's that do not reach their end
+mod created; // the kernel fills what dmsnap made
+mod stopped; // the kernel goes on where dmsnap's merge stopped
+mod crashed; // dmsnap goes on where the kernel's merge stopped
+mod strays; // leftovers behind the end stay dead
+mod full; // stores without room

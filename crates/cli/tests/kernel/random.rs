@@ -1,0 +1,34 @@
+use std::hash::{BuildHasher, RandomState};
+
+/// Numbers from a seed (splitmix64).
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// The seed of `DMSNAP_SEED`, or a new one. Either way it is printed.
+    pub(crate) fn new() -> Self {
+        let seed = match std::env::var("DMSNAP_SEED") {
+            Ok(seed) => seed.parse().expect("DMSNAP_SEED is a number"),
+            Err(_) => RandomState::new().hash_one("dmsnap"),
+        };
+        eprintln!("the same choices again: DMSNAP_SEED={seed} cargo test --test kernel");
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    pub(crate) fn bytes(&mut self, len: u64) -> Vec<u8> {
+        let len = usize::try_from(len).expect("small");
+        let words = std::iter::repeat_with(|| self.next().to_le_bytes());
+        words.take(len.div_ceil(8)).flatten().take(len).collect()
+    }
+}
