@@ -337,7 +337,7 @@ fn live(seed: u64, power: &Power) -> World {
     let kind = kinds[usize::try_from(seed % 5).expect("small")];
     let mut world = World::new(seed, power, kind);
     for round in 0..30 {
-        if round == 12 && seed % 3 == 0 && !world.start_merge() {
+        if round == 12 && seed.is_multiple_of(3) && !world.start_merge() {
             break;
         }
         let count = 1 + world.random.below(8);
@@ -367,7 +367,7 @@ fn a_power_cut_keeps_what_flushes_promised() {
         let whole = Power::steady();
         let _ = live(seed, &whole);
         for _ in 0..3 {
-            let cut = OPENING + Random(seed * 77 + cuts | 1).below(whole.operations() - OPENING);
+            let cut = OPENING + Random((seed * 77 + cuts) | 1).below(whole.operations() - OPENING);
             let mut world = live(seed, &Power::cut_after(cut));
             world.reboot();
             // Life goes on.

@@ -65,7 +65,7 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l io -d 'Around th
 buffered\t'Through the page cache'"
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l dry-run -d 'Check everything and tell what would be done, but write nothing'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l no-share -d 'Copy, even where both files could share extents instead'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l force -d 'Go on although the origin begins with a store\'s header'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l force -d 'Go on although the origin begins with a store\'s header, or exceptions were lost'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l progress -d 'Show progress even if stderr is no terminal: a line a second'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l json -d 'The result as a JSON object'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -1,13 +1,14 @@
 use std::collections::BTreeMap;
 
-use dmsnap_format::{Exception, HeaderError, RawException, RawHeader};
+use dmsnap_format::{Exception, HeaderError, RawHeader};
 use serde::Serialize;
 
 use super::finding::{Finding, Place, Severity};
+use super::strays::each_stretch;
 use super::survey::{Survey, has_magic, whole_sectors};
 use super::{Error, Which};
 use crate::device::Device;
-use crate::store::{self, End, Fault, Ledger, StoreError, read_exceptions, read_strays};
+use crate::store::{self, End, Fault, Ledger, StoreError, read_exceptions};
 
 /// Repeated chunks whose first slots are looked up; of more, only the later slot is named.
 const LOOK_UP: usize = 4096;
@@ -229,27 +230,10 @@ impl<F: FnMut(Finding)> Check<F> {
         survey: &Survey,
         terminator: u64,
     ) -> Result<(), Error> {
-        let mut open: Option<Stretch> = None;
-        read_strays(cow, survey.layout, terminator, |index, raw| {
-            let in_step = is_in_step(survey, index, raw);
-            match &mut open {
-                Some(stretch) if stretch.first + stretch.len == index => {
-                    stretch.len += 1;
-                    stretch.in_step &= in_step;
-                }
-                _ => {
-                    // An area can have millions of them: told at once, not collected.
-                    if let Some(ended) = open.replace(Stretch { first: index, len: 1, in_step }) {
-                        self.tell(ended.finding(survey, terminator));
-                    }
-                }
-            }
+        each_stretch(cow, survey, terminator, |stretch| {
+            self.tell(stretch.finding(survey, terminator));
         })
-        .await?;
-        if let Some(last) = open {
-            self.tell(last.finding(survey, terminator));
-        }
-        Ok(())
+        .await
     }
 
     fn sums(&mut self, survey: &Survey, ledger: &Ledger) {
@@ -302,42 +286,6 @@ impl<F: FnMut(Finding)> Check<F> {
             _ => {}
         }
     }
-}
-
-struct Stretch {
-    first: u64,
-    len: u64,
-    /// Every slot holds the chunk an in-order writer would have given it.
-    in_step: bool,
-}
-
-impl Stretch {
-    fn finding(&self, survey: &Survey, terminator: u64) -> Finding {
-        let layout = survey.layout;
-        let place = store::Place::of(layout, self.first);
-        let end = store::Place::of(layout, terminator);
-        let (first, last) = (place.slot, place.slot + self.len - 1);
-        let mut message = match first == end.slot {
-            true => format!("slots {first} to {last}, from the terminator on, are not empty"),
-            false => format!(
-                "slots {first} to {last} behind the terminator in slot {} are not empty",
-                end.slot
-            ),
-        };
-        // Cut on a sector, in step, with nothing left in front: not what a torn write leaves.
-        let front_zeroed = end.slot == 0 && first > 0 && first.is_multiple_of(32) && self.in_step;
-        if front_zeroed {
-            message += ": the front of this area was zeroed, as kernels do when a discard is not \
-                        aligned to chunks; the exceptions in it are lost to them";
-            return Finding::damage("front-of-area-zeroed", place, message);
-        }
-        message += ": a kernel that opens this store brings them to life when it fills the gap";
-        Finding::damage("stray-slots", place, message)
-    }
-}
-
-fn is_in_step(survey: &Survey, index: u64, raw: RawException) -> bool {
-    raw.new.get() == survey.layout.lock_step_chunk(index).get()
 }
 
 /// A store whose creation was cut off shows what lay in its first area before.

@@ -56,6 +56,18 @@ pub enum Error {
     /// The store contradicts itself or the devices.
     #[error("{0}; nothing was written (`dmsnap check` lists everything)")]
     Damaged(StoreError),
+    /// Exceptions were lost to an unaligned discard in a kernel.
+    #[error(
+        "area {area} (chunk {chunk}) has lost the front of its exceptions, and {left} behind them would be wiped: the origin would not become what the snapshot was"
+    )]
+    FrontZeroed {
+        /// The area.
+        area: u64,
+        /// Its chunk of the COW device.
+        chunk: u64,
+        /// Slots that are left.
+        left: u64,
+    },
     /// The observer asked for it.
     #[error("stopped before the end")]
     Stopped,

@@ -5,6 +5,7 @@ use futures_util::future;
 use futures_util::stream::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
+use super::strays::refuse_lost_front;
 use super::survey::{Survey, right_way_round, whole_sectors};
 use super::{Error, Observer, Progress, Which};
 use crate::device::{Device, share};
@@ -25,7 +26,8 @@ pub struct MergeOptions {
     pub window_bytes: u64,
     /// Share extents where both devices are files of a file system that can.
     pub share: bool,
-    /// Go on although the origin begins with a store's header.
+    /// Go on although the origin begins with a store's header, or exceptions were lost to an
+    /// unaligned discard in a kernel.
     pub force: bool,
 }
 
@@ -87,21 +89,8 @@ pub async fn plan_merge<C: Device, O: Device>(
     origin: &O,
     options: MergeOptions,
 ) -> Result<MergePlan, Error> {
-    right_way_round(cow, origin, options.force).await?;
-    let origin_bytes = whole_sectors(origin, Which::Origin)?;
-    let survey = Survey::of(cow, Some(origin_bytes)).await?;
-    if !survey.header.valid {
-        return Err(Error::Invalid);
-    }
+    let Checked { survey, exceptions, bytes, .. } = examine(cow, origin, options).await?;
     let layout = survey.layout;
-    let chunk = layout.chunk_size().bytes();
-    let mut bytes = 0;
-    let ledger = survey.believe(cow, |exception| {
-        // One that lies beyond the origin is refused right after.
-        let at = exception.old.byte(layout.chunk_size()).unwrap_or(origin_bytes);
-        bytes += chunk.min(origin_bytes.saturating_sub(at));
-    });
-    let exceptions = ledger.await?.tally().exceptions();
     let unit_slots = layout.slots_per_unit(cow.block_bytes());
     let (mut end, mut windows) = (exceptions, 0);
     while end > 0 {
@@ -132,7 +121,8 @@ pub async fn plan_merge<C: Device, O: Device>(
 /// # Errors
 ///
 /// Before anything is written: devices that look swapped, an invalid store, an exception that
-/// cannot be believed, an origin that is too small. Later: any error of a device. The same call
+/// cannot be believed, an origin that is too small, exceptions whose neighbours a kernel's discard
+/// has wiped. Later: any error of a device. The same call
 /// then goes on where this one stopped.
 pub async fn merge<C: Device, O: Device>(
     cow: C,
@@ -140,14 +130,8 @@ pub async fn merge<C: Device, O: Device>(
     options: MergeOptions,
     observer: &impl Observer,
 ) -> Result<Merged, Error> {
-    right_way_round(&cow, &origin, options.force).await?;
-    let origin_bytes = whole_sectors(&origin, Which::Origin)?;
-    let chunk = Survey::of(&cow, Some(origin_bytes)).await?.layout.chunk_size().bytes();
-    let mut total = 0;
-    let store = Persistent::open(cow, Some(origin_bytes), |exception| {
-        total += chunk.min(origin_bytes - exception.old.get() * chunk);
-    })
-    .await?;
+    let Checked { origin_bytes, bytes: total, .. } = examine(&cow, &origin, options).await?;
+    let store = Persistent::open(cow, Some(origin_bytes), |_| {}).await?;
     let merge = Merge {
         origin: &origin,
         store: &store,
@@ -160,6 +144,41 @@ pub async fn merge<C: Device, O: Device>(
         origin_flushes: Cell::new(0),
     };
     merge.run(origin_bytes).await
+}
+
+/// What a merge knows before it begins.
+struct Checked {
+    survey: Survey,
+    origin_bytes: u64,
+    exceptions: u64,
+    /// What has to be copied back.
+    bytes: u64,
+}
+
+/// Everything that a merge refuses is refused here, before anything is written.
+async fn examine<C: Device, O: Device>(
+    cow: &C,
+    origin: &O,
+    options: MergeOptions,
+) -> Result<Checked, Error> {
+    right_way_round(cow, origin, options.force).await?;
+    let origin_bytes = whole_sectors(origin, Which::Origin)?;
+    let survey = Survey::of(cow, Some(origin_bytes)).await?;
+    if !survey.header.valid {
+        return Err(Error::Invalid);
+    }
+    let size = survey.layout.chunk_size();
+    let mut bytes = 0;
+    let ledger = survey.believe(cow, |exception| {
+        // One that lies beyond the origin is refused right after.
+        let at = exception.old.byte(size).unwrap_or(origin_bytes);
+        bytes += size.bytes().min(origin_bytes.saturating_sub(at));
+    });
+    let exceptions = ledger.await?.tally().exceptions();
+    if !options.force {
+        refuse_lost_front(cow, &survey, exceptions).await?;
+    }
+    Ok(Checked { survey, origin_bytes, exceptions, bytes })
 }
 
 struct Merge<'a, C, O, P> {

@@ -7,6 +7,7 @@ mod survey; // everything a task wants to know before it begins
 mod create;
 mod info;
 mod finding; // what a check has to say
+mod strays; // what lies behind the terminator
 mod check;
 mod dump;
 mod export;

@@ -53,7 +53,9 @@ pub(crate) struct Args {
     #[arg(long)]
     no_share: bool,
 
-    /// Go on although the origin begins with a store's header
+    /// Go on although the origin begins with a store's header, or exceptions were lost
+    ///
+    /// Either is what a defect of kernels leaves; `dmsnap check` tells.
     #[arg(long)]
     force: bool,
 
@@ -137,6 +139,7 @@ impl Args {
         let failure = devices.failure(error);
         match error {
             ops::Error::OriginIsStore => failure.advise("if it is the origin, --force goes on"),
+            ops::Error::FrontZeroed { .. } => failure.advise("--force merges what is left"),
             ops::Error::Invalid => failure.advise("it cannot be merged"),
             _ => failure,
         }
