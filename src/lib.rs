@@ -1,4 +1,39 @@
-//! Device-mapper snapshots in user space.
+//! Device-mapper snapshots in user space: the exception stores of Linux's `snapshot` and
+//! `snapshot-merge` targets, opened, checked, merged and served without a kernel module.
+//!
+//! Everything works on a [`Device`](device::Device): a file, a disk, or memory. Files and disks want
+//! a compio runtime around them; nothing else does. [`ops`] has one function for each whole task,
+//! [`volume`] an origin and its snapshots while clients use them.
+//!
+//! ```
+//! use dmsnap::device::{Device, Memory};
+//! use dmsnap::format::{ChunkSize, OriginChunk};
+//! use dmsnap::ops::{self, MergeOptions, Silent};
+//! use dmsnap::store::{Persistent, Store};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! futures_executor::block_on(async {
+//!     // An origin of 1 MiB, and an empty store with chunks of 4 KiB.
+//!     let origin = Memory::zeroed(1 << 20);
+//!     let cow = Memory::zeroed(1 << 20);
+//!     ops::create(&cow, ChunkSize::from_sectors(8)?, false).await?;
+//!
+//!     // One exception: chunk 5 of the origin gets new content in the snapshot.
+//!     let store = Persistent::open(&cow, None, |_| {}).await?;
+//!     let prepared = store.prepare()?;
+//!     cow.write(prepared.chunk().get() * 4096, vec![7; 4096].into()).await?;
+//!     store.commit(prepared, OriginChunk::new(5));
+//!     store.publish().await?;
+//!     assert_eq!(ops::info(&cow).await?.status, "24/2048 16");
+//!
+//!     // Back into the origin with it.
+//!     let merged = ops::merge(&cow, &origin, MergeOptions::default(), &Silent).await?;
+//!     assert_eq!((merged.exceptions, merged.left), (1, 0));
+//!     assert_eq!(origin.content()[5 * 4096..6 * 4096], [7; 4096]);
+//!     Ok(())
+//! })
+//! # }
+//! ```
 //!
 //! The floors, in the order bytes travel; each may use only the ones above it:
 
