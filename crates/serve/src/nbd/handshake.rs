@@ -4,13 +4,12 @@ use std::rc::{Rc, Weak};
 use bytes::Bytes;
 
 use super::codec::{
-    FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, Info, MAX_PAYLOAD_BYTES, MIN_BLOCK_BYTES, MetaQuery,
-    OptionHeader, OptionReply, OptionRequest, Refusal, Selection, export_name_reply, greeting,
-    option_code, transmission,
+    FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, Info, MetaQuery, OptionHeader, OptionReply, OptionRequest,
+    Refusal, Selection, export_name_reply, greeting, option_code, transmission,
 };
 use super::exports::{Lease, Slot};
 use super::reader::Reader;
-use super::{Context, Exports};
+use super::{Context, Exports, Tls};
 
 /// Metadata contexts and what stands for them in replies.
 type Chosen = Vec<(u32, Context)>;
@@ -32,6 +31,7 @@ pub(super) struct Agreed {
 pub(super) async fn handshake(
     reader: &mut Reader,
     exports: &Exports,
+    tls: Option<&Tls>,
 ) -> io::Result<Option<Agreed>> {
     send(reader, greeting()).await?;
     let Some(flags) = reader.message().await?.map(u32::from_be_bytes) else { return Ok(None) };
@@ -39,7 +39,8 @@ pub(super) async fn handshake(
         return Err(nonsense("client flags that were not offered"));
     }
     let padded = flags & u32::from(FLAG_NO_ZEROES) == 0;
-    let mut haggling = Haggling { exports, padded, structured: false, chosen: None };
+    let mut haggling =
+        Haggling { exports, tls, encrypted: false, padded, structured: false, chosen: None };
     loop {
         let Some(header) = reader.message().await? else { return Ok(None) };
         let header = OptionHeader::decode(header).ok_or_else(|| nonsense("no option magic"))?;
@@ -55,6 +56,16 @@ pub(super) async fn handshake(
         let replies: Vec<u8> = replies.iter().flat_map(|reply| reply.encode(header.code)).collect();
         match next {
             Next::Haggle => send(reader, replies).await?,
+            Next::Encrypt(tls) => {
+                // Somebody in between could have put these words into the client's mouth.
+                if reader.has_ahead() {
+                    return Err(nonsense("something was said before the encryption"));
+                }
+                send(reader, replies).await?;
+                reader.transport().encrypt(tls).await?;
+                let encrypted = reader.transport().is_encrypted();
+                haggling = Haggling { structured: false, chosen: None, encrypted, ..haggling };
+            }
             Next::Leave => {
                 // The client may be gone already.
                 let _ = send(reader, replies).await;
@@ -87,8 +98,10 @@ async fn option(
 }
 
 /// What follows an option.
-enum Next {
+enum Next<'a> {
     Haggle,
+    /// Nothing that was agreed on before counts.
+    Encrypt(&'a Tls),
     Leave,
     /// `unasked` is the answer to an export name, which is no option reply.
     Transmit {
@@ -100,6 +113,8 @@ enum Next {
 /// What has been agreed on so far.
 struct Haggling<'a> {
     exports: &'a Exports,
+    tls: Option<&'a Tls>,
+    encrypted: bool,
     padded: bool,
     structured: bool,
     /// Contexts, and the export they were chosen for.
@@ -107,17 +122,20 @@ struct Haggling<'a> {
 }
 
 /// Replies to an option, and what follows it.
-type Answer = (Vec<OptionReply>, Next);
+type Answer<'a> = (Vec<OptionReply>, Next<'a>);
 
-impl Haggling<'_> {
-    fn answer(&mut self, option: OptionRequest) -> io::Result<Answer> {
+impl<'a> Haggling<'a> {
+    fn answer(&mut self, option: OptionRequest) -> io::Result<Answer<'a>> {
+        let silent = !self.encrypted && self.tls.is_some_and(Tls::is_required);
         Ok(match option {
-            OptionRequest::ExportName(name) => self.export_name(&name)?,
             OptionRequest::Abort => (vec![OptionReply::Ack], Next::Leave),
-            OptionRequest::List => (self.list(), Next::Haggle),
-            OptionRequest::StartTls => {
-                refused(Refusal::Unsupported, "this server has no encryption")
+            OptionRequest::StartTls => self.start_tls(),
+            OptionRequest::ExportName(_) if silent => {
+                return Err(nonsense("encryption comes first"));
             }
+            _ if silent => refused(Refusal::TlsRequired, why(Refusal::TlsRequired)),
+            OptionRequest::ExportName(name) => self.export_name(&name)?,
+            OptionRequest::List => (self.list(), Next::Haggle),
             OptionRequest::Info(selection) => match self.info(&selection) {
                 Ok((_, replies)) => (replies, Next::Haggle),
                 Err(refusal) => refusal,
@@ -135,6 +153,14 @@ impl Haggling<'_> {
         })
     }
 
+    fn start_tls(&self) -> Answer<'a> {
+        match self.tls {
+            None => refused(Refusal::Unsupported, "this server has no encryption"),
+            Some(_) if self.encrypted => refused(Refusal::Invalid, "encrypted already"),
+            Some(tls) => (vec![OptionReply::Ack], Next::Encrypt(tls)),
+        }
+    }
+
     fn list(&self) -> Vec<OptionReply> {
         let slots = self.exports.all();
         let servers = slots.iter().map(|slot| OptionReply::Server {
@@ -144,7 +170,7 @@ impl Haggling<'_> {
         servers.chain([OptionReply::Ack]).collect()
     }
 
-    fn export_name(&mut self, name: &str) -> io::Result<Answer> {
+    fn export_name(&mut self, name: &str) -> io::Result<Answer<'a>> {
         let slot = self.exports.find(name).ok_or_else(|| nonsense("no such export"))?;
         let agreed = self.agree(slot)?;
         let flags = flags(agreed.lease.slot(), self.structured);
@@ -162,7 +188,7 @@ impl Haggling<'_> {
         Ok(Agreed { lease, size_bytes, structured: self.structured, contexts })
     }
 
-    fn info(&self, selection: &Selection) -> Result<(Agreed, Vec<OptionReply>), Answer> {
+    fn info(&self, selection: &Selection) -> Result<(Agreed, Vec<OptionReply>), Answer<'a>> {
         let Some(slot) = self.exports.find(&selection.name) else {
             return Err(refused(Refusal::Unknown, why(Refusal::Unknown)));
         };
@@ -170,10 +196,10 @@ impl Haggling<'_> {
             return Err(refused(Refusal::Policy, "the size of the device cannot be found out"));
         };
         let size_bytes = agreed.size_bytes;
-        let preferred = slot.target.block_bytes().clamp(4096, MAX_PAYLOAD_BYTES);
+        let preferred = slot.target.block_bytes().max(4096);
         let mut infos = vec![
             Info::Export { size_bytes, flags: flags(&slot, self.structured) },
-            Info::BlockSize { preferred: preferred.max(MIN_BLOCK_BYTES) },
+            Info::BlockSize { preferred },
         ];
         if selection.infos.contains(&Info::NAME) {
             infos.push(Info::Name(slot.target.name().to_owned()));
@@ -187,7 +213,7 @@ impl Haggling<'_> {
     }
 
     /// The export of a query, if there may be one now.
-    fn queried(&self, query: &MetaQuery) -> Result<Rc<Slot>, Answer> {
+    fn queried(&self, query: &MetaQuery) -> Result<Rc<Slot>, Answer<'a>> {
         if !self.structured {
             return Err(refused(Refusal::Invalid, "structured replies come first"));
         }
@@ -195,7 +221,7 @@ impl Haggling<'_> {
         found.ok_or_else(|| refused(Refusal::Unknown, why(Refusal::Unknown)))
     }
 
-    fn list_contexts(&self, query: &MetaQuery) -> Answer {
+    fn list_contexts(&self, query: &MetaQuery) -> Answer<'a> {
         let slot = match self.queried(query) {
             Ok(slot) => slot,
             Err(refusal) => return refusal,
@@ -207,7 +233,7 @@ impl Haggling<'_> {
         (meta_replies(contexts.into_iter().map(|context| (0, context))), Next::Haggle)
     }
 
-    fn set_contexts(&mut self, query: &MetaQuery) -> Answer {
+    fn set_contexts(&mut self, query: &MetaQuery) -> Answer<'a> {
         self.chosen = None;
         let slot = match self.queried(query) {
             Ok(slot) => slot,
@@ -249,7 +275,7 @@ fn description(slot: &Slot) -> String {
     description
 }
 
-fn refused(refusal: Refusal, why: &'static str) -> Answer {
+fn refused(refusal: Refusal, why: &'static str) -> Answer<'static> {
     (vec![OptionReply::Refused(refusal, why)], Next::Haggle)
 }
 

@@ -9,11 +9,15 @@
 //! A byte counts until its reply has left for the socket, so a client that does not read its
 //! replies only stops itself.
 //!
+//! [`Tls`] encrypts, if the client asks for it or only if it does. Its arithmetic runs on the thread of
+//! the devices.
+//!
 //! Ranges must be multiples of 512 bytes, as every client is told that asks; others are refused. If
 //! the device's size is none, what is left over at its end is not served.
 
 mod event; // tasks of one thread that wait for each other
 pub mod codec; // bytes <-> meaning
+mod tls; // what is sent over a socket, encrypted
 mod transport; // sockets
 mod reader; // messages from a socket
 mod export; // what can be served
@@ -27,4 +31,5 @@ mod server; // accepting, shutting down
 pub use export::{Context, Export, Extent, HOLE, ZERO, allocation};
 pub use exports::{DuplicateName, Exports};
 pub use server::{Limits, Server};
+pub use tls::Tls;
 pub use transport::Listener;

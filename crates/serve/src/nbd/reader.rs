@@ -106,6 +106,11 @@ impl Reader {
         Ok(Bytes::from(memory).slice(start..))
     }
 
+    /// Has the client said more than it was asked?
+    pub(super) fn has_ahead(&self) -> bool {
+        !self.ahead().is_empty()
+    }
+
     fn ahead(&self) -> &[u8] {
         &self.buffer[self.start..]
     }

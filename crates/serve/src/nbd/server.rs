@@ -11,8 +11,8 @@ use super::event::{Event, Signal};
 use super::handshake::handshake;
 use super::reader::Reader;
 use super::transmission::transmission;
-use super::transport::Transport;
-use super::{Exports, Listener};
+use super::transport::{Socket, Transport};
+use super::{Exports, Listener, Tls};
 
 /// How long to wait before accepting again after the system refused to.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -56,12 +56,19 @@ impl Limits {
 pub struct Server {
     exports: Exports,
     limits: Limits,
+    tls: Option<Tls>,
 }
 
 impl Server {
     /// A server for `exports`.
     pub fn new(exports: Exports, limits: Limits) -> Self {
-        Self { exports, limits }
+        Self { exports, limits, tls: None }
+    }
+
+    /// Encrypts, for clients that ask for it or for all, as `tls` says.
+    #[must_use]
+    pub fn with_tls(self, tls: Tls) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// Accepts clients from all `listeners` and serves them until `shutdown` is ready. Then the
@@ -82,6 +89,7 @@ impl Server {
         let shared = Rc::new(Shared {
             exports: self.exports.clone(),
             limits: self.limits,
+            tls: self.tls,
             connections: Cell::new(0),
             closed: Event::default(),
             stop: Signal::default(),
@@ -108,6 +116,7 @@ impl Server {
 struct Shared {
     exports: Exports,
     limits: Limits,
+    tls: Option<Tls>,
     connections: Cell<usize>,
     closed: Event,
     stop: Signal,
@@ -126,17 +135,23 @@ impl Connection {
         })
     }
 
-    async fn serve(&self, transport: Transport) {
-        let Shared { exports, limits, stop, .. } = &*self.0;
-        let mut reader = Reader::new(Rc::new(transport));
+    async fn serve(&self, socket: Socket) {
+        let Shared { exports, limits, tls, stop, .. } = &*self.0;
+        let transport = Rc::new(Transport::new(socket));
+        let mut reader = Reader::new(transport.clone());
         let agreed = {
-            let agreeing = compio::time::timeout(limits.handshake, handshake(&mut reader, exports));
+            let agreeing = handshake(&mut reader, exports, tls.as_ref());
+            let agreeing = compio::time::timeout(limits.handshake, agreeing);
             match select(pin!(agreeing), pin!(stop.wait())).await {
-                Either::Left((Ok(Ok(Some(agreed))), _)) => agreed,
+                Either::Left((Ok(Ok(agreed)), _)) => agreed,
                 _ => return,
             }
         };
-        transmission(reader, agreed, *limits, stop.wait()).await;
+        if let Some(agreed) = agreed {
+            transmission(reader, agreed, *limits, stop.wait()).await;
+        }
+        // A client that is gone, or does not listen, hears no good-bye.
+        let _ = compio::time::timeout(limits.grace, transport.close()).await;
     }
 }
 
@@ -157,9 +172,9 @@ async fn accept(listener: Listener, shared: Rc<Shared>) {
             }
         };
         match accepted {
-            Ok(transport) => {
+            Ok(socket) => {
                 if let Some(connection) = Connection::new(&shared) {
-                    let serving = async move { connection.serve(transport).await };
+                    let serving = async move { connection.serve(socket).await };
                     compio::runtime::spawn(serving).detach();
                 }
             }

@@ -1,3 +1,4 @@
+use std::cell::OnceCell;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,8 @@ use compio::BufResult;
 use compio::buf::{IntoInner, IoBuf};
 use compio::io::{AsyncRead, AsyncWrite};
 use compio::net::{TcpListener, TcpStream, ToSocketAddrsAsync, UnixListener, UnixStream};
+
+use super::tls::{Session, Tls};
 
 /// After so long without a word the system asks whether a TCP client is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -65,11 +68,11 @@ impl Listener {
         }
     }
 
-    pub(super) async fn accept(&self) -> io::Result<Transport> {
+    pub(super) async fn accept(&self) -> io::Result<Socket> {
         match self {
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
-                Ok(Transport::Unix(stream))
+                Ok(Socket::Unix(stream))
             }
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
@@ -77,22 +80,73 @@ impl Listener {
                 let _ = stream.set_nodelay(true);
                 let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
                 let _ = rustix::net::sockopt::set_tcp_keepidle(&stream, KEEPALIVE_IDLE);
-                Ok(Transport::Tcp(stream))
+                Ok(Socket::Tcp(stream))
             }
         }
     }
 }
 
-/// A connected socket. One task may receive while another sends.
+/// A connection to a client: a socket, encrypted or not. One task may receive while another sends.
 #[derive(Debug)]
-pub(super) enum Transport {
+pub(super) struct Transport {
+    socket: Socket,
+    session: OnceCell<Session>,
+}
+
+impl Transport {
+    pub(super) fn new(socket: Socket) -> Self {
+        Self { socket, session: OnceCell::new() }
+    }
+
+    /// From now on everything is encrypted. Nothing else may be under way.
+    pub(super) async fn encrypt(&self, tls: &Tls) -> io::Result<()> {
+        let session = Session::accept(&self.socket, tls).await?;
+        self.session.set(session).map_err(|_| io::Error::other("encrypted already"))
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.session.get().is_some()
+    }
+
+    /// Appends at least one and at most `most` bytes to `buffer`, within its capacity. Returns how
+    /// many; 0 at the end of the stream.
+    pub(super) async fn receive(
+        &self,
+        buffer: Vec<u8>,
+        most: usize,
+    ) -> (io::Result<usize>, Vec<u8>) {
+        match self.session.get() {
+            Some(session) => session.receive(&self.socket, buffer, most).await,
+            None => self.socket.receive(buffer, most).await,
+        }
+    }
+
+    /// Sends all the pieces.
+    pub(super) async fn send(&self, pieces: Vec<Bytes>) -> io::Result<()> {
+        match self.session.get() {
+            Some(session) => session.send(&self.socket, pieces).await,
+            None => self.socket.send(pieces).await,
+        }
+    }
+
+    /// Says good-bye, where there is a word for it.
+    pub(super) async fn close(&self) -> io::Result<()> {
+        match self.session.get() {
+            Some(session) => session.close(&self.socket).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// A connected socket.
+#[derive(Debug)]
+pub(super) enum Socket {
     Unix(UnixStream),
     Tcp(TcpStream),
 }
 
-impl Transport {
-    /// Appends at least one and at most `most` bytes to `buffer`, within its capacity. Returns how
-    /// many; 0 at the end of the stream.
+impl Socket {
+    /// As [`Transport::receive`].
     pub(super) async fn receive(
         &self,
         buffer: Vec<u8>,
@@ -114,7 +168,7 @@ impl Transport {
         (received, slice.into_inner())
     }
 
-    /// Sends all the pieces.
+    /// As [`Transport::send`].
     pub(super) async fn send(&self, mut pieces: Vec<Bytes>) -> io::Result<()> {
         pieces.retain(|piece| !piece.is_empty());
         while !pieces.is_empty() {

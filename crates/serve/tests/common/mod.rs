@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use compio::runtime::Runtime;
 use dmsnap::device::{Caching, Device, File, Memory, Mode};
-use dmsnap_serve::nbd::{Context, Export, Exports, Extent, Limits, Listener, Server};
+use dmsnap_serve::nbd::{Context, Export, Exports, Extent, Limits, Listener, Server, Tls};
 
 /// An export of any device, as a test wants it.
 pub struct Plain<D> {
@@ -93,6 +93,14 @@ impl Serving {
     where
         F: AsyncFnOnce(&Path, &Exports) + Send + 'static,
     {
+        Self::start_with(limits, None, fill)
+    }
+
+    /// As [`start`](Self::start), encrypted.
+    pub fn start_with<F>(limits: Limits, tls: Option<Tls>, fill: F) -> Self
+    where
+        F: AsyncFnOnce(&Path, &Exports) + Send + 'static,
+    {
         let dir = tempfile::tempdir().expect("a directory");
         let socket = dir.path().join("nbd");
         let (place, path) = (dir.path().to_owned(), socket.clone());
@@ -107,7 +115,11 @@ impl Serving {
                 tell.send(tcp.tcp_address()?).expect("the test waits");
                 let stopped = compio::runtime::spawn_blocking(move || stopped.recv());
                 let shutdown = async { drop(stopped.await) };
-                Server::new(exports, limits).run(vec![unix, tcp], shutdown).await
+                let mut server = Server::new(exports, limits);
+                if let Some(tls) = tls {
+                    server = server.with_tls(tls);
+                }
+                server.run(vec![unix, tcp], shutdown).await
             })
         });
         let tcp = told.recv().expect("the server starts");
