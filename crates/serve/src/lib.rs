@@ -1,0 +1,7 @@
+//! Devices offered to others.
+//!
+//! A server runs on the thread of the devices it serves: one compio runtime, nothing is `Send`.
+
+#![forbid(unsafe_code)]
+
+pub mod nbd; // the network block device protocol

@@ -1,0 +1,175 @@
+use std::io;
+use std::ops::Range;
+
+use dmsnap::device::Device;
+
+use super::codec::{MAX_STRING_BYTES, MIN_BLOCK_BYTES};
+
+/// Extent flag of `base:allocation`: nothing is allocated here.
+pub const HOLE: u32 = 1 << 0;
+/// Extent flag of `base:allocation`: reads as zeroes.
+pub const ZERO: u32 = 1 << 1;
+
+/// Consecutive bytes of the same kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// In bytes.
+    pub len_bytes: u64,
+    /// What they mean is up to the context.
+    pub flags: u32,
+}
+
+/// The name of a kind of metadata, such as `base:allocation` or `qemu:dirty-bitmap:NAME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Context(String);
+
+impl Context {
+    /// `base:allocation`: what is a hole and what reads as zeroes.
+    pub fn base_allocation() -> Self {
+        Self("base:allocation".into())
+    }
+
+    /// `qemu:allocation-depth`: the flags are the depth of the layer that holds the bytes, from 1
+    /// on; 0 if none does.
+    pub fn allocation_depth() -> Self {
+        Self("qemu:allocation-depth".into())
+    }
+
+    /// `qemu:dirty-bitmap:NAME`: flag 1 is set where the bytes have changed.
+    pub fn dirty_bitmap(name: &str) -> Self {
+        Self(format!("qemu:dirty-bitmap:{name}"))
+    }
+
+    /// The whole name.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// Is it meant by `query`? A query is a whole name, or what one begins with up to a colon.
+    pub(super) fn is_listed_by(&self, query: &str) -> bool {
+        self.0 == query || query.ends_with(':') && self.0.starts_with(query)
+    }
+}
+
+/// Something that can be served.
+#[allow(async_fn_in_trait, reason = "all of it stays on the device's thread")]
+pub trait Export: 'static {
+    /// What holds the bytes.
+    type Device: Device;
+
+    /// Clients ask for it by this name, of at most 4096 bytes.
+    fn name(&self) -> &str;
+
+    /// What holds the bytes.
+    fn device(&self) -> &Self::Device;
+
+    /// A line for people.
+    fn description(&self) -> Option<String> {
+        None
+    }
+
+    /// Are writes refused?
+    fn read_only(&self) -> bool {
+        false
+    }
+
+    /// Is zeroing always much faster than writing? If not, a client that asks for fast zeroing is
+    /// refused at once.
+    fn has_fast_zeroes(&self) -> bool {
+        false
+    }
+
+    /// The kinds of metadata it knows of itself.
+    fn contexts(&self) -> Vec<Context> {
+        vec![Context::base_allocation()]
+    }
+
+    /// What `range` is made of: at most `most` extents (at least one), one behind the other from
+    /// the beginning of the range on, all multiples of 512 bytes. They may end before the range
+    /// does, and behind it.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the device.
+    async fn block_status(
+        &self,
+        context: &Context,
+        range: Range<u64>,
+        most: usize,
+    ) -> io::Result<Vec<Extent>> {
+        if *context != Context::base_allocation() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        allocation(self.device(), range, most).await
+    }
+}
+
+/// The extents of `base:allocation` for a device: what [`Device::next_data`] passes over is hole and
+/// zero.
+///
+/// # Errors
+///
+/// Any error of the device.
+pub async fn allocation<D: Device>(
+    device: &D,
+    range: Range<u64>,
+    most: usize,
+) -> io::Result<Vec<Extent>> {
+    let block = u64::from(MIN_BLOCK_BYTES);
+    let mut extents = Vec::new();
+    let mut at = range.start;
+    let mut put = |at: &mut u64, end: u64, flags| {
+        let end = end.min(range.end);
+        if end > *at {
+            extents.push(Extent { len_bytes: end - *at, flags });
+            *at = end;
+        }
+        extents.len()
+    };
+    while at < range.end {
+        let Some(data) = device.next_data(at).await? else {
+            put(&mut at, range.end, HOLE | ZERO);
+            break;
+        };
+        if data.end <= at {
+            return Err(io::Error::other("the device names data that lies before the question"));
+        }
+        // A block with any data in it is data.
+        let data = data.start / block * block..data.end.next_multiple_of(block);
+        if put(&mut at, data.start, HOLE | ZERO) >= most || put(&mut at, data.end, 0) >= most {
+            break;
+        }
+    }
+    Ok(extents)
+}
+
+/// What an export said about `range`, as it may be told: cut to the range and to `most`, nothing
+/// empty, no two neighbours alike.
+pub(super) fn tidied(
+    extents: Vec<Extent>,
+    range: &Range<u64>,
+    most: usize,
+) -> io::Result<Vec<Extent>> {
+    let mut left = range.end - range.start;
+    let mut tidy: Vec<Extent> = Vec::with_capacity(extents.len().min(most));
+    for extent in extents {
+        let len_bytes = extent.len_bytes.min(left);
+        left -= len_bytes;
+        let full = tidy.len() == most;
+        match tidy.last_mut() {
+            _ if len_bytes == 0 => {}
+            Some(last) if last.flags == extent.flags => last.len_bytes += len_bytes,
+            _ if full => break,
+            _ => tidy.push(Extent { len_bytes, ..extent }),
+        }
+    }
+    if tidy.is_empty() {
+        return Err(io::Error::other("the export says nothing about the range"));
+    }
+    Ok(tidy)
+}
+
+/// Could a client ask for an export of this name?
+pub(super) fn is_askable(name: &str) -> bool {
+    name.len() <= MAX_STRING_BYTES && !name.contains('\0')
+}

@@ -1,0 +1,299 @@
+use std::io;
+use std::rc::{Rc, Weak};
+
+use bytes::Bytes;
+
+use super::codec::{
+    FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, Info, MetaQuery, OptionHeader, OptionReply, OptionRequest,
+    Refusal, Selection, export_name_reply, greeting, option_code, transmission,
+};
+use super::exports::{Lease, Slot};
+use super::reader::Reader;
+use super::{Context, Exports, Tls};
+
+/// Metadata contexts and what stands for them in replies.
+type Chosen = Vec<(u32, Context)>;
+
+/// What server and client agreed on.
+pub(super) struct Agreed {
+    pub(super) lease: Lease,
+    /// As the client was told, in bytes.
+    pub(super) size_bytes: u64,
+    /// Structured replies.
+    pub(super) structured: bool,
+    /// Metadata contexts the client wants to hear about.
+    pub(super) contexts: Chosen,
+}
+
+/// Talks with a client until it has chosen an export; `None` if it goes away in good order.
+///
+/// Nothing is asked of any device but its size, so the future can be dropped at any time.
+pub(super) async fn handshake(
+    reader: &mut Reader,
+    exports: &Exports,
+    tls: Option<&Tls>,
+) -> io::Result<Option<Agreed>> {
+    send(reader, greeting()).await?;
+    let Some(flags) = reader.message().await?.map(u32::from_be_bytes) else { return Ok(None) };
+    if flags & !u32::from(FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES) != 0 {
+        return Err(nonsense("client flags that were not offered"));
+    }
+    let padded = flags & u32::from(FLAG_NO_ZEROES) == 0;
+    let mut haggling =
+        Haggling { exports, tls, encrypted: false, padded, structured: false, chosen: None };
+    loop {
+        let Some(header) = reader.message().await? else { return Ok(None) };
+        let header = OptionHeader::decode(header).ok_or_else(|| nonsense("no option magic"))?;
+        let option = option(reader, header).await?;
+        let (replies, next) = match option {
+            Ok(option) => haggling.answer(option)?,
+            // This option has no error reply.
+            Err(_) if header.code == option_code::EXPORT_NAME => {
+                return Err(nonsense("an impossible export name"));
+            }
+            Err(refusal) => (vec![OptionReply::Refused(refusal, why(refusal))], Next::Haggle),
+        };
+        let replies: Vec<u8> = replies.iter().flat_map(|reply| reply.encode(header.code)).collect();
+        match next {
+            Next::Haggle => send(reader, replies).await?,
+            Next::Encrypt(tls) => {
+                // Somebody in between could have put these words into the client's mouth.
+                if reader.has_ahead() {
+                    return Err(nonsense("something was said before the encryption"));
+                }
+                send(reader, replies).await?;
+                reader.transport().encrypt(tls).await?;
+                let encrypted = reader.transport().is_encrypted();
+                haggling = Haggling { structured: false, chosen: None, encrypted, ..haggling };
+            }
+            Next::Leave => {
+                // The client may be gone already.
+                let _ = send(reader, replies).await;
+                return Ok(None);
+            }
+            Next::Transmit { agreed, unasked } => {
+                send(reader, [replies, unasked].concat()).await?;
+                return Ok(Some(agreed));
+            }
+        }
+    }
+}
+
+/// Reads the data of an option. What is too long to make sense is passed over unread.
+async fn option(
+    reader: &mut Reader,
+    header: OptionHeader,
+) -> io::Result<Result<OptionRequest, Refusal>> {
+    let refusal = match OptionRequest::max_len_bytes(header.code) {
+        None => Refusal::Unsupported,
+        Some(0) if header.len_bytes > 0 => Refusal::Invalid,
+        Some(max) if header.len_bytes > max => Refusal::TooBig,
+        Some(_) => {
+            let len = usize::try_from(header.len_bytes).map_err(io::Error::other)?;
+            return Ok(OptionRequest::decode(header.code, &reader.bytes(len).await?));
+        }
+    };
+    reader.skip(header.len_bytes.into()).await?;
+    Ok(Err(refusal))
+}
+
+/// What follows an option.
+enum Next<'a> {
+    Haggle,
+    /// Nothing that was agreed on before counts.
+    Encrypt(&'a Tls),
+    Leave,
+    /// `unasked` is the answer to an export name, which is no option reply.
+    Transmit {
+        agreed: Agreed,
+        unasked: Vec<u8>,
+    },
+}
+
+/// What has been agreed on so far.
+struct Haggling<'a> {
+    exports: &'a Exports,
+    tls: Option<&'a Tls>,
+    encrypted: bool,
+    padded: bool,
+    structured: bool,
+    /// Contexts, and the export they were chosen for.
+    chosen: Option<(Weak<Slot>, Chosen)>,
+}
+
+/// Replies to an option, and what follows it.
+type Answer<'a> = (Vec<OptionReply>, Next<'a>);
+
+impl<'a> Haggling<'a> {
+    fn answer(&mut self, option: OptionRequest) -> io::Result<Answer<'a>> {
+        let silent = !self.encrypted && self.tls.is_some_and(Tls::is_required);
+        Ok(match option {
+            OptionRequest::Abort => (vec![OptionReply::Ack], Next::Leave),
+            OptionRequest::StartTls => self.start_tls(),
+            OptionRequest::ExportName(_) if silent => {
+                return Err(nonsense("encryption comes first"));
+            }
+            _ if silent => refused(Refusal::TlsRequired, why(Refusal::TlsRequired)),
+            OptionRequest::ExportName(name) => self.export_name(&name)?,
+            OptionRequest::List => (self.list(), Next::Haggle),
+            OptionRequest::Info(selection) => match self.info(&selection) {
+                Ok((_, replies)) => (replies, Next::Haggle),
+                Err(refusal) => refusal,
+            },
+            OptionRequest::Go(selection) => match self.info(&selection) {
+                Ok((agreed, replies)) => (replies, Next::Transmit { agreed, unasked: Vec::new() }),
+                Err(refusal) => refusal,
+            },
+            OptionRequest::StructuredReply => {
+                self.structured = true;
+                (vec![OptionReply::Ack], Next::Haggle)
+            }
+            OptionRequest::ListMeta(query) => self.list_contexts(&query),
+            OptionRequest::SetMeta(query) => self.set_contexts(&query),
+        })
+    }
+
+    fn start_tls(&self) -> Answer<'a> {
+        match self.tls {
+            None => refused(Refusal::Unsupported, "this server has no encryption"),
+            Some(_) if self.encrypted => refused(Refusal::Invalid, "encrypted already"),
+            Some(tls) => (vec![OptionReply::Ack], Next::Encrypt(tls)),
+        }
+    }
+
+    fn list(&self) -> Vec<OptionReply> {
+        let slots = self.exports.all();
+        let servers = slots.iter().map(|slot| OptionReply::Server {
+            name: slot.target.name().to_owned(),
+            description: description(slot),
+        });
+        servers.chain([OptionReply::Ack]).collect()
+    }
+
+    fn export_name(&mut self, name: &str) -> io::Result<Answer<'a>> {
+        let slot = self.exports.find(name).ok_or_else(|| nonsense("no such export"))?;
+        let agreed = self.agree(slot)?;
+        let flags = flags(agreed.lease.slot(), self.structured);
+        let unasked = export_name_reply(agreed.size_bytes, flags, self.padded);
+        Ok((Vec::new(), Next::Transmit { agreed, unasked }))
+    }
+
+    fn agree(&self, slot: Rc<Slot>) -> io::Result<Agreed> {
+        let contexts = match &self.chosen {
+            Some((of, contexts)) if of.ptr_eq(&Rc::downgrade(&slot)) => contexts.clone(),
+            _ => Vec::new(),
+        };
+        let size_bytes = slot.size_bytes()?;
+        let lease = Lease::new(slot);
+        Ok(Agreed { lease, size_bytes, structured: self.structured, contexts })
+    }
+
+    fn info(&self, selection: &Selection) -> Result<(Agreed, Vec<OptionReply>), Answer<'a>> {
+        let Some(slot) = self.exports.find(&selection.name) else {
+            return Err(refused(Refusal::Unknown, why(Refusal::Unknown)));
+        };
+        let Ok(agreed) = self.agree(slot.clone()) else {
+            return Err(refused(Refusal::Policy, "the size of the device cannot be found out"));
+        };
+        let size_bytes = agreed.size_bytes;
+        let preferred = slot.target.block_bytes().max(4096);
+        let mut infos = vec![
+            Info::Export { size_bytes, flags: flags(&slot, self.structured) },
+            Info::BlockSize { preferred },
+        ];
+        if selection.infos.contains(&Info::NAME) {
+            infos.push(Info::Name(slot.target.name().to_owned()));
+        }
+        let description = description(&slot);
+        if selection.infos.contains(&Info::DESCRIPTION) && !description.is_empty() {
+            infos.push(Info::Description(description));
+        }
+        let replies = infos.into_iter().map(OptionReply::Info).chain([OptionReply::Ack]);
+        Ok((agreed, replies.collect()))
+    }
+
+    /// The export of a query, if there may be one now.
+    fn queried(&self, query: &MetaQuery) -> Result<Rc<Slot>, Answer<'a>> {
+        if !self.structured {
+            return Err(refused(Refusal::Invalid, "structured replies come first"));
+        }
+        let found = self.exports.find(&query.name);
+        found.ok_or_else(|| refused(Refusal::Unknown, why(Refusal::Unknown)))
+    }
+
+    fn list_contexts(&self, query: &MetaQuery) -> Answer<'a> {
+        let slot = match self.queried(query) {
+            Ok(slot) => slot,
+            Err(refusal) => return refusal,
+        };
+        let mut contexts = slot.target.contexts();
+        if !query.queries.is_empty() {
+            contexts.retain(|context| query.queries.iter().any(|of| context.is_listed_by(of)));
+        }
+        (meta_replies(contexts.into_iter().map(|context| (0, context))), Next::Haggle)
+    }
+
+    fn set_contexts(&mut self, query: &MetaQuery) -> Answer<'a> {
+        self.chosen = None;
+        let slot = match self.queried(query) {
+            Ok(slot) => slot,
+            Err(refusal) => return refusal,
+        };
+        let contexts = slot.target.contexts().into_iter();
+        let asked = contexts.filter(|context| query.queries.iter().any(|of| context.name() == of));
+        let chosen: Vec<_> = (1..).zip(asked).collect();
+        self.chosen = Some((Rc::downgrade(&slot), chosen.clone()));
+        (meta_replies(chosen), Next::Haggle)
+    }
+}
+
+fn meta_replies(contexts: impl IntoIterator<Item = (u32, Context)>) -> Vec<OptionReply> {
+    let contexts = contexts.into_iter().map(|(id, context)| {
+        let name = context.name().to_owned();
+        OptionReply::MetaContext { id, name }
+    });
+    contexts.chain([OptionReply::Ack]).collect()
+}
+
+fn flags(slot: &Slot, structured: bool) -> u16 {
+    use transmission::{
+        CAN_MULTI_CONN, HAS_FLAGS, READ_ONLY, SEND_CACHE, SEND_DF, SEND_FAST_ZERO, SEND_FLUSH,
+        SEND_FUA, SEND_TRIM, SEND_WRITE_ZEROES,
+    };
+    let always = HAS_FLAGS | SEND_FLUSH | SEND_FUA | SEND_CACHE | CAN_MULTI_CONN;
+    let writes = match slot.target.read_only() {
+        true => READ_ONLY,
+        false => SEND_TRIM | SEND_WRITE_ZEROES | SEND_FAST_ZERO,
+    };
+    always | writes | if structured { SEND_DF } else { 0 }
+}
+
+/// Cut to what a string of the protocol may hold.
+fn description(slot: &Slot) -> String {
+    let mut description = slot.target.description().unwrap_or_default().replace('\0', " ");
+    description.truncate(description.floor_char_boundary(super::codec::MAX_STRING_BYTES));
+    description
+}
+
+fn refused(refusal: Refusal, why: &'static str) -> Answer<'static> {
+    (vec![OptionReply::Refused(refusal, why)], Next::Haggle)
+}
+
+fn why(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Unsupported => "unknown option",
+        Refusal::Policy => "not wanted here",
+        Refusal::Invalid => "the data of the option makes no sense",
+        Refusal::TlsRequired => "encryption comes first",
+        Refusal::Unknown => "there is no export of that name",
+        Refusal::TooBig => "too long",
+    }
+}
+
+async fn send(reader: &Reader, bytes: Vec<u8>) -> io::Result<()> {
+    reader.transport().send(vec![Bytes::from(bytes)]).await
+}
+
+fn nonsense(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}

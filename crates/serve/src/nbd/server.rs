@@ -1,0 +1,185 @@
+use std::cell::Cell;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+
+use super::codec::MAX_PAYLOAD_BYTES;
+use super::event::{Event, Signal};
+use super::handshake::handshake;
+use super::reader::Reader;
+use super::transmission::transmission;
+use super::transport::{Socket, Transport};
+use super::{Exports, Listener, Tls};
+
+/// How long to wait before accepting again after the system refused to.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What clients may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at a time; further ones are closed at once.
+    pub connections: usize,
+    /// Requests of one connection in flight.
+    pub requests: usize,
+    /// Bytes of one connection in flight: what it writes and has not been told of, what it reads
+    /// and has not received. Never less than the 32 MiB of one request count.
+    pub bytes: usize,
+    /// How long a client may take to choose an export.
+    pub handshake: Duration,
+    /// How long a client may take to receive its last replies when its connection ends.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 256,
+            requests: 128,
+            bytes: 64 << 20,
+            handshake: Duration::from_secs(10),
+            grace: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Limits {
+    /// At least one request always fits.
+    pub(super) fn in_flight_bytes(self) -> usize {
+        self.bytes.max(usize::try_from(MAX_PAYLOAD_BYTES).unwrap_or(usize::MAX))
+    }
+}
+
+/// Serves a set of exports to any number of clients.
+pub struct Server {
+    exports: Exports,
+    limits: Limits,
+    tls: Option<Tls>,
+}
+
+impl Server {
+    /// A server for `exports`.
+    pub fn new(exports: Exports, limits: Limits) -> Self {
+        Self { exports, limits, tls: None }
+    }
+
+    /// Encrypts, for clients that ask for it or for all, as `tls` says.
+    #[must_use]
+    pub fn with_tls(self, tls: Tls) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
+    /// Accepts clients from all `listeners` and serves them until `shutdown` is ready. Then the
+    /// listeners are closed, requests already read are finished and answered, every export is
+    /// flushed, and the connections are closed.
+    ///
+    /// Must run inside the compio runtime of the devices. The future must not be dropped before its
+    /// end: requests would go on without it.
+    ///
+    /// # Errors
+    ///
+    /// The first flush that failed, of those at the end.
+    pub async fn run(
+        self,
+        listeners: Vec<Listener>,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        let shared = Rc::new(Shared {
+            exports: self.exports.clone(),
+            limits: self.limits,
+            tls: self.tls,
+            connections: Cell::new(0),
+            closed: Event::default(),
+            stop: Signal::default(),
+        });
+        let accepting: Vec<_> = listeners
+            .into_iter()
+            .map(|listener| compio::runtime::spawn(accept(listener, shared.clone())))
+            .collect();
+        shutdown.await;
+        shared.stop.raise();
+        for task in accepting {
+            let _ = task.await;
+        }
+        shared.closed.until(|| (shared.connections.get() == 0).then_some(())).await;
+        let mut result = Ok(());
+        for slot in self.exports.all() {
+            result = result.and(slot.flush_if_dirty().await);
+        }
+        result
+    }
+}
+
+/// What the tasks of a server share.
+struct Shared {
+    exports: Exports,
+    limits: Limits,
+    tls: Option<Tls>,
+    connections: Cell<usize>,
+    closed: Event,
+    stop: Signal,
+}
+
+/// One connection; counted as long as it lives.
+struct Connection(Rc<Shared>);
+
+impl Connection {
+    /// `None` if there are enough.
+    fn new(shared: &Rc<Shared>) -> Option<Self> {
+        let connections = shared.connections.get();
+        (connections < shared.limits.connections).then(|| {
+            shared.connections.set(connections + 1);
+            Self(shared.clone())
+        })
+    }
+
+    async fn serve(&self, socket: Socket) {
+        let Shared { exports, limits, tls, stop, .. } = &*self.0;
+        let transport = Rc::new(Transport::new(socket));
+        let mut reader = Reader::new(transport.clone());
+        let agreed = {
+            let agreeing = handshake(&mut reader, exports, tls.as_ref());
+            let agreeing = compio::time::timeout(limits.handshake, agreeing);
+            match select(pin!(agreeing), pin!(stop.wait())).await {
+                Either::Left((Ok(Ok(agreed)), _)) => agreed,
+                _ => return,
+            }
+        };
+        if let Some(agreed) = agreed {
+            transmission(reader, agreed, *limits, stop.wait()).await;
+        }
+        // A client that is gone, or does not listen, hears no good-bye.
+        let _ = compio::time::timeout(limits.grace, transport.close()).await;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+        self.0.closed.notify();
+    }
+}
+
+async fn accept(listener: Listener, shared: Rc<Shared>) {
+    while !shared.stop.is_raised() {
+        let accepted = {
+            let (accept, stop) = (listener.accept(), shared.stop.wait());
+            match select(pin!(accept), pin!(stop)).await {
+                Either::Left((accepted, _)) => accepted,
+                Either::Right(_) => return,
+            }
+        };
+        match accepted {
+            Ok(socket) => {
+                if let Some(connection) = Connection::new(&shared) {
+                    let serving = async move { connection.serve(socket).await };
+                    compio::runtime::spawn(serving).detach();
+                }
+            }
+            // Out of descriptors or memory, or the client gave up: others may fare better.
+            Err(_) => compio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}

@@ -1,0 +1,225 @@
+use std::cell::Cell;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use dmsnap::device::Allocation;
+use futures_util::future::select;
+
+use super::Limits;
+use super::budget::{Budget, Permit};
+use super::codec::{Chunk, Command, Errno, Facts, Reply, Request, STATUS_EXTENTS};
+use super::event::Event;
+use super::exports::{Done, Slot, Work};
+use super::handshake::Agreed;
+use super::outbox::Outbox;
+use super::reader::Reader;
+
+/// Serves requests until the client leaves or `stop` says so. Returns when every request that was
+/// read whole is done, its reply sent (or the client found not to read it), and everything written
+/// is durable.
+pub(super) async fn transmission(
+    mut reader: Reader,
+    agreed: Agreed,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) {
+    let transport = reader.transport().clone();
+    let session = Rc::new(Session {
+        agreed,
+        outbox: Outbox::default(),
+        running: Cell::new(0),
+        ended: Event::default(),
+    });
+    let sender = session.clone();
+    let sending = compio::runtime::spawn(async move { sender.outbox.drain_to(&transport).await });
+    {
+        let requests = pin!(read_requests(&mut reader, &session, limits));
+        let removed = pin!(session.agreed.lease.slot().removed.wait());
+        let stop = pin!(stop);
+        let stopped = select(stop, removed);
+        // What is dropped here waits for a socket or a permit, never for a device. An error means
+        // that the client is gone or talks nonsense: there is nobody to tell.
+        let _ = select(requests, stopped).await;
+    }
+    session.ended.until(|| (session.running.get() == 0).then_some(())).await;
+    // A failure stays with the export: every later flush fails, too.
+    let _ = session.agreed.lease.slot().flush_if_dirty().await;
+    session.outbox.close();
+    let _ = compio::time::timeout(limits.grace, sending).await;
+}
+
+/// One connection in transmission.
+struct Session {
+    agreed: Agreed,
+    outbox: Outbox,
+    /// Requests that a device works on.
+    running: Cell<usize>,
+    ended: Event,
+}
+
+/// A request that a device works on.
+struct Running(Rc<Session>);
+
+impl Running {
+    fn new(session: &Rc<Session>) -> Self {
+        session.running.set(session.running.get() + 1);
+        Self(session.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.set(self.0.running.get() - 1);
+        self.0.ended.notify();
+    }
+}
+
+/// Reads requests and sets them going; returns when the client leaves.
+async fn read_requests(
+    reader: &mut Reader,
+    session: &Rc<Session>,
+    limits: Limits,
+) -> io::Result<()> {
+    let agreed = &session.agreed;
+    let facts = Facts {
+        size_bytes: agreed.size_bytes,
+        read_only: agreed.lease.slot().target.read_only(),
+        structured: agreed.structured,
+        has_contexts: !agreed.contexts.is_empty(),
+    };
+    let budget = Budget::new(limits.requests, limits.in_flight_bytes());
+    while let Some(bytes) = reader.message().await? {
+        let Some(request) = Request::decode(bytes) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "no request magic"));
+        };
+        let command = match request.understand(facts) {
+            Ok(Command::Disconnect) => return Ok(()),
+            Ok(command) => command,
+            Err((errno, why)) => {
+                reader.skip(request.payload_bytes().into()).await?;
+                let permit = budget.take(0).await;
+                session.outbox.push(session.failure(request.cookie, errno, why.into()), permit);
+                continue;
+            }
+        };
+        let permit = budget.take(session.cost(command)).await;
+        let payload = match command {
+            Command::Write { len, .. } => reader.payload(len_usize(len)).await?,
+            _ => Vec::new(),
+        };
+        let running = Running::new(session);
+        let task = serve(running, request.cookie, command, payload, permit);
+        // Detached: what writes goes on whatever becomes of the connection.
+        compio::runtime::spawn(task).detach();
+    }
+    Ok(())
+}
+
+/// Does one request and queues the reply.
+async fn serve(
+    running: Running,
+    cookie: u64,
+    command: Command,
+    payload: Vec<Bytes>,
+    permit: Permit,
+) {
+    let session = &running.0;
+    let reply = match session.run(command, payload).await {
+        Ok(chunks) => session.success(cookie, chunks),
+        Err(error) => session.failure(cookie, Errno::from(&error), error.to_string()),
+    };
+    session.outbox.push(reply, permit);
+}
+
+impl Session {
+    fn slot(&self) -> &Rc<Slot> {
+        self.agreed.lease.slot()
+    }
+
+    /// The memory a request may take, in bytes.
+    fn cost(&self, command: Command) -> usize {
+        match command {
+            Command::Read { len, .. } | Command::Write { len, .. } => len_usize(len),
+            Command::BlockStatus { one: false, .. } => {
+                // Once in the export's answer, once in the reply. Never more than one payload.
+                let most = len_usize(super::codec::MAX_PAYLOAD_BYTES);
+                (self.agreed.contexts.len() * STATUS_EXTENTS * (16 + 8)).min(most)
+            }
+            _ => 0,
+        }
+    }
+
+    /// What there is to tell besides success.
+    async fn run(&self, command: Command, payload: Vec<Bytes>) -> io::Result<Vec<Chunk>> {
+        let slot = self.slot();
+        match command {
+            Command::Read { at, len } if len > 0 => {
+                let read = Work::Read { at, len: len_usize(len) };
+                if let Done::Data(data) = slot.target.run(read).await? {
+                    return Ok(vec![Chunk::Data { at, data: data.freeze() }]);
+                }
+            }
+            Command::Write { at, len, fua } if len > 0 => {
+                slot.change(Work::Write { at, pieces: payload }, fua).await?;
+            }
+            Command::Trim { at, len, fua } if len > 0 => {
+                slot.change(Work::Discard { at, len: len.into() }, fua).await?;
+            }
+            Command::WriteZeroes { fast: true, .. } if !slot.target.has_fast_zeroes() => {
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "zeroing may be as slow as writing",
+                ));
+            }
+            Command::WriteZeroes { at, len, fua, keep, .. } if len > 0 => {
+                let allocation = if keep { Allocation::Keep } else { Allocation::MayPunch };
+                slot.change(Work::Zero { at, len: len.into(), allocation }, fua).await?;
+            }
+            // Whoever may not write has nothing to flush.
+            Command::Flush if !slot.target.read_only() => slot.flush().await?,
+            Command::BlockStatus { at, len, one } => return self.status(at, len, one).await,
+            _ => {}
+        }
+        Ok(Vec::new())
+    }
+
+    async fn status(&self, at: u64, len: u32, one: bool) -> io::Result<Vec<Chunk>> {
+        let most = if one { 1 } else { STATUS_EXTENTS };
+        let mut chunks = Vec::new();
+        for (id, context) in &self.agreed.contexts {
+            let range = at..at + u64::from(len);
+            let work = Work::Status { context: context.clone(), range, most };
+            if let Done::Extents(extents) = self.slot().target.run(work).await? {
+                chunks.push(Chunk::Status { context: *id, extents });
+            }
+        }
+        Ok(chunks)
+    }
+
+    fn success(&self, cookie: u64, mut chunks: Vec<Chunk>) -> Reply {
+        if self.agreed.structured {
+            if chunks.is_empty() {
+                chunks.push(Chunk::None);
+            }
+            return Reply::structured(cookie, chunks);
+        }
+        let data = match chunks.pop() {
+            Some(Chunk::Data { data, .. }) => Some(data),
+            _ => None,
+        };
+        Reply::simple(cookie, None, data)
+    }
+
+    fn failure(&self, cookie: u64, errno: Errno, why: String) -> Reply {
+        match self.agreed.structured {
+            true => Reply::structured(cookie, vec![Chunk::Error(errno, why)]),
+            false => Reply::simple(cookie, Some(errno), None),
+        }
+    }
+}
+
+fn len_usize(len: u32) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}

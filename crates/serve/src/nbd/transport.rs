@@ -1,0 +1,199 @@
+use std::cell::OnceCell;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use compio::BufResult;
+use compio::buf::{IntoInner, IoBuf};
+use compio::io::{AsyncRead, AsyncWrite};
+use compio::net::{TcpListener, TcpStream, ToSocketAddrsAsync, UnixListener, UnixStream};
+
+use super::tls::{Session, Tls};
+
+/// After so long without a word the system asks whether a TCP client is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+
+/// Where clients come from.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Listener {
+    /// A socket in the file system. The file is removed when the listener is dropped.
+    Unix(UnixListener, SocketFile),
+    /// A TCP port.
+    Tcp(TcpListener),
+}
+
+/// The name of a listening socket in the file system; removed on drop.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Listener {
+    /// Listens on a new socket file. Who may connect is decided by the permissions of its folder and
+    /// by the umask.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::AddrInUse`] if the file is there; any error of the system.
+    pub async fn unix(path: &Path) -> io::Result<Self> {
+        let listener = UnixListener::bind(path).await?;
+        Ok(Self::Unix(listener, SocketFile(path.to_owned())))
+    }
+
+    /// Listens on a TCP port; port 0 is any that is free.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the system.
+    pub async fn tcp(address: impl ToSocketAddrsAsync) -> io::Result<Self> {
+        TcpListener::bind(address).await.map(Self::Tcp)
+    }
+
+    /// Address and port, for TCP.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::Unsupported`] for a Unix socket; any error of the system.
+    pub fn tcp_address(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr(),
+            Self::Unix(..) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    pub(super) async fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                Ok(Socket::Unix(stream))
+            }
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // Without these it works all the same: slower, and with dead clients noticed later.
+                let _ = stream.set_nodelay(true);
+                let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
+                let _ = rustix::net::sockopt::set_tcp_keepidle(&stream, KEEPALIVE_IDLE);
+                Ok(Socket::Tcp(stream))
+            }
+        }
+    }
+}
+
+/// A connection to a client: a socket, encrypted or not. One task may receive while another sends.
+#[derive(Debug)]
+pub(super) struct Transport {
+    socket: Socket,
+    session: OnceCell<Session>,
+}
+
+impl Transport {
+    pub(super) fn new(socket: Socket) -> Self {
+        Self { socket, session: OnceCell::new() }
+    }
+
+    /// From now on everything is encrypted. Nothing else may be under way.
+    pub(super) async fn encrypt(&self, tls: &Tls) -> io::Result<()> {
+        let session = Session::accept(&self.socket, tls).await?;
+        self.session.set(session).map_err(|_| io::Error::other("encrypted already"))
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.session.get().is_some()
+    }
+
+    /// Appends at least one and at most `most` bytes to `buffer`, within its capacity. Returns how
+    /// many; 0 at the end of the stream.
+    pub(super) async fn receive(
+        &self,
+        buffer: Vec<u8>,
+        most: usize,
+    ) -> (io::Result<usize>, Vec<u8>) {
+        match self.session.get() {
+            Some(session) => session.receive(&self.socket, buffer, most).await,
+            None => self.socket.receive(buffer, most).await,
+        }
+    }
+
+    /// Sends all the pieces.
+    pub(super) async fn send(&self, pieces: Vec<Bytes>) -> io::Result<()> {
+        match self.session.get() {
+            Some(session) => session.send(&self.socket, pieces).await,
+            None => self.socket.send(pieces).await,
+        }
+    }
+
+    /// Says good-bye, where there is a word for it.
+    pub(super) async fn close(&self) -> io::Result<()> {
+        match self.session.get() {
+            Some(session) => session.close(&self.socket).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// A connected socket.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+impl Socket {
+    /// As [`Transport::receive`].
+    pub(super) async fn receive(
+        &self,
+        buffer: Vec<u8>,
+        most: usize,
+    ) -> (io::Result<usize>, Vec<u8>) {
+        let start = buffer.len();
+        let end = buffer.capacity().min(start.saturating_add(most));
+        let slice = buffer.slice(start..end);
+        let BufResult(received, slice) = match self {
+            Self::Unix(stream) => {
+                let mut stream = stream;
+                stream.read(slice).await
+            }
+            Self::Tcp(stream) => {
+                let mut stream = stream;
+                stream.read(slice).await
+            }
+        };
+        (received, slice.into_inner())
+    }
+
+    /// As [`Transport::send`].
+    pub(super) async fn send(&self, mut pieces: Vec<Bytes>) -> io::Result<()> {
+        pieces.retain(|piece| !piece.is_empty());
+        while !pieces.is_empty() {
+            let BufResult(sent, rest) = match self {
+                Self::Unix(stream) => {
+                    let mut stream = stream;
+                    stream.write_vectored(pieces).await
+                }
+                Self::Tcp(stream) => {
+                    let mut stream = stream;
+                    stream.write_vectored(pieces).await
+                }
+            };
+            let mut sent = sent?;
+            if sent == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            pieces = rest;
+            for piece in &mut pieces {
+                let part = sent.min(piece.len());
+                piece.advance(part);
+                sent -= part;
+            }
+            pieces.retain(|piece| !piece.is_empty());
+        }
+        Ok(())
+    }
+}
