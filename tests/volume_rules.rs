@@ -344,3 +344,101 @@ fn a_merge_that_is_given_up_leaves_a_plain_snapshot() {
     run(volume.remove(&snapshot)).expect("removed");
     assert!(volume.snapshots().is_empty());
 }
+
+/// An origin whose first read takes effect only when it is let go.
+struct LateRead {
+    disk: Rc<Disk>,
+    reads: std::cell::Cell<u32>,
+    go: std::cell::Cell<bool>,
+}
+
+impl Device for LateRead {
+    async fn read(&self, at: u64, len: usize) -> std::io::Result<dmsnap::device::Buffer> {
+        self.reads.set(self.reads.get() + 1);
+        if self.reads.get() == 1 {
+            std::future::poll_fn(|context| match self.go.get() {
+                true => std::task::Poll::Ready(()),
+                false => {
+                    context.waker().wake_by_ref();
+                    std::task::Poll::Pending
+                }
+            })
+            .await;
+        }
+        self.disk.read(at, len).await
+    }
+
+    async fn write(&self, at: u64, data: Bytes) -> std::io::Result<()> {
+        self.disk.write(at, data).await
+    }
+
+    async fn write_zeroes(
+        &self,
+        at: u64,
+        len: u64,
+        allocation: dmsnap::device::Allocation,
+    ) -> std::io::Result<()> {
+        self.disk.write_zeroes(at, len, allocation).await
+    }
+
+    async fn discard(&self, at: u64, len: u64) -> std::io::Result<()> {
+        self.disk.discard(at, len).await
+    }
+
+    async fn flush(&self) -> std::io::Result<()> {
+        self.disk.flush().await
+    }
+
+    fn len_bytes(&self) -> std::io::Result<u64> {
+        self.disk.len_bytes()
+    }
+
+    fn block_bytes(&self) -> u32 {
+        self.disk.block_bytes()
+    }
+}
+
+/// A snapshot's read that went to the origin sees the old data, however late it takes effect: writes
+/// to the origin, discards and another snapshot's merge wait for it.
+#[test]
+fn whatever_changes_the_origin_waits_for_the_reads_of_its_snapshots() {
+    for change in ["write", "discard", "merge"] {
+        let power = Power::steady();
+        let late =
+            Rc::new(LateRead { disk: origin(64, &power), reads: 0.into(), go: false.into() });
+        let volume: Rc<Volume<Rc<LateRead>, Rc<Disk>>> =
+            Rc::new(Volume::new(late.clone()).expect("a size"));
+        let open = |name| {
+            let cow = empty_cow(2, 100, &power);
+            run(volume.open(name, cow, SnapshotOptions::default())).expect("opens")
+        };
+        let (reader, merger) = (open("reader"), open("merger"));
+        let merging = View::snapshot(&volume, &merger);
+        run(merging.write(4 * SECTOR, data(900, 2))).expect("a whole chunk reads nothing");
+        if change == "merge" {
+            run(volume.start_merge(&merger)).expect("started");
+        }
+        let reading = View::snapshot(&volume, &reader);
+        let origin_view = View::origin(&volume);
+
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut read = std::pin::pin!(reading.read(4 * SECTOR, 1024));
+        assert!(read.as_mut().poll(&mut context).is_pending());
+        let mut changing = std::pin::pin!(async {
+            match change {
+                "write" => origin_view.write(4 * SECTOR, data(900, 2)).await,
+                "discard" => origin_view.discard(4 * SECTOR, 1024).await,
+                _ => volume.run_merge(1 << 20, &Unpaced).await.map(|_| ()),
+            }
+        });
+        for _ in 0..1000 {
+            assert!(changing.as_mut().poll(&mut context).is_pending(), "{change} went ahead");
+        }
+        late.go.set(true);
+        let found = run(read).expect("read");
+        assert_eq!(found[..], data(4, 2)[..], "{change}: the read saw what came after it");
+        run(changing).expect("and then it is done");
+        assert_ne!(read_all(&origin_view)[4 * 512..6 * 512], data(4, 2)[..]);
+        assert_eq!(read_all(&reading), data(0, 64).to_vec(), "{change}");
+    }
+}

@@ -35,7 +35,7 @@ use std::io;
 use std::rc::Rc;
 
 use crate::device::Device;
-use crate::store::{AnyStore, StoreError};
+use crate::store::{AnyStore, Persistent, StoreError, Transient};
 use crate::table::Table;
 
 use event::{Event, Gate, Tracked};
@@ -125,6 +125,50 @@ impl<O: Device, C: Device> Volume<O, C> {
         let snapshot = Rc::new(Snapshot::new(name.into(), store, table, options));
         self.snapshots.borrow_mut().push(snapshot.clone());
         Ok(snapshot)
+    }
+
+    /// Opens the store on `cow` and adds it as a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// Why the store cannot be opened, or contradicts the devices or itself; or as
+    /// [`add`](Self::add).
+    pub async fn open(
+        &self,
+        name: &str,
+        cow: C,
+        options: SnapshotOptions,
+    ) -> io::Result<Rc<Snapshot<C>>> {
+        let mut exceptions = Vec::new();
+        let store = Persistent::open(cow, Some(self.origin_bytes), |it| exceptions.push(it));
+        let store = AnyStore::Persistent(store.await.map_err(to_io)?);
+        self.add(name, store, exceptions, options).await
+    }
+
+    /// Adds a snapshot of this moment that is gone with the process. Whatever lies on `cow` is
+    /// overwritten.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Self::add).
+    pub async fn open_transient(
+        &self,
+        name: &str,
+        cow: C,
+        chunk_size: dmsnap_format::ChunkSize,
+        options: SnapshotOptions,
+    ) -> io::Result<Rc<Snapshot<C>>> {
+        let store = AnyStore::Transient(Transient::new(cow, chunk_size));
+        self.add(name, store, Vec::new(), options).await
+    }
+
+    /// Publishes what was written to a snapshot, as a flush of its device does.
+    ///
+    /// # Errors
+    ///
+    /// An error of the COW device.
+    pub async fn publish(&self, snapshot: &Snapshot<C>) -> io::Result<()> {
+        self.flush_snapshot(snapshot).await
     }
 
     /// Takes a snapshot out: everything written to it is published first, and origin writes no

@@ -136,6 +136,29 @@ impl<C: Device> Snapshot<C> {
         }
     }
 
+    /// Which bytes of a range have an exception: lengths in bytes, one behind the other from the
+    /// beginning of the range on, at most `most` of them. These are the chunks in which snapshot and
+    /// origin have differed since the snapshot was made.
+    pub fn changes(&self, range: Range<u64>, most: usize) -> Vec<(u64, bool)> {
+        let chunk = self.chunk_size.bytes();
+        let table = self.table.borrow();
+        let mut found = Vec::new();
+        let mut at = range.start;
+        for run in table.runs_from(OriginChunk::new(at / chunk)) {
+            let begin = run.old.get().saturating_mul(chunk).clamp(at, range.end);
+            let end = (run.old.get() + run.len).saturating_mul(chunk).clamp(begin, range.end);
+            found.extend((begin > at).then_some((begin - at, false)));
+            found.extend((end > begin).then_some((end - begin, true)));
+            at = end;
+            if at == range.end || found.len() >= most {
+                break;
+            }
+        }
+        found.extend((at < range.end).then_some((range.end - at, false)));
+        found.truncate(most);
+        found
+    }
+
     /// Bytes of memory of its table.
     pub fn memory_bytes(&self) -> usize {
         self.table.borrow().memory_bytes()

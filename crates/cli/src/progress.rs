@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dmsnap::ops::{Observer, Progress};
+use dmsnap::volume::MergeControl;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::report::{Failure, tell};
@@ -48,6 +49,11 @@ impl Watch {
         })
     }
 
+    /// What signals set.
+    pub(crate) fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
+
     /// Since the beginning.
     pub(crate) fn seconds(&self) -> f64 {
         self.so_far.begun.elapsed().as_secs_f64()
@@ -88,6 +94,12 @@ impl Observer for Watch {
 
     fn stop_requested(&self) -> bool {
         self.stop.requested()
+    }
+}
+
+impl MergeControl for Watch {
+    async fn pace(&self, bytes: u64) {
+        Observer::pace(self, bytes).await;
     }
 }
 

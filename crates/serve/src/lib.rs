@@ -5,3 +5,6 @@
 #![forbid(unsafe_code)]
 
 pub mod nbd; // the network block device protocol
+mod live; // a volume's devices as exports
+
+pub use live::{Keeper, Live, ORIGIN};

@@ -82,7 +82,7 @@ impl Disk {
         state ^= state << 17;
         self.delays.set(state);
         // Now and then one is very late: races between a slow request and a chain of others.
-        let mut left = if state >> 40 & 15 == 0 { state >> 33 & 0x7F } else { state >> 33 & 7 };
+        let mut left = if state >> 44 & 31 == 0 { state >> 33 & 0x3FF } else { state >> 33 & 7 };
         poll_fn(|context| {
             if left == 0 {
                 return Poll::Ready(());

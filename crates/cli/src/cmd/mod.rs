@@ -6,6 +6,7 @@ mod check;
 mod dump;
 mod export;
 mod merge;
+mod serve;
 mod completions;
 mod man;
 
@@ -22,6 +23,7 @@ pub(crate) enum Command {
     Dump(dump::Args),
     Export(export::Args),
     Merge(merge::Args),
+    Serve(serve::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -35,6 +37,7 @@ impl Command {
             Self::Dump(args) => runtime::run(args.run(out)),
             Self::Export(args) => runtime::run(args.run(out)),
             Self::Merge(args) => runtime::run(args.run(out)),
+            Self::Serve(args) => runtime::run(args.run(out)),
             Self::Completions(args) => args.run(out),
             Self::Man(args) => args.run(),
         }

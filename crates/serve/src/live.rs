@@ -1,0 +1,185 @@
+use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+
+use dmsnap::device::Device;
+use dmsnap::volume::{Snapshot, State, View, Volume};
+
+use crate::nbd::{Context, Export, Extent, HOLE, allocation};
+
+/// Exceptions that nobody flushes are published when this many ticks have added none.
+const IDLE_TICKS: u32 = 3;
+
+/// The name of a volume's origin among its exports.
+pub const ORIGIN: &str = "origin";
+
+/// A volume's origin or one of its snapshots, to be served.
+///
+/// Clients can ask which chunks differ: `qemu:dirty-bitmap:NAME` is set where snapshot NAME has an
+/// exception. It is the table the snapshot lives by, so it survives crashes as the snapshot does.
+#[derive(Debug)]
+pub struct Live<O, C> {
+    name: String,
+    view: View<O, C>,
+    volume: Rc<Volume<O, C>>,
+    snapshot: Option<Rc<Snapshot<C>>>,
+    read_only: bool,
+}
+
+impl<O: Device, C: Device> Live<O, C> {
+    /// The origin, as the export [`ORIGIN`].
+    pub fn origin(volume: &Rc<Volume<O, C>>, read_only: bool) -> Self {
+        Self {
+            name: ORIGIN.into(),
+            view: View::origin(volume),
+            volume: volume.clone(),
+            snapshot: None,
+            read_only,
+        }
+    }
+
+    /// A snapshot, under its own name.
+    pub fn snapshot(
+        volume: &Rc<Volume<O, C>>,
+        snapshot: &Rc<Snapshot<C>>,
+        read_only: bool,
+    ) -> Self {
+        Self {
+            name: snapshot.name().into(),
+            view: View::snapshot(volume, snapshot),
+            volume: volume.clone(),
+            snapshot: Some(snapshot.clone()),
+            read_only,
+        }
+    }
+
+    /// The snapshots whose changes this export can tell.
+    fn told(&self) -> Vec<Rc<Snapshot<C>>> {
+        match &self.snapshot {
+            Some(snapshot) => vec![snapshot.clone()],
+            None => self.volume.snapshots(),
+        }
+    }
+
+    /// 1 where the snapshot itself holds the bytes (on the origin: where it does), 2 where they
+    /// are the origin's below a snapshot, 0 in holes.
+    async fn depth(&self, range: Range<u64>, most: usize) -> io::Result<Vec<Extent>> {
+        let Some(snapshot) = &self.snapshot else {
+            let extents = allocation(&self.view, range, most).await?;
+            let depth = |flags| u32::from(flags & HOLE == 0);
+            return Ok(extents
+                .into_iter()
+                .map(|it| Extent { flags: depth(it.flags), ..it })
+                .collect());
+        };
+        let mut extents = Vec::new();
+        let mut at = range.start;
+        for (len_bytes, saved) in snapshot.changes(range, most) {
+            if saved {
+                extents.push(Extent { len_bytes, flags: 1 });
+            } else {
+                let below = allocation(&self.view, at..at + len_bytes, most).await?;
+                extents.extend(below.into_iter().map(|it| {
+                    let flags = if it.flags & HOLE == 0 { 2 } else { 0 };
+                    Extent { flags, ..it }
+                }));
+            }
+            at += len_bytes;
+        }
+        Ok(extents)
+    }
+}
+
+impl<O: Device + 'static, C: Device + 'static> Export for Live<O, C> {
+    type Device = View<O, C>;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn device(&self) -> &View<O, C> {
+        &self.view
+    }
+
+    fn description(&self) -> Option<String> {
+        Some(match &self.snapshot {
+            Some(snapshot) => format!("snapshot, chunks of {}", snapshot.chunk_size()),
+            None => "the origin".into(),
+        })
+    }
+
+    fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    fn contexts(&self) -> Vec<Context> {
+        let bitmaps = self.told().into_iter().map(|it| Context::dirty_bitmap(it.name()));
+        [Context::base_allocation(), Context::allocation_depth()]
+            .into_iter()
+            .chain(bitmaps)
+            .collect()
+    }
+
+    async fn block_status(
+        &self,
+        context: &Context,
+        range: Range<u64>,
+        most: usize,
+    ) -> io::Result<Vec<Extent>> {
+        if *context == Context::base_allocation() {
+            return allocation(&self.view, range, most).await;
+        }
+        if *context == Context::allocation_depth() {
+            return self.depth(range, most).await;
+        }
+        let meant = |it: &Rc<Snapshot<C>>| Context::dirty_bitmap(it.name()) == *context;
+        let snapshot = self.told().into_iter().find(meant).ok_or(io::ErrorKind::Unsupported)?;
+        let changes = snapshot.changes(range, most);
+        let extent = |(len_bytes, saved)| Extent { len_bytes, flags: u32::from(saved) };
+        Ok(changes.into_iter().map(extent).collect())
+    }
+}
+
+/// What a volume wants to be done about once a second, by whoever has a clock.
+#[derive(Debug)]
+pub struct Keeper<O, C> {
+    volume: Rc<Volume<O, C>>,
+    /// Unpublished exceptions of each snapshot when last looked at, and for how many ticks.
+    seen: Vec<(Rc<Snapshot<C>>, u64, u32)>,
+}
+
+impl<O: Device, C: Device> Keeper<O, C> {
+    /// For a volume.
+    pub fn new(volume: Rc<Volume<O, C>>) -> Self {
+        Self { volume, seen: Vec::new() }
+    }
+
+    /// Lets the volume's time pass, and publishes what idle snapshots have not. A failure to publish
+    /// is the next client's to hear: its write or flush meets the same.
+    pub async fn tick(&mut self) {
+        self.volume.tick();
+        let snapshots = self.volume.snapshots();
+        self.seen.retain(|(known, ..)| snapshots.iter().any(|it| Rc::ptr_eq(it, known)));
+        for snapshot in snapshots {
+            let now = snapshot.unpublished();
+            let known = self.seen.iter_mut().find(|(known, ..)| Rc::ptr_eq(known, &snapshot));
+            let idle = match known {
+                Some((_, before, ticks)) if *before == now => {
+                    *ticks += 1;
+                    *ticks
+                }
+                Some((_, before, ticks)) => {
+                    (*before, *ticks) = (now, 0);
+                    0
+                }
+                None => {
+                    self.seen.push((snapshot.clone(), now, 0));
+                    0
+                }
+            };
+            if now > 0 && idle == IDLE_TICKS && snapshot.state() != State::Invalid {
+                let _ = self.volume.publish(&snapshot).await;
+            }
+        }
+    }
+}
