@@ -156,9 +156,8 @@ fn refused_requests_leave_the_stream_in_step() {
     }
 }
 
-#[test]
-fn a_client_may_go_away_inside_every_field() {
-    let serving = Serving::memory(Limits::default(), 1 << 20);
+/// What a client says that reads, writes and asks for the status, behind the greeting.
+fn session() -> Vec<u8> {
     let mut session = 3u32.to_be_bytes().to_vec();
     session.extend(OptionRequest::StructuredReply.encode());
     let query = MetaQuery { name: "disk".into(), queries: vec!["base:allocation".into()] };
@@ -170,12 +169,37 @@ fn a_client_may_go_away_inside_every_field() {
         session.extend(request.encode());
         session.extend(std::iter::repeat_n(1, if command == WRITE { 512 } else { 0 }));
     }
+    session
+}
+
+#[test]
+fn a_client_may_go_away_inside_every_field() {
+    let serving = Serving::memory(Limits::default(), 1 << 20);
+    let session = session();
     for cut in 0..=session.len() {
         let mut client = Client::greeted(&serving);
         client.write(&session[..cut]);
         // Half of them say good-bye to the socket and read on; the others are simply gone.
         if cut % 2 == 0 {
             client.falls_silent();
+            client.sees_the_end();
+        }
+    }
+    is_well(&serving);
+}
+
+#[test]
+fn sessions_with_wrong_bytes_end_and_harm_nobody() {
+    let serving = Serving::memory(Limits::default(), 1 << 20);
+    let session = session();
+    for at in 0..session.len() {
+        for wrong in [session[at] ^ 1, session[at] ^ 0x80, 0xff] {
+            let mut wrong_session = session.clone();
+            wrong_session[at] = wrong;
+            let mut client = Client::greeted(&serving);
+            // The server may hang up before it has read it all.
+            let _ = client.stream.write_all(&wrong_session);
+            let _ = client.stream.shutdown(std::net::Shutdown::Write);
             client.sees_the_end();
         }
     }

@@ -128,3 +128,16 @@ fn shutting_down_waits_for_no_client() {
     assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
     idle.sees_the_end();
 }
+
+#[test]
+fn clients_that_choose_no_export_keep_nobody_out() {
+    let _alone = alone();
+    let limits = Limits { connections: 2, ..Limits::default() };
+    let serving = Serving::memory(limits, 1 << 20);
+    let mut silent: Vec<_> = (0..10).map(|_| Client::greeted(&serving)).collect();
+    is_well(&serving);
+    // Two are still there, less the one whose place was taken.
+    silent[..9].iter_mut().for_each(Client::sees_the_end);
+    silent[9].write(&3u32.to_be_bytes());
+    silent[9].option(&dmsnap_serve::nbd::codec::OptionRequest::List);
+}

@@ -1,4 +1,5 @@
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -20,7 +21,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What clients may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at a time; further ones are closed at once.
+    /// Connections at a time. A further one takes the place of the one that has been without an
+    /// export the longest; if all have one, it is closed at once.
     pub connections: usize,
     /// Requests of one connection in flight.
     pub requests: usize,
@@ -91,6 +93,7 @@ impl Server {
             limits: self.limits,
             tls: self.tls,
             connections: Cell::new(0),
+            newcomers: RefCell::default(),
             closed: Event::default(),
             stop: Signal::default(),
         });
@@ -118,35 +121,52 @@ struct Shared {
     limits: Limits,
     tls: Option<Tls>,
     connections: Cell<usize>,
+    /// Connections without an export, oldest first; raising the signal ends one.
+    newcomers: RefCell<VecDeque<Rc<Signal>>>,
     closed: Event,
     stop: Signal,
 }
 
 /// One connection; counted as long as it lives.
-struct Connection(Rc<Shared>);
+struct Connection {
+    shared: Rc<Shared>,
+    /// Another client takes the place.
+    ousted: Rc<Signal>,
+}
 
 impl Connection {
     /// `None` if there are enough.
     fn new(shared: &Rc<Shared>) -> Option<Self> {
-        let connections = shared.connections.get();
-        (connections < shared.limits.connections).then(|| {
-            shared.connections.set(connections + 1);
-            Self(shared.clone())
-        })
+        let mut newcomers = shared.newcomers.borrow_mut();
+        if shared.connections.get() >= shared.limits.connections {
+            newcomers.pop_front()?.raise();
+        }
+        shared.connections.set(shared.connections.get() + 1);
+        let ousted = Rc::new(Signal::default());
+        newcomers.push_back(ousted.clone());
+        Some(Self { shared: shared.clone(), ousted })
+    }
+
+    /// Has an export now, or ends.
+    fn is_no_newcomer(&self) {
+        let mut newcomers = self.shared.newcomers.borrow_mut();
+        newcomers.retain(|newcomer| !Rc::ptr_eq(newcomer, &self.ousted));
     }
 
     async fn serve(&self, socket: Socket) {
-        let Shared { exports, limits, tls, stop, .. } = &*self.0;
+        let Shared { exports, limits, tls, stop, .. } = &*self.shared;
         let transport = Rc::new(Transport::new(socket));
         let mut reader = Reader::new(transport.clone());
         let agreed = {
             let agreeing = handshake(&mut reader, exports, tls.as_ref());
             let agreeing = compio::time::timeout(limits.handshake, agreeing);
-            match select(pin!(agreeing), pin!(stop.wait())).await {
+            let (stopped, ousted) = (pin!(stop.wait()), pin!(self.ousted.wait()));
+            match select(pin!(agreeing), select(stopped, ousted)).await {
                 Either::Left((Ok(Ok(agreed)), _)) => agreed,
                 _ => return,
             }
         };
+        self.is_no_newcomer();
         if let Some(agreed) = agreed {
             transmission(reader, agreed, *limits, stop.wait()).await;
         }
@@ -157,8 +177,9 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get() - 1);
-        self.0.closed.notify();
+        self.is_no_newcomer();
+        self.shared.connections.set(self.shared.connections.get() - 1);
+        self.shared.closed.notify();
     }
 }
 

@@ -17,26 +17,29 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 
 /// Where clients come from.
 #[derive(Debug)]
-#[non_exhaustive]
-pub enum Listener {
-    /// A socket in the file system. The file is removed when the listener is dropped.
-    Unix(UnixListener, SocketFile),
-    /// A TCP port.
+pub struct Listener(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Unix(Bound),
     Tcp(TcpListener),
 }
 
-/// The name of a listening socket in the file system; removed on drop.
+/// A socket in the file system; its name is removed on drop.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+struct Bound {
+    listener: UnixListener,
+    path: PathBuf,
+}
 
-impl Drop for SocketFile {
+impl Drop for Bound {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 
 impl Listener {
-    /// Listens on a new socket file. Who may connect is decided by the permissions of its folder and
+    /// Listens on a new socket file, which is removed when the listener is dropped. Who may connect is decided by the permissions of its folder and
     /// by the umask.
     ///
     /// # Errors
@@ -44,7 +47,7 @@ impl Listener {
     /// [`io::ErrorKind::AddrInUse`] if the file is there; any error of the system.
     pub async fn unix(path: &Path) -> io::Result<Self> {
         let listener = UnixListener::bind(path).await?;
-        Ok(Self::Unix(listener, SocketFile(path.to_owned())))
+        Ok(Self(Kind::Unix(Bound { listener, path: path.to_owned() })))
     }
 
     /// Listens on a TCP port; port 0 is any that is free.
@@ -53,7 +56,7 @@ impl Listener {
     ///
     /// Any error of the system.
     pub async fn tcp(address: impl ToSocketAddrsAsync) -> io::Result<Self> {
-        TcpListener::bind(address).await.map(Self::Tcp)
+        TcpListener::bind(address).await.map(|listener| Self(Kind::Tcp(listener)))
     }
 
     /// Address and port, for TCP.
@@ -62,19 +65,19 @@ impl Listener {
     ///
     /// [`io::ErrorKind::Unsupported`] for a Unix socket; any error of the system.
     pub fn tcp_address(&self) -> io::Result<SocketAddr> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr(),
-            Self::Unix(..) => Err(io::ErrorKind::Unsupported.into()),
+        match &self.0 {
+            Kind::Tcp(listener) => listener.local_addr(),
+            Kind::Unix(..) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
     pub(super) async fn accept(&self) -> io::Result<Socket> {
-        match self {
-            Self::Unix(listener, _) => {
-                let (stream, _) = listener.accept().await?;
+        match &self.0 {
+            Kind::Unix(bound) => {
+                let (stream, _) = bound.listener.accept().await?;
                 Ok(Socket::Unix(stream))
             }
-            Self::Tcp(listener) => {
+            Kind::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 // Without these it works all the same: slower, and with dead clients noticed later.
                 let _ = stream.set_nodelay(true);
