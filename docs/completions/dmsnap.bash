@@ -40,6 +40,9 @@ _dmsnap() {
             dmsnap,merge)
                 cmd="dmsnap__subcmd__merge"
                 ;;
+            dmsnap,serve)
+                cmd="dmsnap__subcmd__serve"
+                ;;
             *)
                 ;;
         esac
@@ -47,7 +50,7 @@ _dmsnap() {
 
     case "${cmd}" in
         dmsnap)
-            opts="-h -V --help --version create info check dump export merge completions man"
+            opts="-h -V --help --version create info check dump export merge serve completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -181,6 +184,44 @@ _dmsnap() {
                 return 0
             fi
             case "${prev}" in
+                --rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --window)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --io)
+                    COMPREPLY=($(compgen -W "direct buffered" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__serve)
+            opts="-h -V --snapshot --nbd --merge --rate --window --read-only --io --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --snapshot)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nbd)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --merge)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --rate)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

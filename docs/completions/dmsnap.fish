@@ -32,6 +32,7 @@ complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "check" -d 'Check a st
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "dump" -d 'List every run of exceptions'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "export" -d 'Write the snapshot\'s content as a raw image'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "merge" -d 'Copy the snapshot\'s chunks back to the origin'
+complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "serve" -d 'Serve an origin and its snapshots as block devices over NBD'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "completions" -d 'Print a script that lets a shell complete dmsnap\'s commands and options'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "man" -d 'Write the manual pages, one per command, to a directory'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l chunk-size -d 'Unit of copying: a power of two from 512 bytes to 1 GiB' -r
@@ -70,6 +71,16 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l progress -d 'Sho
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l json -d 'The result as a JSON object'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l snapshot -d 'A snapshot of it, and how it behaves' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l nbd -d 'Listen here; may be given several times' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l merge -d 'Merge this snapshot into the origin meanwhile' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l rate -d 'Most bytes a second that the merge moves' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l window -d 'Most data in one window of the merge' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
+buffered\t'Through the page cache'"
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l read-only -d 'Refuse every write'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand completions" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -1,0 +1,339 @@
+//! `dmsnap serve` with clients that nobody here wrote: nbdinfo, nbdcopy, qemu-io, qemu-img, fio.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+const DMSNAP: &str = env!("CARGO_BIN_EXE_dmsnap");
+const MIB: u64 = 1 << 20;
+
+/// Runs a program, which must be there and succeed.
+fn tool(name: &str, args: &[&str]) -> String {
+    let done = output(name, args);
+    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{name} {args:?}: {}\n{out}{err}", done.status);
+    out.into_owned()
+}
+
+fn output(name: &str, args: &[&str]) -> Output {
+    Command::new(name)
+        .args(args)
+        .output()
+        .unwrap_or_else(|error| panic!("{name}: {error}; ./check installs what tests need"))
+}
+
+struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    /// An origin of `mib` MiB whose sectors differ, and stores for it.
+    fn new(mib: u64, cows: &[&str]) -> Self {
+        let place = Self { dir: tempfile::tempdir().expect("a directory") };
+        let sectors = 0..mib * MIB / 512;
+        let content: Vec<u8> = sectors.flat_map(|n| n.to_le_bytes().repeat(64)).collect();
+        fs::write(place.path("origin"), content).expect("written");
+        for cow in cows {
+            tool(DMSNAP, &["create", "--size", "96M", &place.text(cow)]);
+        }
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().expect("plain").to_owned()
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).expect("readable")
+    }
+
+    fn uri(&self, export: &str) -> String {
+        format!("nbd+unix:///{export}?socket={}", self.text("socket"))
+    }
+
+    /// The content of an export, by nbdcopy.
+    fn copy_of(&self, export: &str) -> Vec<u8> {
+        let _ = fs::remove_file(self.path("copy"));
+        tool("nbdcopy", &[&self.uri(export), &self.text("copy")]);
+        self.read("copy")
+    }
+
+    fn qemu_io(&self, export: &str, commands: &[&str]) {
+        let uri = self.uri(export);
+        let mut args = vec!["-f", "raw"];
+        commands.iter().for_each(|command| args.extend(["-c", command]));
+        args.push(&uri);
+        let told = tool("qemu-io", &args);
+        assert!(!told.contains("failed"), "{commands:?}: {told}");
+    }
+
+    fn map(&self, export: &str, context: &str) -> Vec<(u64, u64, u64)> {
+        let map = format!("--map={context}");
+        let json = tool("nbdinfo", &["--json", &map, &self.uri(export)]);
+        let extents: Vec<serde_json::Value> = serde_json::from_str(&json).expect("JSON");
+        let number = |it: &serde_json::Value, name| it[name].as_u64().expect("a number");
+        extents
+            .iter()
+            .map(|it| (number(it, "offset"), number(it, "length"), number(it, "type")))
+            .collect()
+    }
+}
+
+/// A server, which is killed if a test forgets it.
+struct Serving(Child);
+
+impl Serving {
+    fn start(place: &Place, args: &[&str]) -> Self {
+        let nbd = format!("unix:{}", place.text("socket"));
+        let mut child = Command::new(DMSNAP)
+            .args(["serve", &place.text("origin"), "--nbd", &nbd])
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("started");
+        let mut ready = String::new();
+        let out = child.stdout.take().expect("piped");
+        BufReader::new(out).read_line(&mut ready).expect("a line");
+        assert!(ready.starts_with("listening on nbd+unix:///?socket="), "{ready}");
+        Self(child)
+    }
+
+    /// Ends it as an administrator would. Returns what it said on stderr.
+    fn stop(self) -> String {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
+        let mut this = std::mem::ManuallyDrop::new(self);
+        let mut said = String::new();
+        let mut err = this.0.stderr.take().expect("piped");
+        std::io::Read::read_to_string(&mut err, &mut said).expect("text");
+        let status = this.0.wait().expect("ended");
+        assert!(status.success(), "{status}: {said}");
+        said
+    }
+
+    fn kill(mut self) {
+        self.0.kill().expect("killed");
+        self.0.wait().expect("ended");
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn cow(place: &Place, name: &str) -> String {
+    format!("{name}={}", place.text(name))
+}
+
+#[test]
+fn origin_and_snapshots_are_devices_of_their_own() {
+    let place = Place::new(32, &["a", "b"]);
+    let before = place.read("origin");
+    let (a, b) = (cow(&place, "a"), cow(&place, "b"));
+    let serving = Serving::start(&place, &["--snapshot", &a, "--snapshot", &b]);
+
+    let list = tool("nbdinfo", &["--list", &place.uri("")]);
+    for export in ["export=\"origin\"", "export=\"a\"", "export=\"b\""] {
+        assert!(list.contains(export), "{list}");
+    }
+    place.qemu_io("a", &["write -P 1 1M 64k", "write -P 2 5M 512", "write -z 6M 8k", "flush"]);
+    place.qemu_io("origin", &["write -P 3 2M 4k", "write -P 4 5M 8k", "discard 9M 4k", "flush"]);
+    place.qemu_io("b", &["write -P 5 1M 4k", "flush", "read -P 5 1M 4k"]);
+
+    let mut expected = before.clone();
+    let fill = |content: &mut [u8], at: u64, len: u64, byte: u8| {
+        let at = usize::try_from(at).expect("small");
+        content[at..at + usize::try_from(len).expect("small")].fill(byte);
+    };
+    fill(&mut expected, MIB, 64 << 10, 1);
+    fill(&mut expected, 5 * MIB, 512, 2);
+    fill(&mut expected, 6 * MIB, 8 << 10, 0);
+    assert!(place.copy_of("a") == expected, "snapshot a");
+    let snapshot_a = expected;
+    let mut expected = before.clone();
+    fill(&mut expected, MIB, 4 << 10, 5);
+    assert!(place.copy_of("b") == expected, "snapshot b");
+    let snapshot_b = expected;
+    tool("qemu-img", &["compare", "-f", "raw", "-F", "raw", &place.uri("b"), &place.text("copy")]);
+
+    // What has changed since the snapshot was made, on its own export and on the origin's.
+    let changed = [
+        (0, MIB, 0),
+        (MIB, 64 << 10, 1),
+        (MIB + (64 << 10), MIB - (64 << 10), 0),
+        (2 * MIB, 4 << 10, 1),
+        (2 * MIB + (4 << 10), 3 * MIB - (4 << 10), 0),
+        (5 * MIB, 8 << 10, 1),
+        (5 * MIB + (8 << 10), MIB - (8 << 10), 0),
+        (6 * MIB, 8 << 10, 1),
+        (6 * MIB + (8 << 10), 3 * MIB - (8 << 10), 0),
+        (9 * MIB, 4 << 10, 1),
+        (9 * MIB + (4 << 10), 23 * MIB - (4 << 10), 0),
+    ];
+    assert_eq!(place.map("origin", "qemu:dirty-bitmap:a"), changed);
+    assert_eq!(place.map("a", "qemu:dirty-bitmap:a"), changed);
+    let depth = place.map("a", "qemu:allocation-depth");
+    assert!(
+        depth
+            .iter()
+            .zip(changed)
+            .all(|(found, (at, len, flag))| { *found == (at, len, if flag == 1 { 1 } else { 2 }) })
+    );
+    assert_eq!(serving.stop(), "");
+
+    // Every store is sound, and shows offline what was served.
+    for (name, snapshot) in [("a", snapshot_a), ("b", snapshot_b)] {
+        tool(DMSNAP, &["check", &place.text(name), &place.text("origin")]);
+        let out = place.text(&format!("{name}.img"));
+        tool(DMSNAP, &["export", &place.text(name), &place.text("origin"), &out]);
+        assert!(fs::read(out).expect("readable") == snapshot, "snapshot {name} offline");
+    }
+}
+
+#[test]
+fn clients_write_and_verify_while_a_snapshot_merges() {
+    let place = Place::new(64, &["s", "other"]);
+    let before = place.read("origin");
+    let (s, other) = (cow(&place, "s"), cow(&place, "other"));
+    let filling = Serving::start(&place, &["--snapshot", &s]);
+    place.qemu_io("s", &["write -P 7 0 40M", "flush"]);
+    filling.stop();
+
+    let merging = ["--merge", "s", "--rate", "20M", "--window", "1M"];
+    let args = [&["--snapshot", &s, "--snapshot", &other][..], &merging].concat();
+    let serving = Serving::start(&place, &args);
+    // The lower half belongs to the merge and its readers, the upper one to fio.
+    let fio = tool(
+        "fio",
+        &[
+            "--name=verify",
+            "--ioengine=nbd",
+            &format!("--uri={}", place.uri("s")),
+            "--rw=randwrite",
+            "--bs=4k-32k",
+            "--offset=20m",
+            "--size=40m",
+            "--io_size=60m",
+            "--iodepth=32",
+            "--fsync=32",
+            "--verify=crc32c",
+            "--verify_fatal=1",
+            "--output-format=terse",
+            "--aux-path=/tmp",
+            "--verify_state_save=0",
+        ],
+    );
+    assert!(!fio.is_empty());
+    place.qemu_io("origin", &["read -P 7 0 20M"]);
+    assert!(place.copy_of("other") == before, "the other snapshot has changed");
+    let served = place.copy_of("s");
+    assert!(place.copy_of("origin") == served, "origin and merging snapshot are one");
+    let said = serving.stop();
+
+    // Here the merge may have ended or not: the rest is merged offline.
+    tool(DMSNAP, &["check", &place.text("other"), &place.text("origin")]);
+    let left = tool(DMSNAP, &["info", "--json", &place.text("s")]);
+    if left.contains("\"exceptions\":0") {
+        assert!(said.contains("s: merged"), "{said}");
+    } else {
+        assert!(said.contains("exceptions left"), "{said}");
+        tool(DMSNAP, &["merge", &place.text("s"), &place.text("origin")]);
+    }
+    assert!(place.read("origin") == served, "the origin is not what was served");
+}
+
+/// Killed again and again under writes: what was flushed is there after the restart, on the origin
+/// and on every snapshot, and the snapshots keep what the origin was.
+#[test]
+fn what_was_flushed_survives_a_killed_server() {
+    let place = Place::new(16, &["a", "b"]);
+    let (a, b) = (cow(&place, "a"), cow(&place, "b"));
+    let args = ["--snapshot", a.as_str(), "--snapshot", b.as_str()];
+    let before = place.read("origin");
+    let mut expected: Vec<(&str, u64, u8)> = Vec::new();
+    for round in 1..=8_u8 {
+        let serving = Serving::start(&place, &args);
+        for (export, at, byte) in &expected {
+            place.qemu_io(export, &[&format!("read -P {byte} {at} 24k")]);
+        }
+        let at = u64::from(round) * MIB + 512 * u64::from(round);
+        for (n, export) in ["origin", "a", "b"].into_iter().enumerate() {
+            let byte = round * 3 + u8::try_from(n).expect("small");
+            let write = format!("write -P {byte} {at} 24k");
+            place.qemu_io(export, &[&write, "flush"]);
+            expected.push((export, at, byte));
+        }
+        // Writes that nobody waits for are under way when it dies.
+        let uri = place.uri("a");
+        let noise = format!("aio_write -P 250 {}M 1M", 10 + round % 4);
+        let mut busy = Command::new("qemu-io")
+            .args(["-f", "raw", "-c", &noise, "-c", &noise, "-c", "aio_flush", &uri])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("qemu-io");
+        std::thread::sleep(std::time::Duration::from_millis(u64::from(round) * 3));
+        serving.kill();
+        let _ = busy.wait();
+        for name in ["a", "b"] {
+            tool(DMSNAP, &["check", &place.text(name), &place.text("origin")]);
+        }
+    }
+    let serving = Serving::start(&place, &args);
+    for (export, at, byte) in &expected {
+        place.qemu_io(export, &[&format!("read -P {byte} {at} 24k")]);
+    }
+    // Nobody wrote to the first 512 KiB: all three still show it.
+    let untouched = |content: &[u8]| content[..512 << 10] == before[..512 << 10];
+    assert!(["origin", "a", "b"].iter().all(|export| untouched(&place.copy_of(export))));
+    serving.stop();
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_in_one_line() {
+    let place = Place::new(1, &["a"]);
+    let refuse = |args: &[&str], status: i32, words: &str| {
+        let mut all = vec!["serve"];
+        all.extend(args);
+        let done = output(DMSNAP, &all);
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(status), "{args:?}: {said}");
+        assert!(said.contains(words), "{args:?}: {said}");
+        if status == 3 {
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+    };
+    let nbd = format!("unix:{}", place.text("socket"));
+    let (origin, a) = (place.text("origin"), cow(&place, "a"));
+    let missing = format!("m={}", place.text("missing"));
+    let same = format!("o={origin}");
+    let twice = ["--snapshot", &a, "--snapshot", &a];
+    refuse(&[&origin, "--nbd", &nbd, "--snapshot", &missing], 3, "missing");
+    refuse(&[&origin, "--nbd", &nbd, "--snapshot", &same], 3, "same file");
+    refuse(&[&[origin.as_str(), "--nbd", &nbd][..], &twice].concat(), 3, "same file");
+    refuse(&[&origin, "--nbd", &nbd, "--merge", "zzz"], 3, "zzz");
+    refuse(&[&origin, "--snapshot", "no-equals-sign"], 2, "NAME=COW");
+    refuse(&[&origin, "--snapshot", "origin=x"], 2, "origin");
+    refuse(&[&origin, "--snapshot", "s=x,on-full=never"], 2, "on-full=never");
+    fs::write(place.path("junk"), vec![7; 8192]).expect("written");
+    let junk = format!("j={}", place.text("junk"));
+    refuse(&[&origin, "--nbd", &nbd, "--snapshot", &junk], 3, "magic");
+    // A device in use by another server.
+    let serving = Serving::start(&place, &["--snapshot", &a]);
+    let other = format!("unix:{}", place.text("other-socket"));
+    refuse(&[&origin, "--nbd", &other], 3, "in use");
+    assert!(Path::new(&place.path("socket")).exists());
+    serving.stop();
+    assert!(!Path::new(&place.path("socket")).exists(), "the socket is taken away");
+}
