@@ -21,7 +21,7 @@ use crate::size;
 
 /// Serve an origin and its snapshots as block devices over NBD
 ///
-/// Every client of the protocol can use them: the kernel's nbd driver, QEMU, libnbd, fio. The export
+/// Clients of the protocol can use them: QEMU, libnbd, fio. The export
 /// `origin` is the origin (and the default), each snapshot has its own name. Writes to the origin
 /// keep the old data for every snapshot, durably, before they change anything; writes to a snapshot
 /// go to its COW device, and a flush makes them durable.
