@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dmsnap::ops::{Observer, Progress};
-use dmsnap::volume::MergeControl;
+use dmsnap_serve::MergeControl;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::report::{Failure, tell};

@@ -8,3 +8,8 @@ pub mod nbd; // the network block device protocol
 mod live; // a volume's devices as exports
 
 pub use live::{Keeper, Live, ORIGIN};
+
+// What is served: whoever starts a server has no need to look further down.
+pub use dmsnap::volume::{
+    MergeControl, MergeState, OnFull, Snapshot, SnapshotOptions, State, Volume,
+};

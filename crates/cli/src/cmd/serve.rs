@@ -7,9 +7,10 @@ use std::time::Duration;
 use compio::time::sleep;
 use dmsnap::device::{File, Mode, is_same};
 use dmsnap::format::ChunkSize;
-use dmsnap::volume::{MergeState, OnFull, Snapshot, SnapshotOptions, State, Volume};
 use dmsnap_serve::nbd::{Exports, Limits, Listener, Server};
-use dmsnap_serve::{Keeper, Live, ORIGIN};
+use dmsnap_serve::{
+    Keeper, Live, MergeState, ORIGIN, OnFull, Snapshot, SnapshotOptions, State, Volume,
+};
 
 use crate::devices::{Io, open_failure};
 use crate::exit::Outcome;
