@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod table; // what `dmsetup table` prints
 mod size; // `4k` -> bytes -> `4 KiB`
 mod exit; // how a command ended
 mod report; // one line on stderr

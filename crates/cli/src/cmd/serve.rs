@@ -1,24 +1,25 @@
+mod plan; // what is served, before it is opened
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::str::FromStr;
 use std::time::Duration;
 
+use clap::ArgGroup;
 use compio::time::sleep;
-use dmsnap::device::{File, Mode, is_same};
-use dmsnap::format::ChunkSize;
+use dmsnap::device::{File, Mode};
 use dmsnap_serve::nbd::{Exports, Limits, Listener, Server};
-use dmsnap_serve::{
-    Keeper, Live, MergeState, ORIGIN, OnFull, Snapshot, SnapshotOptions, State, Volume,
-};
+use dmsnap_serve::{Keeper, Live, MergeState, Snapshot, State};
 
-use crate::devices::{Io, open_failure};
+use crate::devices::Io;
 use crate::exit::Outcome;
 use crate::output::Output;
 use crate::progress::Watch;
 use crate::report::{Failure, tell};
 use crate::signals::Stop;
 use crate::size;
+
+use plan::{Disk, Plan, Spec};
 
 /// Serve an origin and its snapshots as block devices over NBD
 ///
@@ -31,10 +32,13 @@ use crate::size;
 /// loses nothing that was flushed.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
+#[command(group(ArgGroup::new("merging").args(["merge", "table"]).multiple(true)))]
 pub(crate) struct Args {
     /// Origin: a device or an image
-    #[arg(value_name = "ORIGIN")]
-    origin: PathBuf,
+    ///
+    /// With --table it may be left out.
+    #[arg(value_name = "ORIGIN", required_unless_present = "table")]
+    origin: Option<PathBuf>,
 
     /// A snapshot of it, and how it behaves
     ///
@@ -52,6 +56,32 @@ pub(crate) struct Args {
     #[arg(long = "snapshot", value_name = "NAME=COW[,OPTION]...")]
     snapshots: Vec<Spec>,
 
+    /// Serve what this table of the kernel's targets says
+    ///
+    /// Lines as `dmsetup table` prints them, for one origin, with its whole length in sectors:
+    ///
+    /// [NAME:] 0 LENGTH snapshot-origin ORIGIN
+    ///
+    /// [NAME:] 0 LENGTH snapshot ORIGIN COW P|PO|N CHUNK [COUNT FEATURE...]
+    ///
+    /// [NAME:] 0 LENGTH snapshot-merge ORIGIN COW P|PO CHUNK [COUNT FEATURE...]
+    ///
+    /// Devices are paths without spaces, or MAJOR:MINOR. Empty lines and lines that begin with # are
+    /// passed over. Without NAME a snapshot has the name of its COW file. Both the origin and every
+    /// snapshot are served, whatever lines there are.
+    ///
+    /// P and PO: COW holds a store, whose own chunk size counts. If its first 4 KiB are zero, one is
+    /// made there with chunks of CHUNK sectors (0: 32). A full store is dropped by a write to the
+    /// origin, as in kernels. A write to the snapshot then fails and the snapshot stays: that is what
+    /// PO asks for; a kernel would drop one with P.
+    ///
+    /// N: no store; COW is overwritten, and CHUNK must not be 0.
+    ///
+    /// The features are discard_zeroes_cow and, only beside it, discard_passdown_origin. A
+    /// snapshot-merge is merged from the start, as with --merge.
+    #[arg(long, value_name = "FILE", conflicts_with = "snapshots")]
+    table: Option<PathBuf>,
+
     /// Listen here; may be given several times
     #[arg(long, value_name = "unix:PATH|HOST:PORT", default_value = "127.0.0.1:10809")]
     nbd: Vec<String>,
@@ -64,7 +94,7 @@ pub(crate) struct Args {
     merge: Option<String>,
 
     /// Most bytes a second that the merge moves
-    #[arg(long, value_name = "SIZE", value_parser = size::parse, requires = "merge")]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, requires = "merging")]
     rate: Option<u64>,
 
     /// Most data in one window of the merge
@@ -90,67 +120,19 @@ Examples:
     dmsnap serve golden.img --snapshot vm1=scratch.img,transient=64k --nbd unix:/run/vm.sock
   Merge while clients go on:
     dmsnap serve disk.img --snapshot s=snap.cow --merge s --rate 50M
+  What device-mapper would map, with the targets snapshot and snapshot-origin in `table`:
+    dmsnap serve --table table --nbd unix:/run/vm.sock
   Which chunks have changed since the snapshot:
     nbdinfo --map=qemu:dirty-bitmap:s nbd://localhost/origin";
 
-/// `NAME=COW[,OPTION]...`
-#[derive(Clone, Debug)]
-struct Spec {
-    name: String,
-    cow: PathBuf,
-    transient: Option<ChunkSize>,
-    options: SnapshotOptions,
-}
-
-impl FromStr for Spec {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, rest) = text
-            .split_once('=')
-            .ok_or_else(|| format!("found `{text}`; a snapshot is NAME=COW[,OPTION]..."))?;
-        if name.is_empty() || name == ORIGIN {
-            return Err(format!("found the name `{name}`; it must not be empty or `{ORIGIN}`"));
-        }
-        let mut parts = rest.split(',');
-        let cow = PathBuf::from(parts.next().unwrap_or_default());
-        let options = SnapshotOptions::default();
-        let mut spec = Self { name: name.into(), cow, transient: None, options };
-        parts.try_for_each(|part| spec.option(part))?;
-        Ok(spec)
-    }
-}
-
-impl Spec {
-    fn option(&mut self, text: &str) -> Result<(), String> {
-        let (name, value) = text.split_once('=').unwrap_or((text, ""));
-        let options = &mut self.options;
-        match (name, value) {
-            ("on-full", "invalidate") => options.on_full = OnFull::Invalidate,
-            ("on-full", "fail") => options.on_full = OnFull::Fail,
-            ("on-full", wait) if wait.starts_with("wait:") => {
-                let ticks = wait["wait:".len()..].parse();
-                let ticks = ticks.map_err(|_| format!("found `{wait}`; seconds come last"))?;
-                options.on_full = OnFull::Wait { ticks };
-            }
-            ("max-size", size) => options.max_bytes = Some(size::parse(size)?),
-            ("transient", size) => self.transient = Some(size::parse_chunk_size(size)?),
-            ("discard-zeroes", "") => options.discard_zeroes = true,
-            ("discard-passdown", "") => options.discard_passdown = true,
-            _ => return Err(format!("found the option `{text}`, which there is not")),
-        }
-        Ok(())
-    }
-}
-
-type Disk = Volume<File, File>;
-
 impl Args {
     pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
-        self.refuse_same()?;
+        let plan = self.plan()?;
+        let (origin, merge) = (plan.origin.clone(), plan.merge.clone().or(self.merge.clone()));
         let stop = Stop::on_signals()
             .map_err(|error| Failure::of("signals", format_args!("cannot be received: {error}")))?;
-        let volume = self.open().await?;
+        let mode = if self.read_only { Mode::Read } else { Mode::Write };
+        let volume = plan.open(mode, self.io.into()).await?;
         let exports = self.exports(&volume);
         let mut listeners = Vec::new();
         for address in &self.nbd {
@@ -158,38 +140,35 @@ impl Args {
             out.line(format_args!("listening on {}", told(address, &listener)))?;
             listeners.push(listener);
         }
-        let merging = self.start_merge(&volume).await?;
+        let merging = start_merge(&volume, merge.as_deref()).await?;
         out.flush()?;
 
         let serving = Server::new(exports, Limits::default()).run(listeners, stopped(&stop));
         let keeping = keep(&volume, &stop);
         let (served, (), ()) = futures_util::join!(serving, keeping, self.merge(&volume, merging));
-        served.map_err(|error| Failure::about(&self.origin, error))?;
+        served.map_err(|error| Failure::about(&origin, error))?;
         let flushed = volume.flush_all().await;
         flushed
             .map_err(|error| Failure::of("shutdown", format_args!("not all durable: {error}")))?;
         Ok(Outcome::Yes)
     }
 
-    async fn open(&self) -> Result<Rc<Disk>, Failure> {
-        let mode = if self.read_only { Mode::Read } else { Mode::Write };
-        let open = async |path: &Path, mode: Mode| {
-            let opened = File::open(path, mode, self.io.into()).await;
-            opened.map_err(|error| open_failure(path, &error))
+    fn plan(&self) -> Result<Plan, Failure> {
+        let Some(table) = &self.table else {
+            // Without a table there is an origin.
+            return Plan::of_options(
+                self.origin.as_deref().unwrap_or(Path::new("")),
+                &self.snapshots,
+            );
         };
-        let origin = open(&self.origin, mode).await?;
-        let volume = Volume::new(origin).map_err(|error| Failure::about(&self.origin, error))?;
-        for spec in &self.snapshots {
-            // Opening a store may have to clean it, so it is opened for writing in any case.
-            let cow = open(&spec.cow, Mode::Write).await?;
-            let options = spec.options.clone();
-            let added = match spec.transient {
-                Some(chunk) => volume.open_transient(&spec.name, cow, chunk, options).await,
-                None => volume.open(&spec.name, cow, options).await,
-            };
-            added.map_err(|error| Failure::about(&spec.cow, error))?;
+        let plan = Plan::of_table(table, self.origin.as_deref())?;
+        let refuse = |found: &str| Err(Failure::about(table, found));
+        match (&plan.merge, &self.merge) {
+            (Some(_), Some(_)) => refuse("has a snapshot-merge, and --merge is given as well"),
+            (Some(_), None) if self.read_only => refuse("has a snapshot-merge: not --read-only"),
+            (None, None) if self.rate.is_some() => refuse("merges nothing, and --rate is given"),
+            _ => Ok(plan),
         }
-        Ok(Rc::new(volume))
     }
 
     fn exports(&self, volume: &Rc<Disk>) -> Exports {
@@ -200,31 +179,6 @@ impl Args {
             let _ = exports.add(Live::snapshot(volume, &snapshot, self.read_only));
         }
         exports
-    }
-
-    /// Writing to one name must not change what is read through another.
-    fn refuse_same(&self) -> Result<(), Failure> {
-        let cows = self.snapshots.iter().map(|spec| &spec.cow);
-        let paths: Vec<_> = [&self.origin].into_iter().chain(cows).collect();
-        for (n, path) in paths.iter().enumerate() {
-            for other in &paths[..n] {
-                if is_same(path, other).unwrap_or(false) {
-                    let found = format!("the same file or device as {}", other.display());
-                    return Err(Failure::about(path, found).advise("each must be its own"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn start_merge(&self, volume: &Disk) -> Result<Option<Rc<Snapshot<File>>>, Failure> {
-        let Some(name) = &self.merge else { return Ok(None) };
-        let snapshot = volume
-            .snapshot(name)
-            .ok_or_else(|| Failure::of("--merge", format_args!("no snapshot is named {name}")))?;
-        let started = volume.start_merge(&snapshot).await;
-        started.map_err(|error| Failure::of(name, format_args!("cannot be merged: {error}")))?;
-        Ok(Some(snapshot))
     }
 
     /// Merges beside the clients. What goes wrong is told; they are served all the same.
@@ -253,6 +207,19 @@ impl Args {
         };
         futures_util::join!(merging, stopping);
     }
+}
+
+async fn start_merge(
+    volume: &Disk,
+    name: Option<&str>,
+) -> Result<Option<Rc<Snapshot<File>>>, Failure> {
+    let Some(name) = name else { return Ok(None) };
+    let snapshot = volume
+        .snapshot(name)
+        .ok_or_else(|| Failure::of("--merge", format_args!("no snapshot is named {name}")))?;
+    let started = volume.start_merge(&snapshot).await;
+    started.map_err(|error| Failure::of(name, format_args!("cannot be merged: {error}")))?;
+    Ok(Some(snapshot))
 }
 
 /// Listens; a socket file that nobody listens on any more is taken over.

@@ -1,0 +1,280 @@
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::str::FromStr;
+
+use dmsnap::device::{Caching, Device, File, Mode, is_same};
+use dmsnap::format::{ChunkSize, SECTOR_BYTES};
+use dmsnap::ops::{self, Error};
+use dmsnap_serve::ORIGIN;
+use dmsnap_serve::{OnFull, SnapshotOptions, Volume};
+use rustix::fs::{major, minor};
+
+use crate::devices::open_failure;
+use crate::report::{Failure, tell};
+use crate::size;
+use crate::table::{self, Line, Target};
+
+pub(super) type Disk = Volume<File, File>;
+
+/// What is served, told by options or by a table.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) origin: PathBuf,
+    snapshots: Vec<Spec>,
+    /// The snapshot that the table merges.
+    pub(super) merge: Option<String>,
+    /// Where it was promised, and how long the origin is, in sectors.
+    promised: Option<(String, u64)>,
+}
+
+/// `NAME=COW[,OPTION]...`, or a line of a table.
+#[derive(Clone, Debug)]
+pub(super) struct Spec {
+    name: String,
+    cow: PathBuf,
+    store: Store,
+    options: SnapshotOptions,
+}
+
+/// What the COW device holds.
+#[derive(Clone, Copy, Debug)]
+enum Store {
+    Persistent,
+    /// The same, made first if the device is blank. `None` stands for the default chunk size.
+    MaybeNew(Option<ChunkSize>),
+    Transient(ChunkSize),
+}
+
+impl FromStr for Spec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, rest) = text
+            .split_once('=')
+            .ok_or_else(|| format!("found `{text}`; a snapshot is NAME=COW[,OPTION]..."))?;
+        refuse_reserved(name)?;
+        let mut parts = rest.split(',');
+        let cow = PathBuf::from(parts.next().unwrap_or_default());
+        let options = SnapshotOptions::default();
+        let mut spec = Self { name: name.into(), cow, store: Store::Persistent, options };
+        parts.try_for_each(|part| spec.option(part))?;
+        Ok(spec)
+    }
+}
+
+fn refuse_reserved(name: &str) -> Result<(), String> {
+    match name.is_empty() || name == ORIGIN {
+        true => Err(format!("found the name `{name}`; it must not be empty or `{ORIGIN}`")),
+        false => Ok(()),
+    }
+}
+
+impl Spec {
+    fn option(&mut self, text: &str) -> Result<(), String> {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        let options = &mut self.options;
+        match (name, value) {
+            ("on-full", "invalidate") => options.on_full = OnFull::Invalidate,
+            ("on-full", "fail") => options.on_full = OnFull::Fail,
+            ("on-full", wait) if wait.starts_with("wait:") => {
+                let ticks = wait["wait:".len()..].parse();
+                let ticks = ticks.map_err(|_| format!("found `{wait}`; seconds come last"))?;
+                options.on_full = OnFull::Wait { ticks };
+            }
+            ("max-size", size) => options.max_bytes = Some(size::parse(size)?),
+            ("transient", size) => self.store = Store::Transient(size::parse_chunk_size(size)?),
+            ("discard-zeroes", "") => options.discard_zeroes = true,
+            ("discard-passdown", "") => options.discard_passdown = true,
+            _ => return Err(format!("found the option `{text}`, which there is not")),
+        }
+        Ok(())
+    }
+
+    fn from_table(name: Option<&str>, snapshot: &table::Snapshot) -> Result<Self, String> {
+        let file = || snapshot.cow.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = name.map(str::to_owned).or_else(file).unwrap_or_default();
+        refuse_reserved(&name).map_err(|found| format!("{found}; put `NAME: ` before the line"))?;
+        let store = match snapshot.store {
+            table::Store::Persistent(chunk_size) => Store::MaybeNew(chunk_size),
+            table::Store::Transient(chunk_size) => Store::Transient(chunk_size),
+        };
+        let options = SnapshotOptions {
+            // A write to the origin drops it in kernels, with `P` and with `PO`.
+            on_full: OnFull::Invalidate,
+            discard_zeroes: snapshot.discard_zeroes,
+            discard_passdown: snapshot.discard_passdown,
+            ..SnapshotOptions::default()
+        };
+        Ok(Self { name, cow: node(&snapshot.cow), store, options })
+    }
+
+    /// Opens the store, or makes it before.
+    async fn add_to(self, volume: &Disk, cow: File) -> Result<(), Failure> {
+        let failed = |error| Failure::about(&self.cow, error);
+        match self.store {
+            Store::Transient(chunk_size) => {
+                let added = volume.open_transient(&self.name, cow, chunk_size, self.options).await;
+                added.map_err(failed)?;
+            }
+            Store::Persistent => {
+                volume.open(&self.name, cow, self.options).await.map_err(failed)?;
+            }
+            Store::MaybeNew(wanted) => {
+                make_if_blank(&self.cow, &cow, wanted).await?;
+                let added = volume.open(&self.name, cow, self.options).await.map_err(failed)?;
+                let found = added.chunk_size();
+                if wanted.is_some_and(|wanted| wanted != found) {
+                    let found = format_args!("warning: its chunks have {found}");
+                    tell(Failure::about(&self.cow, found).advise("the table's size is not used"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The device node, also where nobody keeps links to all of them by their numbers.
+fn node(path: &Path) -> PathBuf {
+    let named = || {
+        let numbers = path.strip_prefix(table::BY_NUMBER).ok().filter(|_| !path.exists())?;
+        let numbers = numbers.to_str()?;
+        let uevent = fs::read_to_string(format!("/sys/dev/block/{numbers}/uevent")).ok()?;
+        let name = uevent.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
+        let node = Path::new("/dev").join(name);
+        // The name may be left over from another device.
+        let metadata = fs::metadata(&node).ok()?;
+        let rdev = metadata.rdev();
+        let same = format!("{}:{}", major(rdev), minor(rdev)) == numbers;
+        (metadata.file_type().is_block_device() && same).then_some(node)
+    };
+    named().unwrap_or_else(|| path.to_owned())
+}
+
+/// Makes a store where a kernel would: where the magic is zero. What else lies there is kept.
+async fn make_if_blank(path: &Path, cow: &File, wanted: Option<ChunkSize>) -> Result<(), Failure> {
+    const MAGIC_BYTES: usize = 4;
+    const DEFAULT_SECTORS: u32 = 32;
+    let magic = cow.read(0, MAGIC_BYTES).await.map_err(|error| Failure::about(path, error))?;
+    if magic.iter().any(|byte| *byte != 0) {
+        return Ok(());
+    }
+    let chunk_size = match wanted {
+        Some(wanted) => Ok(wanted),
+        None => ChunkSize::from_sectors(DEFAULT_SECTORS),
+    };
+    let chunk_size = chunk_size.map_err(|error| Failure::about(path, error))?;
+    match ops::create(cow, chunk_size, false).await {
+        Ok(_) => Ok(()),
+        Err(Error::Refused(..)) => {
+            let found = "its magic is zero, but its first 4 KiB are not";
+            Err(Failure::about(path, found).advise("`dmsnap create --force` makes a store there"))
+        }
+        Err(error) => Err(Failure::about(path, error)),
+    }
+}
+
+impl Plan {
+    pub(super) fn of_options(origin: &Path, snapshots: &[Spec]) -> Result<Self, Failure> {
+        let (origin, snapshots) = (origin.to_owned(), snapshots.to_vec());
+        let plan = Self { origin, snapshots, merge: None, promised: None };
+        plan.refuse_same()?;
+        Ok(plan)
+    }
+
+    /// `origin` is what the command line names besides, if it does.
+    pub(super) fn of_table(path: &Path, origin: Option<&Path>) -> Result<Self, Failure> {
+        let about =
+            |line: usize, found: &str| Failure::of(&format!("{}:{line}", path.display()), found);
+        let text = fs::read_to_string(path).map_err(|error| Failure::about(path, error))?;
+        let lines = table::parse(&text);
+        let lines = lines.map_err(|error| about(error.line, &error.to_string()))?;
+        let Some(first) = lines.first() else {
+            return Err(Failure::about(path, "no line of it names an origin"));
+        };
+        let mut plan = Self {
+            origin: origin.map_or_else(|| node(&first.origin), Path::to_owned),
+            snapshots: Vec::new(),
+            merge: None,
+            promised: Some((format!("{}:{}", path.display(), first.number), first.len_sectors)),
+        };
+        for line in &lines {
+            plan.take(line, first).map_err(|found| about(line.number, &found))?;
+        }
+        plan.refuse_same()?;
+        Ok(plan)
+    }
+
+    /// Takes one line over. Everything that can be said without opening a device is said here.
+    fn take(&mut self, line: &Line, first: &Line) -> Result<(), String> {
+        let (origin, planned) = (line.origin.display(), self.origin.display());
+        match is_same(&node(&line.origin), &self.origin) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(format!(
+                    "found the origin {origin}, expected {planned}; one server has one origin"
+                ));
+            }
+            Err(error) => return Err(format!("found the origin {origin}: {error}")),
+        }
+        if line.len_sectors != first.len_sectors {
+            let (found, expected) = (line.len_sectors, first.len_sectors);
+            return Err(format!(
+                "found the length {found}, expected {expected} sectors as in line {}",
+                first.number
+            ));
+        }
+        let Target::Snapshot(snapshot) = &line.target else { return Ok(()) };
+        let spec = Spec::from_table(line.name.as_deref(), snapshot)?;
+        if self.snapshots.iter().any(|other| other.name == spec.name) {
+            return Err(format!("found the name `{}` again, expected another one", spec.name));
+        }
+        if snapshot.merges && self.merge.replace(spec.name.clone()).is_some() {
+            return Err("found another snapshot-merge; only one snapshot merges at a time".into());
+        }
+        self.snapshots.push(spec);
+        Ok(())
+    }
+
+    /// Writing to one name must not change what is read through another.
+    fn refuse_same(&self) -> Result<(), Failure> {
+        let cows = self.snapshots.iter().map(|spec| &spec.cow);
+        let paths: Vec<_> = [&self.origin].into_iter().chain(cows).collect();
+        for (n, path) in paths.iter().enumerate() {
+            for other in &paths[..n] {
+                if is_same(path, other).unwrap_or(false) {
+                    let found = format!("the same file or device as {}", other.display());
+                    return Err(Failure::about(path, found).advise("each must be its own"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens everything before any store is made.
+    pub(super) async fn open(self, mode: Mode, caching: Caching) -> Result<Rc<Disk>, Failure> {
+        let open = async |path: &Path, mode: Mode| {
+            let opened = File::open(path, mode, caching).await;
+            opened.map_err(|error| open_failure(path, &error))
+        };
+        let origin = open(&self.origin, mode).await?;
+        let volume = Volume::new(origin).map_err(|error| Failure::about(&self.origin, error))?;
+        let sectors = volume.len_bytes() / SECTOR_BYTES;
+        if let Some((line, found)) = self.promised.filter(|(_, promised)| *promised != sectors) {
+            let origin = self.origin.display();
+            let found = format!("found the length {found}, expected the {sectors} sectors");
+            return Err(Failure::of(&line, format_args!("{found} of {origin}")));
+        }
+        let mut cows = Vec::new();
+        for spec in self.snapshots {
+            // Opening a store may have to clean it, so it is opened for writing in any case.
+            let cow = open(&spec.cow, Mode::Write).await?;
+            cows.push((spec, cow));
+        }
+        for (spec, cow) in cows {
+            spec.add_to(&volume, cow).await?;
+        }
+        Ok(Rc::new(volume))
+    }
+}
