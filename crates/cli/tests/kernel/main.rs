@@ -17,3 +17,4 @@ mod stopped; // the kernel goes on where dmsnap's merge stopped
 mod crashed; // dmsnap goes on where the kernel's merge stopped
 mod strays; // leftovers behind the end stay dead
 mod full; // stores without room
+mod served; // NBD clients and the kernel write in turn
