@@ -204,13 +204,17 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__serve)
-            opts="-h -V --snapshot --nbd --merge --rate --window --read-only --io --help --version"
+            opts="-h -V --snapshot --table --nbd --merge --rate --window --read-only --io --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --snapshot)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --table)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -72,6 +72,7 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l json -d 'The res
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l snapshot -d 'A snapshot of it, and how it behaves' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l table -d 'Serve what this table of the kernel\'s targets says' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l nbd -d 'Listen here; may be given several times' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l merge -d 'Merge this snapshot into the origin meanwhile' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l rate -d 'Most bytes a second that the merge moves' -r

@@ -146,10 +146,9 @@ impl Args {
         let serving = Server::new(exports, Limits::default()).run(listeners, stopped(&stop));
         let keeping = keep(&volume, &stop);
         let (served, (), ()) = futures_util::join!(serving, keeping, self.merge(&volume, merging));
-        served.map_err(|error| Failure::about(&origin, error))?;
-        let flushed = volume.flush_all().await;
-        flushed
-            .map_err(|error| Failure::of("shutdown", format_args!("not all durable: {error}")))?;
+        let not_durable = |error| Failure::of("shutdown", format_args!("not all durable: {error}"));
+        served.map_err(not_durable)?;
+        volume.flush_all().await.map_err(not_durable)?;
         Ok(Outcome::Yes)
     }
 

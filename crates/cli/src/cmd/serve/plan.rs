@@ -7,8 +7,7 @@ use std::str::FromStr;
 use dmsnap::device::{Caching, Device, File, Mode, is_same};
 use dmsnap::format::{ChunkSize, SECTOR_BYTES};
 use dmsnap::ops::{self, Error};
-use dmsnap_serve::ORIGIN;
-use dmsnap_serve::{OnFull, SnapshotOptions, Volume};
+use dmsnap_serve::{ORIGIN, OnFull, SnapshotOptions, Volume};
 use rustix::fs::{major, minor};
 
 use crate::devices::open_failure;
