@@ -205,6 +205,10 @@ fn what_cannot_be_served_is_refused_in_one_line() {
     fs::write(place.path("junk"), vec![7; 8192]).expect("written");
     let junk = format!("j={}", place.text("junk"));
     refuse(&[&origin, "--nbd", &nbd, "--snapshot", &junk], 3, "magic");
+    // What a merge would refuse, too.
+    fs::copy(place.path("a"), place.path("nested")).expect("copied");
+    let nested = place.text("nested");
+    refuse(&[&nested, "--nbd", &nbd, "--snapshot", &a, "--merge", "a"], 3, "header");
     // A device in use by another server.
     let serving = Serving::start(&place, &["--snapshot", &a]);
     let other = format!("unix:{}", place.text("other-socket"));

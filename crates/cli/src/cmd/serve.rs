@@ -128,11 +128,11 @@ Examples:
 impl Args {
     pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
         let plan = self.plan()?;
-        let (origin, merge) = (plan.origin.clone(), plan.merge.clone().or(self.merge.clone()));
+        let merge = plan.merge.clone().or(self.merge.clone());
         let stop = Stop::on_signals()
             .map_err(|error| Failure::of("signals", format_args!("cannot be received: {error}")))?;
         let mode = if self.read_only { Mode::Read } else { Mode::Write };
-        let volume = plan.open(mode, self.io.into()).await?;
+        let volume = plan.open(mode, self.io.into(), merge.as_deref()).await?;
         let exports = self.exports(&volume);
         let mut listeners = Vec::new();
         for address in &self.nbd {

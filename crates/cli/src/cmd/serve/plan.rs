@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use dmsnap::device::{Caching, Device, File, Mode, is_same};
 use dmsnap::format::{ChunkSize, SECTOR_BYTES};
-use dmsnap::ops::{self, Error};
+use dmsnap::ops::{self, Error, MergeOptions};
 use dmsnap_serve::{ORIGIN, OnFull, SnapshotOptions, Volume};
 use rustix::fs::{major, minor};
 
@@ -107,6 +107,30 @@ impl Spec {
             ..SnapshotOptions::default()
         };
         Ok(Self { name, cow: node(&snapshot.cow), store, options })
+    }
+
+    /// What a merge refuses and an opening would not notice: exceptions that were partly lost (what
+    /// is left of them would be wiped), and, to merge, an origin that looks like a store.
+    async fn refuse_doubtful(
+        &self,
+        cow: &File,
+        (path, origin): (&Path, &File),
+        merges: bool,
+    ) -> Result<(), Failure> {
+        if matches!(self.store, Store::Transient(_)) {
+            return Ok(());
+        }
+        let advice = "`dmsnap merge --force` merges it all the same";
+        match ops::plan_merge(cow, origin, MergeOptions::default()).await {
+            Err(error @ Error::OriginIsStore) if merges => {
+                Err(Failure::about(path, error).advise(advice))
+            }
+            Err(error @ Error::FrontZeroed { .. }) => {
+                Err(Failure::about(&self.cow, error).advise(advice))
+            }
+            // Whatever else there is, opening the store says it.
+            _ => Ok(()),
+        }
     }
 
     /// Opens the store, or makes it before.
@@ -252,7 +276,12 @@ impl Plan {
     }
 
     /// Opens everything before any store is made.
-    pub(super) async fn open(self, mode: Mode, caching: Caching) -> Result<Rc<Disk>, Failure> {
+    pub(super) async fn open(
+        self,
+        mode: Mode,
+        caching: Caching,
+        merge: Option<&str>,
+    ) -> Result<Rc<Disk>, Failure> {
         let open = async |path: &Path, mode: Mode| {
             let opened = File::open(path, mode, caching).await;
             opened.map_err(|error| open_failure(path, &error))
@@ -272,6 +301,8 @@ impl Plan {
             cows.push((spec, cow));
         }
         for (spec, cow) in cows {
+            let merges = merge == Some(&spec.name);
+            spec.refuse_doubtful(&cow, (&self.origin, volume.origin_device()), merges).await?;
             spec.add_to(&volume, cow).await?;
         }
         Ok(Rc::new(volume))
