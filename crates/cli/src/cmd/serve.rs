@@ -60,14 +60,15 @@ pub(crate) struct Args {
     ///
     /// Lines as `dmsetup table` prints them, for one origin, with its whole length in sectors:
     ///
-    /// [NAME:] 0 LENGTH snapshot-origin ORIGIN
+    /// NAME: 0 LENGTH snapshot-origin ORIGIN
     ///
-    /// [NAME:] 0 LENGTH snapshot ORIGIN COW P|PO|N CHUNK [COUNT FEATURE...]
+    /// NAME: 0 LENGTH snapshot ORIGIN COW P|PO|N CHUNK, then COUNT FEATURE...
     ///
-    /// [NAME:] 0 LENGTH snapshot-merge ORIGIN COW P|PO CHUNK [COUNT FEATURE...]
+    /// NAME: 0 LENGTH snapshot-merge ORIGIN COW P|PO CHUNK, then COUNT FEATURE...
     ///
+    /// NAME: may be left out: then a snapshot has the name of its COW file. So may COUNT and features.
     /// Devices are paths without spaces, or MAJOR:MINOR. Empty lines and lines that begin with # are
-    /// passed over. Without NAME a snapshot has the name of its COW file. Both the origin and every
+    /// passed over. Both the origin and every
     /// snapshot are served, whatever lines there are.
     ///
     /// P and PO: COW holds a store, whose own chunk size counts. If its first 4 KiB are zero, one is
