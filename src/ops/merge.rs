@@ -10,7 +10,7 @@ use super::survey::{Survey, right_way_round, whole_sectors};
 use super::{Error, Observer, Progress, Which};
 use crate::device::{Device, share};
 use crate::store::{Persistent, Store};
-use crate::volume::window::{Move, REQUEST_BYTES, Reader, Source, Window, cut};
+use crate::volume::window::{Move, REQUEST_BYTES, Reader, Source, Window, cut, index};
 
 /// Writes to the origin in flight.
 const WRITES: usize = 128;
@@ -189,7 +189,7 @@ struct Merge<'a, C, O, P> {
     total: u64,
     done: Cell<u64>,
     shared: Cell<u64>,
-    /// As long as it has always worked.
+    /// Asked for, and found to work before the first window.
     sharing: Cell<bool>,
     origin_flushes: Cell<u64>,
 }
@@ -208,9 +208,11 @@ impl<C: Device, O: Device, P: Observer> Merge<'_, C, O, P> {
             }
             let first = window.first;
             let settle = self.settle(&reader, window);
-            let ((), next) = future::try_join(settle, self.read(&reader, first)).await?;
+            // A window is settled to its end, also beside a read that fails.
+            let (settled, next) = future::join(settle, self.read(&reader, first)).await;
+            settled?;
             windows += 1;
-            ahead = next;
+            ahead = next?;
         }
         let left = self.store.published();
         Ok(Merged {
@@ -309,7 +311,7 @@ impl<C: Device, O: Device, P: Observer> Merge<'_, C, O, P> {
             self.shared.set(self.shared.get() + len);
             return Ok(());
         }
-        for offset in (0..len).step_by(1 << 20) {
+        for offset in (0..len).step_by(index(REQUEST_BYTES)) {
             let piece = REQUEST_BYTES.min(len - offset);
             self.observer.pace(piece).await;
             let data = reader.read_bytes(from + offset, piece).await?;

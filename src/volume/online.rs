@@ -8,9 +8,9 @@ use dmsnap_format::{Exception, OriginChunk};
 use futures_util::stream::StreamExt;
 
 use super::event::Event;
-use super::payload::{Payload, index};
+use super::payload::Payload;
 use super::snapshot::{Snapshot, State};
-use super::window::{Reader, Source, cut};
+use super::window::{Reader, Source, cut, index};
 use super::{Volume, to_io};
 use crate::device::Device;
 use crate::store::{Persistent, Store};

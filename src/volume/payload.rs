@@ -2,6 +2,7 @@ use std::io;
 
 use bytes::Bytes;
 
+use super::window::index;
 use crate::device::{Allocation, Buffer, Device};
 
 /// What a request puts into a stretch of a device.
@@ -50,9 +51,4 @@ impl From<Buffer> for Payload {
     fn from(buffer: Buffer) -> Self {
         Self::Data(buffer.freeze())
     }
-}
-
-/// A length that is known to fit into memory.
-pub(super) fn index(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
 }

@@ -5,8 +5,9 @@ use std::rc::Rc;
 use futures_util::future::join_all;
 use futures_util::stream::StreamExt;
 
-use super::payload::{Payload, index};
+use super::payload::Payload;
 use super::snapshot::{OnFull, Snapshot, State};
+use super::window::index;
 use super::{Volume, to_io};
 use crate::device::Device;
 use crate::store::{Prepared, StoreError};

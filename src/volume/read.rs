@@ -6,8 +6,8 @@ use futures_util::future::try_join_all;
 
 use super::Volume;
 use super::event::Track;
-use super::payload::index;
 use super::snapshot::Snapshot;
+use super::window::index;
 use crate::device::{Buffer, Device};
 
 /// A stretch of a snapshot that comes from consecutive bytes of one device. What it holds keeps

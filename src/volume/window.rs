@@ -197,7 +197,7 @@ fn join_chunks(chunks: Vec<(u64, Bytes)>) -> Vec<Move> {
 }
 
 /// A length that is known to fit into memory.
-fn index(bytes: u64) -> usize {
+pub(crate) fn index(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 

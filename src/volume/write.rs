@@ -4,8 +4,9 @@ use std::ops::Range;
 use dmsnap_format::OriginChunk;
 use futures_util::future::join_all;
 
-use super::payload::{Payload, index};
+use super::payload::Payload;
 use super::snapshot::Snapshot;
+use super::window::index;
 use super::{Volume, to_io};
 use crate::device::Device;
 use crate::store::{Prepared, StoreError};
