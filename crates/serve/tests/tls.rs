@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use common::client::Client;
 use common::{Plain, Serving, attempt, noise, run, texts};
@@ -154,6 +155,28 @@ fn where_it_is_offered_clients_choose_and_nothing_said_before_counts() {
     assert_eq!(client.option(&OptionRequest::StartTls), [(1, Vec::new())]);
     client.write(&noise(1000, 5));
     client.sees_the_end();
+}
+
+/// A client that stops in the middle of the handshake is let go at the end, and costs nobody else
+/// anything before.
+#[test]
+fn shutting_down_waits_for_no_half_encrypted_client() {
+    let certificates = Certificates::new();
+    let serving = serving(certificates.tls(false, false), vec![0; 1 << 20]);
+    let mut halves: Vec<_> = (0..20)
+        .map(|_| {
+            let mut client = Client::haggling(&serving);
+            assert_eq!(client.option(&OptionRequest::StartTls), [(1, Vec::new())]);
+            // The beginning of a record that never ends.
+            client.write(&[0x16, 3, 1, 2, 0]);
+            client
+        })
+        .collect();
+    assert_eq!(run("nbdinfo", &["--size", &certificates.uri(&serving)]), "1048576\n");
+    let began = Instant::now();
+    serving.stop().expect("a good end");
+    assert!(began.elapsed() < Duration::from_secs(3), "it took {:?}", began.elapsed());
+    halves.iter_mut().for_each(Client::sees_the_end);
 }
 
 #[test]

@@ -9,7 +9,8 @@ use super::codec::{
 };
 use super::exports::{Lease, Slot};
 use super::reader::Reader;
-use super::{Context, Exports, Tls};
+use super::relay::Relay;
+use super::{Context, Exports};
 
 /// Metadata contexts and what stands for them in replies.
 type Chosen = Vec<(u32, Context)>;
@@ -31,7 +32,7 @@ pub(super) struct Agreed {
 pub(super) async fn handshake(
     reader: &mut Reader,
     exports: &Exports,
-    tls: Option<&Tls>,
+    relay: Option<&Relay>,
 ) -> io::Result<Option<Agreed>> {
     send(reader, greeting()).await?;
     let Some(flags) = reader.message().await?.map(u32::from_be_bytes) else { return Ok(None) };
@@ -40,7 +41,7 @@ pub(super) async fn handshake(
     }
     let padded = flags & u32::from(FLAG_NO_ZEROES) == 0;
     let mut haggling =
-        Haggling { exports, tls, encrypted: false, padded, structured: false, chosen: None };
+        Haggling { exports, relay, encrypted: false, padded, structured: false, chosen: None };
     loop {
         let Some(header) = reader.message().await? else { return Ok(None) };
         let header = OptionHeader::decode(header).ok_or_else(|| nonsense("no option magic"))?;
@@ -56,15 +57,15 @@ pub(super) async fn handshake(
         let replies: Vec<u8> = replies.iter().flat_map(|reply| reply.encode(header.code)).collect();
         match next {
             Next::Haggle => send(reader, replies).await?,
-            Next::Encrypt(tls) => {
+            Next::Encrypt(relay) => {
                 // Somebody in between could have put these words into the client's mouth.
                 if reader.has_ahead() {
                     return Err(nonsense("something was said before the encryption"));
                 }
                 send(reader, replies).await?;
-                reader.transport().encrypt(tls).await?;
-                let encrypted = reader.transport().is_encrypted();
-                haggling = Haggling { structured: false, chosen: None, encrypted, ..haggling };
+                reader.transport().encrypt(relay)?;
+                haggling =
+                    Haggling { structured: false, chosen: None, encrypted: true, ..haggling };
             }
             Next::Leave => {
                 // The client may be gone already.
@@ -101,7 +102,7 @@ async fn option(
 enum Next<'a> {
     Haggle,
     /// Nothing that was agreed on before counts.
-    Encrypt(&'a Tls),
+    Encrypt(&'a Relay),
     Leave,
     /// `unasked` is the answer to an export name, which is no option reply.
     Transmit {
@@ -113,7 +114,7 @@ enum Next<'a> {
 /// What has been agreed on so far.
 struct Haggling<'a> {
     exports: &'a Exports,
-    tls: Option<&'a Tls>,
+    relay: Option<&'a Relay>,
     encrypted: bool,
     padded: bool,
     structured: bool,
@@ -126,7 +127,7 @@ type Answer<'a> = (Vec<OptionReply>, Next<'a>);
 
 impl<'a> Haggling<'a> {
     fn answer(&mut self, option: OptionRequest) -> io::Result<Answer<'a>> {
-        let silent = !self.encrypted && self.tls.is_some_and(Tls::is_required);
+        let silent = !self.encrypted && self.relay.is_some_and(Relay::is_required);
         Ok(match option {
             OptionRequest::Abort => (vec![OptionReply::Ack], Next::Leave),
             OptionRequest::StartTls => self.start_tls(),
@@ -154,10 +155,10 @@ impl<'a> Haggling<'a> {
     }
 
     fn start_tls(&self) -> Answer<'a> {
-        match self.tls {
+        match self.relay {
             None => refused(Refusal::Unsupported, "this server has no encryption"),
             Some(_) if self.encrypted => refused(Refusal::Invalid, "encrypted already"),
-            Some(tls) => (vec![OptionReply::Ack], Next::Encrypt(tls)),
+            Some(relay) => (vec![OptionReply::Ack], Next::Encrypt(relay)),
         }
     }
 

@@ -9,8 +9,8 @@
 //! A byte counts until its reply has left for the socket, so a client that does not read its
 //! replies only stops itself.
 //!
-//! [`Tls`] encrypts, if the client asks for it or only if it does. Its arithmetic runs on the thread of
-//! the devices.
+//! [`Tls`] encrypts, if the client asks for it or only if it does. A thread of its own does that
+//! arithmetic, for all clients.
 //!
 //! Ranges must be multiples of 512 bytes, as every client is told that asks; others are refused. If
 //! the device's size is none, what is left over at its end is not served.
@@ -18,6 +18,7 @@
 mod event; // tasks of one thread that wait for each other
 pub mod codec; // bytes <-> meaning
 mod tls; // what is sent over a socket, encrypted
+mod relay; // the thread that encrypts
 mod transport; // sockets
 mod reader; // messages from a socket
 mod export; // what can be served

@@ -11,6 +11,7 @@ use super::codec::MAX_PAYLOAD_BYTES;
 use super::event::{Event, Signal};
 use super::handshake::handshake;
 use super::reader::Reader;
+use super::relay::Relay;
 use super::transmission::transmission;
 use super::transport::{Socket, Transport};
 use super::{Exports, Listener, Tls};
@@ -82,7 +83,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The first flush that failed, of those at the end.
+    /// The system has no thread for encryption, before anything was accepted; or the first flush
+    /// that failed, of those at the end.
     pub async fn run(
         self,
         listeners: Vec<Listener>,
@@ -91,7 +93,7 @@ impl Server {
         let shared = Rc::new(Shared {
             exports: self.exports.clone(),
             limits: self.limits,
-            tls: self.tls,
+            relay: self.tls.map(Relay::start).transpose()?,
             connections: Cell::new(0),
             newcomers: RefCell::default(),
             closed: Event::default(),
@@ -119,7 +121,7 @@ impl Server {
 struct Shared {
     exports: Exports,
     limits: Limits,
-    tls: Option<Tls>,
+    relay: Option<Relay>,
     connections: Cell<usize>,
     /// Connections without an export, oldest first; raising the signal ends one.
     newcomers: RefCell<VecDeque<Rc<Signal>>>,
@@ -154,11 +156,11 @@ impl Connection {
     }
 
     async fn serve(&self, socket: Socket) {
-        let Shared { exports, limits, tls, stop, .. } = &*self.shared;
+        let Shared { exports, limits, relay, stop, .. } = &*self.shared;
         let transport = Rc::new(Transport::new(socket));
         let mut reader = Reader::new(transport.clone());
         let agreed = {
-            let agreeing = handshake(&mut reader, exports, tls.as_ref());
+            let agreeing = handshake(&mut reader, exports, relay.as_ref());
             let agreeing = compio::time::timeout(limits.handshake, agreeing);
             let (stopped, ousted) = (pin!(stop.wait()), pin!(self.ousted.wait()));
             match select(pin!(agreeing), select(stopped, ousted)).await {

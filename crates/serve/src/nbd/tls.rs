@@ -64,6 +64,10 @@ impl Tls {
     pub(super) fn is_required(&self) -> bool {
         self.required
     }
+
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        self.config.clone()
+    }
 }
 
 fn certificates(pem: &[u8]) -> io::Result<Vec<CertificateDer<'static>>> {
@@ -77,7 +81,8 @@ fn certificates(pem: &[u8]) -> io::Result<Vec<CertificateDer<'static>>> {
     Ok(found)
 }
 
-/// An encrypted connection. As with the socket, one task may receive while another sends.
+/// An encrypted connection, on the thread of the relay. As with the socket, one task may receive
+/// while another sends.
 #[derive(Debug)]
 pub(super) struct Session(RefCell<State>);
 
@@ -91,8 +96,8 @@ struct State {
 
 impl Session {
     /// Does the handshake of TLS.
-    pub(super) async fn accept(socket: &Socket, tls: &Tls) -> io::Result<Self> {
-        let mut connection = ServerConnection::new(tls.config.clone()).map_err(io::Error::other)?;
+    pub(super) async fn accept(socket: &Socket, config: Arc<ServerConfig>) -> io::Result<Self> {
+        let mut connection = ServerConnection::new(config).map_err(io::Error::other)?;
         // What is to be sent is taken out at once, and bounded by what is in flight.
         connection.set_buffer_limit(None);
         let session = Self(RefCell::new(State { connection, received: Vec::new(), start: 0 }));
@@ -108,7 +113,7 @@ impl Session {
         }
     }
 
-    /// As [`Transport::receive`](super::transport::Transport::receive).
+    /// As [`Socket::receive`].
     pub(super) async fn receive(
         &self,
         socket: &Socket,

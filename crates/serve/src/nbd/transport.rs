@@ -10,7 +10,7 @@ use compio::buf::{IntoInner, IoBuf};
 use compio::io::{AsyncRead, AsyncWrite};
 use compio::net::{TcpListener, TcpStream, ToSocketAddrsAsync, UnixListener, UnixStream};
 
-use super::tls::{Session, Tls};
+use super::relay::{Relay, Relayed};
 
 /// After so long without a word the system asks whether a TCP client is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -25,16 +25,18 @@ enum Kind {
     Tcp(TcpListener),
 }
 
-/// A socket in the file system; its name is removed on drop.
+/// A socket in the file system; if the name is ours, it is removed on drop.
 #[derive(Debug)]
 struct Bound {
     listener: UnixListener,
-    path: PathBuf,
+    path: Option<PathBuf>,
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -47,7 +49,7 @@ impl Listener {
     /// [`io::ErrorKind::AddrInUse`] if the file is there; any error of the system.
     pub async fn unix(path: &Path) -> io::Result<Self> {
         let listener = UnixListener::bind(path).await?;
-        Ok(Self(Kind::Unix(Bound { listener, path: path.to_owned() })))
+        Ok(Self(Kind::Unix(Bound { listener, path: Some(path.to_owned()) })))
     }
 
     /// Listens on a TCP port; port 0 is any that is free.
@@ -57,6 +59,27 @@ impl Listener {
     /// Any error of the system.
     pub async fn tcp(address: impl ToSocketAddrsAsync) -> io::Result<Self> {
         TcpListener::bind(address).await.map(|listener| Self(Kind::Tcp(listener)))
+    }
+
+    /// Takes over a Unix socket that somebody else listens on; its name stays when it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the system.
+    pub fn from_unix(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
+        Ok(Self(Kind::Unix(Bound { listener, path: None })))
+    }
+
+    /// Takes over a TCP socket that somebody else listens on.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the system.
+    pub fn from_tcp(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener).map(|listener| Self(Kind::Tcp(listener)))
     }
 
     /// Address and port, for TCP.
@@ -89,26 +112,28 @@ impl Listener {
     }
 }
 
-/// A connection to a client: a socket, encrypted or not. One task may receive while another sends.
+/// A connection to a client: its socket, or the plain end of a relay that encrypts. One task may
+/// receive while another sends.
 #[derive(Debug)]
 pub(super) struct Transport {
     socket: Socket,
-    session: OnceCell<Session>,
+    relayed: OnceCell<Relayed>,
 }
 
 impl Transport {
     pub(super) fn new(socket: Socket) -> Self {
-        Self { socket, session: OnceCell::new() }
+        Self { socket, relayed: OnceCell::new() }
     }
 
-    /// From now on everything is encrypted. Nothing else may be under way.
-    pub(super) async fn encrypt(&self, tls: &Tls) -> io::Result<()> {
-        let session = Session::accept(&self.socket, tls).await?;
-        self.session.set(session).map_err(|_| io::Error::other("encrypted already"))
+    /// From now on everything is encrypted. Nothing else may be under way. A handshake that fails is
+    /// seen as the end of the stream.
+    pub(super) fn encrypt(&self, relay: &Relay) -> io::Result<()> {
+        let relayed = relay.encrypt(&self.socket)?;
+        self.relayed.set(relayed).map_err(|_| io::Error::other("encrypted already"))
     }
 
-    pub(super) fn is_encrypted(&self) -> bool {
-        self.session.get().is_some()
+    fn socket(&self) -> &Socket {
+        self.relayed.get().map_or(&self.socket, Relayed::plain)
     }
 
     /// Appends at least one and at most `most` bytes to `buffer`, within its capacity. Returns how
@@ -118,24 +143,18 @@ impl Transport {
         buffer: Vec<u8>,
         most: usize,
     ) -> (io::Result<usize>, Vec<u8>) {
-        match self.session.get() {
-            Some(session) => session.receive(&self.socket, buffer, most).await,
-            None => self.socket.receive(buffer, most).await,
-        }
+        self.socket().receive(buffer, most).await
     }
 
     /// Sends all the pieces.
     pub(super) async fn send(&self, pieces: Vec<Bytes>) -> io::Result<()> {
-        match self.session.get() {
-            Some(session) => session.send(&self.socket, pieces).await,
-            None => self.socket.send(pieces).await,
-        }
+        self.socket().send(pieces).await
     }
 
-    /// Says good-bye, where there is a word for it.
+    /// Says good-bye, where there is a word for it, and waits until everything is with the client.
     pub(super) async fn close(&self) -> io::Result<()> {
-        match self.session.get() {
-            Some(session) => session.close(&self.socket).await,
+        match self.relayed.get() {
+            Some(relayed) => relayed.close().await,
             None => Ok(()),
         }
     }
@@ -149,6 +168,28 @@ pub(super) enum Socket {
 }
 
 impl Socket {
+    /// The same socket, for another thread.
+    pub(super) fn duplicate(&self) -> io::Result<Detached> {
+        Ok(match self {
+            Self::Unix(stream) => Detached::Unix(rustix::io::dup(stream)?.into()),
+            Self::Tcp(stream) => Detached::Tcp(rustix::io::dup(stream)?.into()),
+        })
+    }
+
+    /// Sends nothing more: the other side sees the end of the stream.
+    pub(super) async fn finish(&self) -> io::Result<()> {
+        match self {
+            Self::Unix(stream) => {
+                let mut stream = stream;
+                stream.shutdown().await
+            }
+            Self::Tcp(stream) => {
+                let mut stream = stream;
+                stream.shutdown().await
+            }
+        }
+    }
+
     /// As [`Transport::receive`].
     pub(super) async fn receive(
         &self,
@@ -198,5 +239,22 @@ impl Socket {
             pieces.retain(|piece| !piece.is_empty());
         }
         Ok(())
+    }
+}
+
+/// A connected socket of no thread.
+#[derive(Debug)]
+pub(super) enum Detached {
+    Unix(std::os::unix::net::UnixStream),
+    Tcp(std::net::TcpStream),
+}
+
+impl Detached {
+    /// Must run inside the compio runtime that is to use it.
+    pub(super) fn attach(self) -> io::Result<Socket> {
+        Ok(match self {
+            Self::Unix(stream) => Socket::Unix(UnixStream::from_std(stream)?),
+            Self::Tcp(stream) => Socket::Tcp(TcpStream::from_std(stream)?),
+        })
     }
 }
