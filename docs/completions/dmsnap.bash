@@ -204,7 +204,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__serve)
-            opts="-h -V --snapshot --table --nbd --merge --rate --window --read-only --io --help --version"
+            opts="-h -V --snapshot --table --nbd --tls --tls-certificates --tls-verify-peer --connections --connection-memory --merge --rate --window --read-only --io --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -219,6 +219,22 @@ _dmsnap() {
                     return 0
                     ;;
                 --nbd)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls)
+                    COMPREPLY=($(compgen -W "off on required" -- "${cur}"))
+                    return 0
+                    ;;
+                --tls-certificates)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connections)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connection-memory)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

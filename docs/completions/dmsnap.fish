@@ -73,12 +73,19 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -s h -l help -d 'Pr
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l snapshot -d 'A snapshot of it, and how it behaves' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l table -d 'Serve what this table of the kernel\'s targets says' -r -F
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l nbd -d 'Listen here; may be given several times' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l nbd -d 'Listen here, by default on 127.0.0.1:10809; may be given several times' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l tls -d 'Whether connections are encrypted' -r -f -a "off\t''
+on\t''
+required\t''"
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l tls-certificates -d 'Folder of PEM files: server-cert.pem, server-key.pem, ca-cert.pem' -r -F
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l connections -d 'Most connections at a time' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l connection-memory -d 'Most memory for the requests of one connection; one request may take 32 MiB in any case' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l merge -d 'Merge this snapshot into the origin meanwhile' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l rate -d 'Most bytes a second that the merge moves' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l window -d 'Most data in one window of the merge' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
 buffered\t'Through the page cache'"
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l tls-verify-peer -d 'Let in only clients with a certificate that ca-cert.pem vouches for'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l read-only -d 'Refuse every write'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -s V -l version -d 'Print version'

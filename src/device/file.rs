@@ -88,7 +88,7 @@ impl File {
             Mode::Write => Some(FlockOperation::NonBlockingLockExclusive),
         };
         if let Some(lock) = lock {
-            take(lock, &std, is_disk).await?;
+            take(lock, &std).await?;
         }
         let write = mode == Mode::Write;
         let direct = match (caching, Direct::of(&std, is_disk)) {

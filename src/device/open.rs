@@ -45,15 +45,12 @@ pub enum OpenError {
     NotStorage,
 }
 
-/// Behind every writer of a disk udev looks at it for a moment, under a lock. Without patience the
-/// second of two commands in a row would find the disk in use.
-pub(super) async fn take(
-    lock: FlockOperation,
-    file: &fs::File,
-    is_disk: bool,
-) -> Result<(), OpenError> {
+/// Behind every writer of a disk udev looks at it for a moment, under a lock; and a process that was
+/// killed keeps its locks until the system has cleared up its ring. Without patience the second of
+/// two commands in a row would find the device in use.
+pub(super) async fn take(lock: FlockOperation, file: &fs::File) -> Result<(), OpenError> {
     const PAUSE: Duration = Duration::from_millis(20);
-    let mut pauses = if is_disk { 50 } else { 0 };
+    let mut pauses = 50;
     loop {
         match rustix::fs::flock(file, lock) {
             Err(rustix::io::Errno::WOULDBLOCK) if pauses == 0 => return Err(OpenError::InUse),

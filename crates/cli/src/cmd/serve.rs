@@ -1,6 +1,7 @@
 mod plan; // what is served, before it is opened
+mod listening; // where clients come from
+mod encryption; // TLS
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,8 +9,9 @@ use std::time::Duration;
 use clap::ArgGroup;
 use compio::time::sleep;
 use dmsnap::device::{File, Mode};
-use dmsnap_serve::nbd::{Exports, Limits, Listener, Server};
+use dmsnap_serve::nbd::{Exports, Limits, Server};
 use dmsnap_serve::{Keeper, Live, MergeState, Snapshot, State};
+use sd_notify::NotifyState;
 
 use crate::devices::Io;
 use crate::exit::Outcome;
@@ -19,6 +21,8 @@ use crate::report::{Failure, tell};
 use crate::signals::Stop;
 use crate::size;
 
+use encryption::Encryption;
+use listening::{Listening, notify};
 use plan::{Disk, Plan, Spec};
 
 /// Serve an origin and its snapshots as block devices over NBD
@@ -83,9 +87,23 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "snapshots")]
     table: Option<PathBuf>,
 
-    /// Listen here; may be given several times
-    #[arg(long, value_name = "unix:PATH|HOST:PORT", default_value = "127.0.0.1:10809")]
+    /// Listen here, by default on 127.0.0.1:10809; may be given several times
+    ///
+    /// A service manager may listen instead and hand its sockets over (LISTEN_FDS, as systemd does
+    /// for a socket unit). Then this is left out.
+    #[arg(long, value_name = "unix:PATH|HOST:PORT")]
     nbd: Vec<String>,
+
+    #[command(flatten)]
+    encryption: Encryption,
+
+    /// Most connections at a time
+    #[arg(long, value_name = "NUMBER", default_value_t = 256)]
+    connections: u16,
+
+    /// Most memory for the requests of one connection; one request may take 32 MiB in any case
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size::parse)]
+    connection_memory: u64,
 
     /// Merge this snapshot into the origin meanwhile
     ///
@@ -132,19 +150,24 @@ impl Args {
         let merge = plan.merge.clone().or(self.merge.clone());
         let stop = Stop::on_signals()
             .map_err(|error| Failure::of("signals", format_args!("cannot be received: {error}")))?;
+        let tls = self.encryption.tls()?;
         let mode = if self.read_only { Mode::Read } else { Mode::Write };
         let volume = plan.open(mode, self.io.into(), merge.as_deref()).await?;
         let exports = self.exports(&volume);
-        let mut listeners = Vec::new();
-        for address in &self.nbd {
-            let listener = listen(address).await.map_err(|error| Failure::of(address, error))?;
-            out.line(format_args!("listening on {}", told(address, &listener)))?;
-            listeners.push(listener);
+        let Listening { listeners, uris } = Listening::at(&self.nbd, tls.is_some()).await?;
+        for uri in uris {
+            out.line(format_args!("listening on {uri}"))?;
         }
         let merging = start_merge(&volume, merge.as_deref()).await?;
         out.flush()?;
+        notify(NotifyState::Ready);
 
-        let serving = Server::new(exports, Limits::default()).run(listeners, stopped(&stop));
+        let server = Server::new(exports, self.limits());
+        let server = if let Some(tls) = tls { server.with_tls(tls) } else { server };
+        let serving = server.run(listeners, async {
+            stopped(&stop).await;
+            notify(NotifyState::Stopping);
+        });
         let keeping = keep(&volume, &stop);
         let (served, (), ()) = futures_util::join!(serving, keeping, self.merge(&volume, merging));
         let not_durable = |error| Failure::of("shutdown", format_args!("not all durable: {error}"));
@@ -169,6 +192,11 @@ impl Args {
             (None, None) if self.rate.is_some() => refuse("merges nothing, and --rate is given"),
             _ => Ok(plan),
         }
+    }
+
+    fn limits(&self) -> Limits {
+        let bytes = usize::try_from(self.connection_memory).unwrap_or(usize::MAX);
+        Limits { connections: self.connections.into(), bytes, ..Limits::default() }
     }
 
     fn exports(&self, volume: &Rc<Disk>) -> Exports {
@@ -220,27 +248,6 @@ async fn start_merge(
     let started = volume.start_merge(&snapshot).await;
     started.map_err(|error| Failure::of(name, format_args!("cannot be merged: {error}")))?;
     Ok(Some(snapshot))
-}
-
-/// Listens; a socket file that nobody listens on any more is taken over.
-async fn listen(address: &str) -> io::Result<Listener> {
-    let Some(path) = address.strip_prefix("unix:").map(Path::new) else {
-        return Listener::tcp(address).await;
-    };
-    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    if std::os::unix::net::UnixStream::connect(path).is_err_and(refused) {
-        std::fs::remove_file(path)?;
-    }
-    Listener::unix(path).await
-}
-
-/// How a client names what it can connect to.
-fn told(address: &str, listener: &Listener) -> String {
-    match (address.strip_prefix("unix:"), listener.tcp_address()) {
-        (Some(path), _) => format!("nbd+unix:///?socket={path}"),
-        (None, Ok(bound)) => format!("nbd://{bound}"),
-        (None, Err(_)) => format!("nbd://{address}"),
-    }
 }
 
 /// Returns after the first signal.

@@ -8,6 +8,7 @@
 
 #[path = "../common/mod.rs"]
 mod common; // running the command
+#[allow(dead_code, reason = "others take more from it")]
 mod random; // bytes and places from a seed
 mod guest; // one boot of the kernel
 mod pair; // a store, its origin, and what both should hold
@@ -18,3 +19,4 @@ mod crashed; // dmsnap goes on where the kernel's merge stopped
 mod strays; // leftovers behind the end stay dead
 mod full; // stores without room
 mod served; // NBD clients and the kernel write in turn
+mod attached; // file systems of the kernel on what is served

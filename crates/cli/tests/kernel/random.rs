@@ -10,7 +10,7 @@ impl Random {
             Ok(seed) => seed.parse().expect("DMSNAP_SEED is a number"),
             Err(_) => RandomState::new().hash_one("dmsnap"),
         };
-        eprintln!("the same choices again: DMSNAP_SEED={seed} cargo test --test kernel");
+        eprintln!("the same choices again: DMSNAP_SEED={seed}");
         Self(seed)
     }
 
@@ -20,6 +20,11 @@ impl Random {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
+    }
+
+    /// Another one, for another thread.
+    pub(crate) fn fork(&mut self) -> Self {
+        Self(self.next())
     }
 
     pub(crate) fn below(&mut self, end: u64) -> u64 {

@@ -108,7 +108,10 @@ impl Serving {
         let mut ready = String::new();
         let out = child.stdout.take().expect("piped");
         BufReader::new(out).read_line(&mut ready).expect("a line");
-        assert!(ready.starts_with("listening on nbd+unix:///?socket="), "{ready}");
+        if !ready.starts_with("listening on nbd") {
+            let ended = child.wait_with_output().expect("ended");
+            panic!("{args:?}: {ready}{}", String::from_utf8_lossy(&ended.stderr));
+        }
         Self(child)
     }
 
