@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::io::ErrorKind;
 use std::rc::Rc;
 
@@ -348,8 +349,8 @@ fn a_merge_that_is_given_up_leaves_a_plain_snapshot() {
 /// An origin whose first read takes effect only when it is let go.
 struct LateRead {
     disk: Rc<Disk>,
-    reads: std::cell::Cell<u32>,
-    go: std::cell::Cell<bool>,
+    reads: Cell<u32>,
+    go: Cell<bool>,
 }
 
 impl Device for LateRead {
@@ -441,4 +442,65 @@ fn whatever_changes_the_origin_waits_for_the_reads_of_its_snapshots() {
         assert_ne!(read_all(&origin_view)[4 * 512..6 * 512], data(4, 2)[..]);
         assert_eq!(read_all(&reading), data(0, 64).to_vec(), "{change}");
     }
+}
+
+/// Flushes a device when the second move of a merge is about to begin.
+struct FlushBetween {
+    view: View<Rc<Disk>, Rc<Disk>>,
+    power: Power,
+    moves: Cell<u32>,
+}
+
+impl MergeControl for FlushBetween {
+    async fn pace(&self, _: u64) {
+        self.moves.set(self.moves.get() + 1);
+        if self.moves.get() == 2 {
+            self.power.fail(self.power.operations(), Fault::DropsWrites);
+            self.view.flush().await.expect_err("injected");
+        }
+    }
+}
+
+/// A disk tells of a lost write once. When a client's flush is told, the merge's own flush that follows
+/// succeeds; the exceptions must stay all the same, because what was moved is lost.
+#[test]
+fn a_merge_forgets_nothing_after_a_clients_flush_has_failed() {
+    let power = Power::steady();
+    let disk = origin(64, &power);
+    let volume = Rc::new(Sim::new(disk.clone()).expect("a size"));
+    let cow = empty_cow(1, 100, &Power::steady());
+    let snapshot = add(&volume, "s", cow.clone(), SnapshotOptions::default());
+    let view = View::snapshot(&volume, &snapshot);
+    run(view.write(3 * SECTOR, data(100, 1))).expect("written");
+    run(view.write(9 * SECTOR, data(200, 1))).expect("written");
+    let shown = read_all(&view);
+    run(volume.start_merge(&snapshot)).expect("starts");
+    let view = View::origin(&volume);
+    let control = FlushBetween { view, power: power.clone(), moves: Cell::default() };
+    run(volume.run_merge(1 << 20, &control)).expect_err("not all is durable");
+    assert_eq!(volume.merge_state(), Some((MergeState::Failed, 2)));
+    // The machine starts again.
+    for content in disk.reboots(1) {
+        let after = Rc::new(Disk::new(content, 512, &Power::steady()));
+        let again = Rc::new(Sim::new(after).expect("a size"));
+        let cow = Rc::new(Disk::new(cow.content(), 512, &Power::steady()));
+        let snapshot = add(&again, "s", cow, SnapshotOptions::default());
+        assert_eq!(read_all(&View::snapshot(&again, &snapshot)), shown);
+    }
+}
+
+/// With nothing to publish a flush of a snapshot is a plain one. When it fails, data of a write that goes on
+/// beside it may be lost: no exception for that may be published later.
+#[test]
+fn a_snapshot_publishes_nothing_after_a_failed_flush() {
+    let power = Power::steady();
+    let volume = Rc::new(Sim::new(origin(64, &Power::steady())).expect("a size"));
+    let cow = empty_cow(1, 100, &power);
+    let snapshot = add(&volume, "s", cow.clone(), SnapshotOptions::default());
+    let view = View::snapshot(&volume, &snapshot);
+    power.fail(power.operations(), Fault::DropsWrites);
+    run(view.flush()).expect_err("injected");
+    run(view.write(0, data(100, 1))).expect_err("the store is not used for writing any more");
+    run(view.flush()).expect_err("and no flush succeeds");
+    assert_eq!(snapshot.unpublished(), 0);
 }

@@ -6,6 +6,7 @@ mod open; // modes, locks, why not
 mod limits; // what a disk or a file system can do
 mod identity; // which file is it really, and who else has it
 mod memory; // bytes in memory
+mod barrier; // flushes that are shared
 mod share; // extents of one file lent to another
 
 use std::io;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use barrier::Barrier;
 pub use buffer::{ALIGNMENT, Buffer};
 pub use file::File;
 pub use identity::{Identity, is_same};

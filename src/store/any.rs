@@ -68,6 +68,10 @@ impl<D: Device> Store for AnyStore<D> {
         either!(self, store => store.invalidate().await)
     }
 
+    async fn flush(&self) -> Result<(), StoreError> {
+        either!(self, store => store.flush().await)
+    }
+
     fn published(&self) -> u64 {
         either!(self, store => store.published())
     }

@@ -95,6 +95,13 @@ pub trait Store {
     /// then unknown, but surely a newest part.
     async fn clear(&self, count: u64) -> Result<(), StoreError>;
 
+    /// Makes every write to the COW device that has completed durable. Publishes nothing.
+    ///
+    /// # Errors
+    ///
+    /// An error of the device, now or at an earlier flush: it ends the use of the store for writing.
+    async fn flush(&self) -> Result<(), StoreError>;
+
     /// Marks the snapshot as dropped, durably and for good.
     ///
     /// # Errors

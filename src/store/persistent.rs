@@ -12,7 +12,7 @@ use super::queue::Queue;
 use super::room::Room;
 use super::scan::{End, read_exceptions, read_range, read_strays};
 use super::{Ledger, Place, Prepared, Published, Store, StoreError};
-use crate::device::{Allocation, Buffer, Device};
+use crate::device::{Allocation, Barrier, Buffer, Device};
 
 /// Reads and judges the header of a COW device.
 ///
@@ -51,6 +51,7 @@ pub struct Persistent<D> {
     writer: Mutex<()>,
     metadata_writes: Cell<u64>,
     flushes: Cell<u64>,
+    barrier: Barrier,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +123,7 @@ impl<D: Device> Persistent<D> {
             writer: Mutex::new(()),
             metadata_writes: Cell::new(0),
             flushes: Cell::new(0),
+            barrier: Barrier::default(),
             cow,
         };
         store.scrub(published).await?;
@@ -186,7 +188,7 @@ impl<D: Device> Persistent<D> {
             for unit in (first..=last).step_by(usize::try_from(self.unit_slots).unwrap_or(1)) {
                 self.write_unit(unit, terminator.max(unit), &[]).await?;
             }
-            self.flush("what lies behind the terminator").await
+            self.make_durable("what lies behind the terminator").await
         })
         .await
     }
@@ -216,9 +218,10 @@ impl<D: Device> Persistent<D> {
         self.cow.write(at, bytes.freeze()).await.map_err(failed())
     }
 
-    async fn flush(&self, what: &str) -> Result<(), StoreError> {
+    async fn make_durable(&self, what: &str) -> Result<(), StoreError> {
         self.flushes.set(self.flushes.get() + 1);
-        self.cow.flush().await.map_err(StoreError::io(format!("cannot make {what} durable")))
+        let flushed = self.barrier.flush(&self.cow).await;
+        flushed.map_err(StoreError::io(format!("cannot make {what} durable")))
     }
 
     fn slot_byte(&self, index: u64) -> Result<u64, StoreError> {
@@ -260,7 +263,7 @@ impl<D: Device> Persistent<D> {
         if (first + exceptions.len() as u64).is_multiple_of(per_area) {
             self.write_area(next, &[]).await?;
         }
-        self.flush("copied chunks").await?;
+        self.make_durable("copied chunks").await?;
 
         let mut keep = first;
         let mut rest = linking;
@@ -269,7 +272,7 @@ impl<D: Device> Persistent<D> {
             let fits = usize::try_from(unit + self.unit_slots - keep).unwrap_or(usize::MAX);
             let (now, later) = rest.split_at(rest.len().min(fits));
             self.write_unit(unit, keep, now).await?;
-            self.flush("exceptions").await?;
+            self.make_durable("exceptions").await?;
             keep += now.len() as u64;
             rest = later;
         }
@@ -304,7 +307,7 @@ impl<D: Device> Persistent<D> {
         let mut unit = (end - 1) - (end - 1) % self.unit_slots;
         loop {
             self.write_unit(unit, first.max(unit), &[]).await?;
-            self.flush("cleared exceptions").await?;
+            self.make_durable("cleared exceptions").await?;
             if unit <= first {
                 return Ok(());
             }
@@ -417,7 +420,17 @@ impl<D: Device> Store for Persistent<D> {
         let raw = RawHeader::new(self.layout.chunk_size(), false);
         bytes[..size_of::<RawHeader>()].copy_from_slice(raw.as_bytes());
         self.cow.write(0, Bytes::from_owner(bytes)).await.map_err(failed())?;
-        self.flush("the mark of an invalid store").await
+        self.flushes.set(self.flushes.get() + 1);
+        // Also on a device whose flush failed before: that is often why the snapshot is dropped.
+        self.barrier.flush_after_failure(&self.cow).await.map_err(failed())
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        let flushed = self.make_durable("what was written").await;
+        if flushed.is_err() && self.standing.get() == Standing::Usable {
+            self.standing.set(Standing::Broken);
+        }
+        flushed
     }
 
     fn published(&self) -> u64 {

@@ -3,7 +3,7 @@ use std::cell::Cell;
 use dmsnap_format::{ChunkSize, CowChunk, OriginChunk, SECTOR_BYTES, Usage};
 
 use super::{Prepared, Published, Store, StoreError};
-use crate::device::Device;
+use crate::device::{Barrier, Device};
 
 /// A store that writes no metadata: its exceptions are gone with it. Data begins in chunk 0.
 #[derive(Debug)]
@@ -13,6 +13,7 @@ pub struct Transient<D> {
     next_free: Cell<u64>,
     committed: Cell<u64>,
     valid: Cell<bool>,
+    barrier: Barrier,
 }
 
 impl<D: Device> Transient<D> {
@@ -24,6 +25,7 @@ impl<D: Device> Transient<D> {
             next_free: Cell::new(0),
             committed: Cell::new(0),
             valid: Cell::new(true),
+            barrier: Barrier::default(),
         }
     }
 
@@ -71,6 +73,12 @@ impl<D: Device> Store for Transient<D> {
     async fn invalidate(&self) -> Result<(), StoreError> {
         self.valid.set(false);
         Ok(())
+    }
+
+    /// What is here does not outlive the process; but a device that lost writes says so at a flush.
+    async fn flush(&self) -> Result<(), StoreError> {
+        let flushed = self.barrier.flush(&self.cow).await;
+        flushed.map_err(StoreError::io("cannot make what was written durable"))
     }
 
     fn published(&self) -> u64 {

@@ -34,8 +34,8 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
-use crate::device::Device;
-use crate::store::{AnyStore, Persistent, StoreError, Transient};
+use crate::device::{Barrier, Device};
+use crate::store::{AnyStore, Persistent, Store, StoreError, Transient};
 use crate::table::Table;
 
 use event::{Event, Gate, Tracked};
@@ -50,6 +50,7 @@ pub use view::View;
 pub struct Volume<O, C> {
     origin: O,
     origin_bytes: u64,
+    origin_barrier: Barrier,
     snapshots: RefCell<Vec<Rc<Snapshot<C>>>>,
     /// Every write is inside; closed while snapshots come, go, or begin to merge.
     gate: Gate,
@@ -71,6 +72,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         Ok(Self {
             origin,
             origin_bytes: len - len % dmsnap_format::SECTOR_BYTES,
+            origin_barrier: Barrier::default(),
             snapshots: RefCell::default(),
             gate: Gate::default(),
             origin_reads: Tracked::default(),
@@ -121,7 +123,7 @@ impl<O: Device, C: Device> Volume<O, C> {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("snapshot {name}")));
         }
         // What the snapshot shows of the origin must not be lost to it by a power cut.
-        self.origin.flush().await?;
+        self.flush_origin().await?;
         let snapshot = Rc::new(Snapshot::new(name.into(), store, table, options));
         self.snapshots.borrow_mut().push(snapshot.clone());
         Ok(snapshot)
@@ -216,7 +218,7 @@ impl<O: Device, C: Device> Volume<O, C> {
     ///
     /// The first error; the others are flushed all the same.
     pub async fn flush_all(&self) -> io::Result<()> {
-        let mut ended = self.origin.flush().await;
+        let mut ended = self.flush_origin().await;
         for snapshot in self.snapshots() {
             if snapshot.state() != State::Invalid {
                 ended = ended.and(self.flush_snapshot(&snapshot).await);
@@ -242,6 +244,12 @@ impl<O: Device, C: Device> Volume<O, C> {
         merging.filter(|merging| Rc::ptr_eq(&merging.snapshot, snapshot))
     }
 
+    /// Everything written to the origin is durable afterwards. Once that has failed it always does: a
+    /// merge must not forget exceptions whose data a client's flush was told to be lost.
+    async fn flush_origin(&self) -> io::Result<()> {
+        self.origin_barrier.flush(&self.origin).await
+    }
+
     /// Everything acknowledged on a snapshot is durable afterwards.
     async fn flush_snapshot(&self, snapshot: &Snapshot<C>) -> io::Result<()> {
         let flushed = match snapshot.newest_ticket() {
@@ -251,7 +259,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         match flushed {
             true => Ok(()),
             // Writes in place, or another publish had begun before this call.
-            false => snapshot.store.device().flush().await,
+            false => snapshot.store.flush().await.map_err(to_io),
         }
     }
 }

@@ -247,7 +247,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         merging.snapshot.cow_writes.wait_clear(0..self.origin_bytes).await;
         self.copy_again(merging, merging.take_dirty()).await?;
 
-        self.origin.flush().await?;
+        self.flush_origin().await?;
         store.clear(end - first).await.map_err(to_io)?;
         let mut table = merging.snapshot.table.borrow_mut();
         for exception in exceptions {

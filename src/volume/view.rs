@@ -5,10 +5,11 @@ use std::rc::Rc;
 use bytes::Bytes;
 use dmsnap_format::OriginChunk;
 
-use super::Volume;
 use super::payload::Payload;
 use super::snapshot::Snapshot;
+use super::{Volume, to_io};
 use crate::device::{Allocation, Buffer, Device};
+use crate::store::Store;
 
 /// The origin, or one snapshot, as a device.
 ///
@@ -122,15 +123,15 @@ impl<O: Device, C: Device> Device for View<O, C> {
         let volume = &self.volume;
         match (volume.merging_with(self.snapshot.as_ref()), &self.snapshot) {
             (Some(merging), _) => {
-                let cow = merging.snapshot.store.device().flush();
-                let (cow, origin) = futures_util::future::join(cow, volume.origin.flush()).await;
-                cow.and(origin)
+                let cow = merging.snapshot.store.flush();
+                let (cow, origin) = futures_util::future::join(cow, volume.flush_origin()).await;
+                cow.map_err(to_io).and(origin)
             }
             (None, Some(snapshot)) => {
                 snapshot.usable()?;
                 volume.flush_snapshot(snapshot).await
             }
-            (None, None) => volume.origin.flush().await,
+            (None, None) => volume.flush_origin().await,
         }
     }
 
