@@ -7,6 +7,9 @@ mod limits; // what a disk or a file system can do
 mod identity; // which file is it really, and who else has it
 mod memory; // bytes in memory
 mod barrier; // flushes that are shared
+mod shared; // one device below several
+mod mapped; // stretches of others, as one
+mod any; // files, and what is mapped from them
 mod share; // extents of one file lent to another
 
 use std::io;
@@ -16,13 +19,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use any::AnyDevice;
 pub use barrier::Barrier;
 pub use buffer::{ALIGNMENT, Buffer};
 pub use file::File;
 pub use identity::{Identity, is_same};
+pub use mapped::{Column, MapError, Mapped, Segment};
 pub use memory::Memory;
 pub use open::{Caching, Mode, OpenError};
 pub use share::share;
+pub use shared::Shared;
 
 /// May zeroed bytes lose their place on the medium?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
