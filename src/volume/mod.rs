@@ -26,6 +26,7 @@ mod snapshot; // a snapshot's state
 mod read; // reads of a snapshot
 mod write; // writes to a snapshot
 mod protect; // old data kept before origin writes
+mod patience; // waiting for room in a store
 pub(crate) mod window; // a merge's unit of work
 mod online; // merging while clients go on
 mod view; // the devices of a volume
@@ -59,6 +60,8 @@ pub struct Volume<O, C> {
     merging: RefCell<Option<Rc<Merging<C>>>>,
     ticks: Cell<u64>,
     ticked: Event,
+    /// Nobody waits for room any more.
+    hurried: Cell<bool>,
 }
 
 impl<O: Device, C: Device> Volume<O, C> {
@@ -79,6 +82,7 @@ impl<O: Device, C: Device> Volume<O, C> {
             merging: RefCell::default(),
             ticks: Cell::default(),
             ticked: Event::default(),
+            hurried: Cell::default(),
         })
     }
 
@@ -209,6 +213,13 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// patience is counted in these calls.
     pub fn tick(&self) {
         self.ticks.set(self.ticks.get() + 1);
+        self.ticked.notify();
+    }
+
+    /// From now on nobody waits for room in a store: such writes fail with "no space", also those
+    /// that wait already. For the end of a server, whose clients wait for answers.
+    pub fn hurry(&self) {
+        self.hurried.set(true);
         self.ticked.notify();
     }
 

@@ -8,6 +8,7 @@ use dmsnap_format::{Exception, OriginChunk};
 use futures_util::stream::StreamExt;
 
 use super::event::Event;
+use super::patience::NoRoom;
 use super::payload::Payload;
 use super::snapshot::{Snapshot, State};
 use super::window::{Reader, Source, cut, index};
@@ -49,6 +50,9 @@ pub trait MergeControl {
 pub(super) struct Merging<C> {
     pub(super) snapshot: Rc<Snapshot<C>>,
     state: Cell<MergeState>,
+    /// True while [`Volume::run_merge`] is at work: also after a pause was asked for, until its
+    /// window has ended.
+    at_work: Cell<bool>,
     window: RefCell<OpenWindow>,
     /// A window was closed.
     released: Event,
@@ -65,7 +69,21 @@ struct OpenWindow {
     held: bool,
 }
 
+/// A run of the merge is at work; over when dropped.
+struct AtWork<'a>(&'a Cell<bool>);
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
 impl<C> Merging<C> {
+    /// `None` while another run is at work: two of them would clear each other's slots.
+    fn begin_work(&self) -> Option<AtWork<'_>> {
+        (!self.at_work.replace(true)).then(|| AtWork(&self.at_work))
+    }
+
     pub(super) fn is_finished(&self) -> bool {
         self.state.get() == MergeState::Finished
     }
@@ -124,6 +142,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         let merging = Merging {
             snapshot: snapshot.clone(),
             state: MergeState::Paused.into(),
+            at_work: Cell::default(),
             window: RefCell::default(),
             released: Event::default(),
         };
@@ -156,7 +175,8 @@ impl<O: Device, C: Device> Volume<O, C> {
     ///
     /// # Errors
     ///
-    /// The error of a device. The merge is failed then; calling again goes on.
+    /// The error of a device: the merge is failed then, and calling again goes on.
+    /// [`io::ErrorKind::ResourceBusy`] while another call has not returned.
     pub async fn run_merge(
         &self,
         window_bytes: u64,
@@ -168,6 +188,9 @@ impl<O: Device, C: Device> Volume<O, C> {
         let Some(store) = merging.snapshot.store.persistent() else {
             return Err(io::ErrorKind::Unsupported.into());
         };
+        let Some(_at_work) = merging.begin_work() else {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the merge is running"));
+        };
         merging.state.set(MergeState::Running);
         while merging.state.get() == MergeState::Running {
             if store.published() == 0 {
@@ -177,6 +200,9 @@ impl<O: Device, C: Device> Volume<O, C> {
             let ended = self.merge_window(&merging, store, window_bytes, control).await;
             merging.close();
             if let Err(error) = ended {
+                if merging.state.get() == MergeState::Paused && NoRoom::of(&error).is_some() {
+                    break;
+                }
                 merging.state.set(MergeState::Failed);
                 return Err(error);
             }
@@ -184,11 +210,13 @@ impl<O: Device, C: Device> Volume<O, C> {
         Ok(merging.state.get())
     }
 
-    /// Asks [`run_merge`](Self::run_merge) to return after the window under way.
+    /// Asks [`run_merge`](Self::run_merge) to return after the window under way, or, if that waits for
+    /// another snapshot's room, without it.
     pub fn pause_merge(&self) {
         let merging = self.merging.borrow();
         if let Some(merging) = merging.as_ref().filter(|it| it.state.get() == MergeState::Running) {
             merging.state.set(MergeState::Paused);
+            self.ticked.notify();
         }
     }
 
@@ -197,11 +225,11 @@ impl<O: Device, C: Device> Volume<O, C> {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::ResourceBusy`] while it runs.
+    /// [`io::ErrorKind::ResourceBusy`] while it runs, also for a window that a pause lets end.
     pub async fn cancel_merge(&self) -> io::Result<()> {
         let _nobody_writes = self.gate.close().await;
         let merging = self.merging.borrow().clone();
-        if merging.as_ref().is_some_and(|it| it.state.get() == MergeState::Running) {
+        if merging.as_ref().is_some_and(|it| it.at_work.get()) {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the merge is running"));
         }
         if let Some(merging) = self.merging.take() {
@@ -223,7 +251,10 @@ impl<O: Device, C: Device> Volume<O, C> {
         let first = cut(layout, store.unit_slots(), end, most);
         let exceptions = store.read_range(first..end).await.map_err(to_io)?;
         merging.open(&exceptions);
-        self.protect(&self.ranges(merging, &exceptions), Some(&merging.snapshot)).await?;
+        let ranges = self.ranges(merging, &exceptions);
+        let wanted = || merging.state.get() == MergeState::Running;
+        let attempt = async || self.protect(&ranges, Some(&merging.snapshot)).await;
+        self.patiently_while(wanted, attempt).await?;
 
         let reader = Reader { cow: store.device(), layout, origin_bytes: self.origin_bytes };
         let window = reader.read(first..end).await.map_err(to_io)?;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use futures_util::future::join_all;
 use futures_util::stream::StreamExt;
 
+use super::patience::NoRoom;
 use super::payload::Payload;
 use super::snapshot::{OnFull, Snapshot, State};
 use super::window::index;
@@ -27,14 +28,6 @@ struct Keep<C> {
     range: Range<u64>,
     /// Set when its copy failed: the snapshot will be dropped.
     failed: bool,
-}
-
-/// What became of an attempt to get a chunk for every snapshot that needs one.
-enum Gathered {
-    /// Everything that can be had; others may still be at work on some chunks.
-    All,
-    /// A snapshot has no room, and waits.
-    NoRoom(u32),
 }
 
 impl<O: Device, C: Device> Volume<O, C> {
@@ -61,7 +54,10 @@ impl<O: Device, C: Device> Volume<O, C> {
     }
 
     /// Gives every snapshot but `merging` published exceptions for these ranges of the origin.
-    /// A snapshot whose COW device fails is dropped; one without room follows its own rule.
+    /// A snapshot whose COW device fails is dropped; one without room follows its own rule, which
+    /// may be to try [again](Self::patiently).
+    ///
+    /// Whatever snapshot was dropped, by this call or another, is durably marked when it returns.
     pub(super) async fn protect(
         &self,
         ranges: &[Range<u64>],
@@ -73,6 +69,7 @@ impl<O: Device, C: Device> Volume<O, C> {
                 && !merging.is_some_and(|it| Rc::ptr_eq(it, snapshot))
         });
         if snapshots.is_empty() {
+            self.all_marked().await;
             return Ok(());
         }
         for range in ranges {
@@ -82,50 +79,49 @@ impl<O: Device, C: Device> Volume<O, C> {
             }
         }
         join_all(snapshots.iter().map(|snapshot| publish_ranges(snapshot, ranges))).await;
+        self.all_marked().await;
         Ok(())
+    }
+
+    /// Returns when no dropped snapshot waits for its mark: an origin write that goes on without it
+    /// relies on the mark, whoever dropped it.
+    async fn all_marked(&self) {
+        let marking = || self.snapshots.borrow().iter().find(|it| it.is_marking()).cloned();
+        while let Some(snapshot) = marking() {
+            snapshot.marked().await;
+        }
     }
 
     /// Copies the old data of every chunk of `range` to every snapshot that has no exception for
     /// it yet, reading the origin once.
     async fn keep_old(&self, snapshots: &[Rc<Snapshot<C>>], range: Range<u64>) -> io::Result<()> {
-        let mut waited = 0;
         loop {
             let mut keeps = Vec::new();
-            let gathered = self.gather(snapshots, &range, &mut keeps).await;
-            if let Ok(Gathered::All) = gathered {
-                if keeps.is_empty() {
-                    match first_pending(snapshots, &range) {
-                        Some((snapshot, old)) => snapshot.settled(old).await,
-                        None => return Ok(()),
-                    }
-                    continue;
+            if let Err(error) = self.gather(snapshots, &range, &mut keeps).await {
+                // Nobody shall wait for chunks that wait for room themselves.
+                for keep in keeps {
+                    keep.snapshot.give_up(keep.prepared, keep.old);
                 }
+                return Err(error);
+            }
+            if !keeps.is_empty() {
                 self.copy_old(keeps).await?;
                 continue;
             }
-            // Nobody shall wait for chunks that wait for room themselves.
-            for keep in keeps {
-                keep.snapshot.give_up(keep.prepared, keep.old);
+            match first_pending(snapshots, &range) {
+                Some((snapshot, old)) => snapshot.settled(old).await,
+                None => return Ok(()),
             }
-            let patience = match gathered? {
-                Gathered::NoRoom(ticks) => ticks,
-                Gathered::All => continue,
-            };
-            if waited >= patience {
-                return Err(to_io(StoreError::Full));
-            }
-            waited += 1;
-            let now = self.ticks.get();
-            self.ticked.wait_until(|| self.ticks.get() != now).await;
         }
     }
 
+    /// Gets a chunk for everything that needs one; others may still be at work on some.
     async fn gather(
         &self,
         snapshots: &[Rc<Snapshot<C>>],
         range: &Range<u64>,
         keeps: &mut Vec<Keep<C>>,
-    ) -> io::Result<Gathered> {
+    ) -> io::Result<()> {
         for snapshot in snapshots {
             for old in snapshot.chunks(range) {
                 if snapshot.state() == State::Invalid {
@@ -143,13 +139,13 @@ impl<O: Device, C: Device> Volume<O, C> {
                     (Ok(None), _) => {}
                     (Err(StoreError::Full), OnFull::Fail) => return Err(to_io(StoreError::Full)),
                     (Err(StoreError::Full), OnFull::Wait { ticks }) => {
-                        return Ok(Gathered::NoRoom(ticks));
+                        return Err(NoRoom { ticks }.into());
                     }
                     (Err(_), _) => drop_snapshot(snapshot).await,
                 }
             }
         }
-        Ok(Gathered::All)
+        Ok(())
     }
 
     /// Reads each stretch of the origin once and writes it to every chunk that needs it.

@@ -67,6 +67,8 @@ pub struct Snapshot<C> {
     /// A pending exception was settled, or the state changed.
     changed: Event,
     state: Cell<State>,
+    /// How many calls write the mark of a dropped snapshot at the moment.
+    marking: Cell<u32>,
     /// Reads of the COW device under way, by bytes of the snapshot.
     pub(super) cow_reads: Tracked,
     /// Writes in place under way, by bytes of the snapshot.
@@ -98,6 +100,7 @@ impl<C: Device> Snapshot<C> {
             settled: Cell::default(),
             changed: Event::default(),
             state: State::Active.into(),
+            marking: Cell::default(),
             cow_reads: Tracked::default(),
             cow_writes: Tracked::default(),
         }
@@ -111,6 +114,27 @@ impl<C: Device> Snapshot<C> {
     /// The unit of copying.
     pub fn chunk_size(&self) -> ChunkSize {
         self.chunk_size
+    }
+
+    /// How it behaves.
+    pub fn options(&self) -> &SnapshotOptions {
+        &self.options
+    }
+
+    /// The COW device.
+    pub fn cow_device(&self) -> &C {
+        self.store.device()
+    }
+
+    /// How often slots were written and the COW device was flushed for them, since the store was
+    /// opened. `None` for one without slots on the device.
+    pub fn metadata_writes_and_flushes(&self) -> Option<(u64, u64)> {
+        self.store.persistent().map(|store| (store.metadata_writes(), store.flushes()))
+    }
+
+    /// True if its exceptions outlive the process.
+    pub fn is_persistent(&self) -> bool {
+        self.store.persistent().is_some()
     }
 
     /// How it is.
@@ -308,13 +332,24 @@ impl<C: Device> Snapshot<C> {
         }
     }
 
-    /// Drops the snapshot: durably where the COW device still can, before this returns. An origin
+    /// Drops the snapshot: durably where the COW device still can, before this returns. Every origin
     /// write that relies on it waits for that. A COW device that fails here too never harms the
     /// origin: then the snapshot is dropped in memory only, and the error says so.
     pub(super) async fn invalidate(&self) -> Result<(), StoreError> {
         self.state.set(State::Invalid);
+        self.marking.set(self.marking.get() + 1);
         let marked = self.store.invalidate().await;
+        self.marking.set(self.marking.get() - 1);
         self.changed.notify();
         marked
+    }
+
+    pub(super) fn is_marking(&self) -> bool {
+        self.marking.get() > 0
+    }
+
+    /// Returns when nobody writes the mark of a dropped snapshot any more.
+    pub(super) async fn marked(&self) {
+        self.changed.wait_until(|| !self.is_marking()).await;
     }
 }

@@ -42,6 +42,10 @@ impl<O: Device, C: Device> View<O, C> {
 
     async fn put(&self, at: u64, payload: Payload) -> io::Result<()> {
         self.within(at, payload.len())?;
+        self.volume.patiently(async || self.put_once(at, payload.clone()).await).await
+    }
+
+    async fn put_once(&self, at: u64, payload: Payload) -> io::Result<()> {
         let volume = &self.volume;
         let _inside = volume.gate.enter().await;
         match (volume.merging_with(self.snapshot.as_ref()), &self.snapshot) {
@@ -49,6 +53,13 @@ impl<O: Device, C: Device> View<O, C> {
             (None, Some(snapshot)) => volume.write_snapshot(snapshot, at, payload).await,
             (None, None) => volume.write_origin(at, payload, None).await,
         }
+    }
+
+    async fn pass_down(&self, at: u64, len: u64) -> io::Result<()> {
+        let _inside = self.volume.gate.enter().await;
+        self.volume.protect(std::slice::from_ref(&(at..at + len)), None).await?;
+        self.volume.origin_reads.wait_clear(at..at + len).await;
+        self.volume.origin.discard(at, len).await
     }
 
     fn within(&self, at: u64, len: u64) -> io::Result<()> {
@@ -113,10 +124,7 @@ impl<O: Device, C: Device> Device for View<O, C> {
                 return Ok(());
             }
         }
-        let _inside = self.volume.gate.enter().await;
-        self.volume.protect(std::slice::from_ref(&(at..at + len)), None).await?;
-        self.volume.origin_reads.wait_clear(at..at + len).await;
-        self.volume.origin.discard(at, len).await
+        self.volume.patiently(async || self.pass_down(at, len).await).await
     }
 
     async fn flush(&self) -> io::Result<()> {
