@@ -504,3 +504,27 @@ fn a_snapshot_publishes_nothing_after_a_failed_flush() {
     run(view.flush()).expect_err("and no flush succeeds");
     assert_eq!(snapshot.unpublished(), 0);
 }
+
+/// A snapshot opened for looking at refuses writes, and an origin write that it would have to keep old
+/// data of fails: it is not dropped for that. Nothing reaches its device.
+#[test]
+fn a_snapshot_opened_read_only_takes_no_write_and_is_not_dropped() {
+    let power = Power::steady();
+    let volume = Rc::new(Sim::new(origin(64, &power)).expect("a size"));
+    let cow = empty_cow(1, 100, &power);
+    let opened = volume.open_read_only("s", cow.clone(), SnapshotOptions::default());
+    let snapshot = run(opened).expect("opens");
+    let view = View::snapshot(&volume, &snapshot);
+    let denied = |ended: std::io::Result<()>| {
+        assert_eq!(ended.expect_err("refused").kind(), ErrorKind::PermissionDenied);
+    };
+    denied(run(view.write(0, data(100, 1))));
+    denied(run(View::origin(&volume).write(0, data(100, 1))));
+    denied(run(volume.start_merge(&snapshot)));
+    denied(run(volume.invalidate(&snapshot)));
+    run(view.flush()).expect("nothing to do");
+    run(volume.flush_all()).expect("nothing to do");
+    assert_eq!(snapshot.state(), State::Active);
+    assert_eq!(read_all(&view), data(0, 64).to_vec());
+    assert_eq!((cow.counts().writes, cow.counts().flushes), (0, 0));
+}

@@ -71,6 +71,9 @@ pub enum StoreError {
     /// A flush or a metadata write failed before; what is on the medium is unknown.
     #[error("an earlier write to this store failed: it must be opened anew")]
     Broken,
+    /// It was opened for reading only.
+    #[error("the store was opened for reading only")]
+    ReadOnly,
     /// No room for another exception.
     #[error("the store is full")]
     Full,

@@ -57,6 +57,7 @@ pub struct Persistent<D> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
     Usable,
+    ReadOnly,
     Invalid,
     Broken,
 }
@@ -90,6 +91,32 @@ impl<D: Device> Persistent<D> {
     pub async fn open(
         cow: D,
         origin_bytes: Option<u64>,
+        visit: impl FnMut(Exception),
+    ) -> Result<Self, StoreError> {
+        let store = Self::load(cow, origin_bytes, visit).await?;
+        store.scrub(store.published.get()).await?;
+        Ok(store)
+    }
+
+    /// Opens a valid store for looking at what the snapshot shows. Nothing is ever written to the
+    /// device; what lies behind the terminator stays there and counts for nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub async fn open_read_only(
+        cow: D,
+        origin_bytes: Option<u64>,
+        visit: impl FnMut(Exception),
+    ) -> Result<Self, StoreError> {
+        let store = Self::load(cow, origin_bytes, visit).await?;
+        store.standing.set(Standing::ReadOnly);
+        Ok(store)
+    }
+
+    async fn load(
+        cow: D,
+        origin_bytes: Option<u64>,
         mut visit: impl FnMut(Exception),
     ) -> Result<Self, StoreError> {
         let header = read_header(&cow).await?;
@@ -113,7 +140,7 @@ impl<D: Device> Persistent<D> {
         if let End::Missing { area } = end {
             return Err(StoreError::NoTerminator { area, cow_bytes });
         }
-        let store = Self {
+        Ok(Self {
             layout,
             unit_slots: layout.slots_per_unit(cow.block_bytes()),
             standing: Cell::new(Standing::Usable),
@@ -125,9 +152,12 @@ impl<D: Device> Persistent<D> {
             flushes: Cell::new(0),
             barrier: Barrier::default(),
             cow,
-        };
-        store.scrub(published).await?;
-        Ok(store)
+        })
+    }
+
+    /// True if it was opened to be looked at only.
+    pub fn is_read_only(&self) -> bool {
+        self.standing.get() == Standing::ReadOnly
     }
 
     /// The COW device.
@@ -231,6 +261,7 @@ impl<D: Device> Persistent<D> {
     fn usable(&self) -> Result<(), StoreError> {
         match self.standing.get() {
             Standing::Usable => Ok(()),
+            Standing::ReadOnly => Err(StoreError::ReadOnly),
             Standing::Invalid => Err(StoreError::Invalid),
             Standing::Broken => Err(StoreError::Broken),
         }
@@ -412,6 +443,9 @@ impl<D: Device> Store for Persistent<D> {
     /// kernel flushes nothing here: a power cut can leave its snapshot valid and wrong.
     async fn invalidate(&self) -> Result<(), StoreError> {
         let _turn = self.writer.lock().await;
+        if self.is_read_only() {
+            return Err(StoreError::ReadOnly);
+        }
         self.standing.set(Standing::Invalid);
         let unit = u64::from(self.cow.block_bytes()).min(self.layout.chunk_size().bytes());
         let unit = usize::try_from(unit).unwrap_or(usize::MAX);
@@ -426,6 +460,9 @@ impl<D: Device> Store for Persistent<D> {
     }
 
     async fn flush(&self) -> Result<(), StoreError> {
+        if self.is_read_only() {
+            return Ok(());
+        }
         let flushed = self.make_durable("what was written").await;
         if flushed.is_err() && self.standing.get() == Standing::Usable {
             self.standing.set(Standing::Broken);

@@ -151,6 +151,25 @@ impl<O: Device, C: Device> Volume<O, C> {
         self.add(name, store, exceptions, options).await
     }
 
+    /// The same, for looking at: the snapshot refuses every write, and nothing is ever written to `cow`.
+    /// Writes to the origin that it would have to keep old data of are refused as well.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub async fn open_read_only(
+        &self,
+        name: &str,
+        cow: C,
+        options: SnapshotOptions,
+    ) -> io::Result<Rc<Snapshot<C>>> {
+        let mut exceptions = Vec::new();
+        let store =
+            Persistent::open_read_only(cow, Some(self.origin_bytes), |it| exceptions.push(it));
+        let store = AnyStore::Persistent(store.await.map_err(to_io)?);
+        self.add(name, store, exceptions, options).await
+    }
+
     /// Adds a snapshot of this moment that is gone with the process. Whatever lies on `cow` is
     /// overwritten.
     ///
@@ -281,6 +300,7 @@ fn to_io(error: StoreError) -> io::Error {
         StoreError::Io { doing, source } => {
             io::Error::new(source.kind(), format!("{doing}: {source}"))
         }
+        StoreError::ReadOnly => io::Error::new(io::ErrorKind::PermissionDenied, error.to_string()),
         StoreError::Full => io::Error::new(io::ErrorKind::StorageFull, "the store is full"),
         other => io::Error::other(other.to_string()),
     }

@@ -135,7 +135,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         if snapshot.store.persistent().is_none() {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "a transient store"));
         }
-        snapshot.usable()?;
+        snapshot.writable()?;
         snapshot.all_settled().await;
         self.flush_snapshot(snapshot).await?;
         snapshot.set_overflowed(false);

@@ -141,6 +141,7 @@ impl<O: Device, C: Device> Volume<O, C> {
                     (Err(StoreError::Full), OnFull::Wait { ticks }) => {
                         return Err(NoRoom { ticks }.into());
                     }
+                    (Err(StoreError::ReadOnly), _) => return Err(to_io(StoreError::ReadOnly)),
                     (Err(_), _) => drop_snapshot(snapshot).await,
                 }
             }

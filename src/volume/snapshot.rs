@@ -6,8 +6,9 @@ use std::ops::Range;
 use dmsnap_format::{ChunkSize, Exception, OriginChunk, Usage};
 
 use super::event::{Event, Tracked};
+use super::to_io;
 use crate::device::Device;
-use crate::store::{AnyStore, Prepared, Published, Store, StoreError};
+use crate::store::{AnyStore, Persistent, Prepared, Published, Store, StoreError};
 use crate::table::Table;
 
 /// What a write to the origin does when a snapshot that needs the old data has no room for it.
@@ -195,6 +196,18 @@ impl<C: Device> Snapshot<C> {
         }
     }
 
+    pub(super) fn writable(&self) -> io::Result<()> {
+        self.usable()?;
+        match self.is_read_only() {
+            true => Err(to_io(StoreError::ReadOnly)),
+            false => Ok(()),
+        }
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.store.persistent().is_some_and(Persistent::is_read_only)
+    }
+
     /// The chunks that a range of bytes touches.
     pub(super) fn chunks(&self, range: &Range<u64>) -> Range<u64> {
         let chunk = self.chunk_size.bytes();
@@ -336,6 +349,9 @@ impl<C: Device> Snapshot<C> {
     /// write that relies on it waits for that. A COW device that fails here too never harms the
     /// origin: then the snapshot is dropped in memory only, and the error says so.
     pub(super) async fn invalidate(&self) -> Result<(), StoreError> {
+        if self.is_read_only() {
+            return Err(StoreError::ReadOnly);
+        }
         self.state.set(State::Invalid);
         self.marking.set(self.marking.get() + 1);
         let marked = self.store.invalidate().await;

@@ -46,7 +46,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         let end = at + payload.len();
         let mut position = at;
         while position < end {
-            snapshot.usable()?;
+            snapshot.writable()?;
             let part = |len| payload.part(position - at, len);
             position += match self.next(snapshot, position..end) {
                 Next::Wait(old) => {

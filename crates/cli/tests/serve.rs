@@ -217,3 +217,33 @@ fn what_cannot_be_served_is_refused_in_one_line() {
     serving.stop();
     assert!(!Path::new(&place.path("socket")).exists(), "the socket is taken away");
 }
+
+/// Evidence: a store with leftovers behind its end, which opening for writing would wipe.
+#[test]
+fn a_read_only_server_writes_neither_device() {
+    let place = Place::new(8, &["a"]);
+    let a = cow(&place, "a");
+    let serving = Serving::start(&place, &["--snapshot", &a]);
+    place.qemu_io("a", &["write -P 1 1M 64k", "write -P 2 5M 4k", "flush"]);
+    serving.stop();
+    let mut store = place.read("a");
+    // Slot 200 of area 0, far behind the end: origin chunk 9, COW chunk 300.
+    let slot = 4096 + 200 * 16;
+    store[slot..slot + 16].copy_from_slice(&[9_u64.to_le_bytes(), 300_u64.to_le_bytes()].concat());
+    fs::write(place.path("a"), &store).expect("written");
+    let out = place.text("out");
+    tool(DMSNAP, &["export", &place.text("a"), &place.text("origin"), &out]);
+    let origin = place.read("origin");
+    for name in ["a", "origin"] {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o444);
+        fs::set_permissions(place.path(name), permissions).expect("read-only");
+    }
+
+    let serving = Serving::start(&place, &["--read-only", "--snapshot", &a]);
+    assert!(place.copy_of("a") == place.read("out"), "the snapshot as exported");
+    assert!(place.copy_of("origin") == origin);
+    tool("nbdinfo", &["--is", "read-only", &place.uri("a")]);
+    serving.stop();
+    assert!(place.read("a") == store, "the COW device has been written");
+    assert!(place.read("origin") == origin, "the origin has been written");
+}

@@ -133,10 +133,23 @@ impl Spec {
         }
     }
 
+    /// How the COW device is opened where the origin is opened for `mode`. A transient store has nothing
+    /// worth keeping.
+    fn mode(&self, mode: Mode) -> Mode {
+        match self.store {
+            Store::Transient(_) => Mode::Write,
+            Store::Persistent | Store::MaybeNew(_) => mode,
+        }
+    }
+
     /// Opens the store, or makes it before.
-    async fn add_to(self, volume: &Disk, cow: File) -> Result<(), Failure> {
+    async fn add_to(self, volume: &Disk, cow: File, mode: Mode) -> Result<(), Failure> {
         let failed = |error| Failure::about(&self.cow, error);
         match self.store {
+            Store::Persistent | Store::MaybeNew(_) if mode != Mode::Write => {
+                let added = volume.open_read_only(&self.name, cow, self.options).await;
+                added.map_err(failed)?;
+            }
             Store::Transient(chunk_size) => {
                 let added = volume.open_transient(&self.name, cow, chunk_size, self.options).await;
                 added.map_err(failed)?;
@@ -296,14 +309,15 @@ impl Plan {
         }
         let mut cows = Vec::new();
         for spec in self.snapshots {
-            // Opening a store may have to clean it, so it is opened for writing in any case.
-            let cow = open(&spec.cow, Mode::Write).await?;
+            let cow = open(&spec.cow, spec.mode(mode)).await?;
             cows.push((spec, cow));
         }
         for (spec, cow) in cows {
             let merges = merge == Some(&spec.name);
-            spec.refuse_doubtful(&cow, (&self.origin, volume.origin_device()), merges).await?;
-            spec.add_to(&volume, cow).await?;
+            if mode == Mode::Write {
+                spec.refuse_doubtful(&cow, (&self.origin, volume.origin_device()), merges).await?;
+            }
+            spec.add_to(&volume, cow, mode).await?;
         }
         Ok(Rc::new(volume))
     }
