@@ -38,12 +38,13 @@ const UPPER: [(&str, &[&str]); 3] = [
 
 /// The packages, and which others of the workspace each may depend on. Only tests may depend on
 /// `dmsnap-sim`.
-const PACKAGES: [(&str, &[&str]); 5] = [
+const PACKAGES: [(&str, &[&str]); 6] = [
     ("dmsnap-format", &[]),
     ("dmsnap", &["dmsnap-format"]),
     ("dmsnap-serve", &["dmsnap"]),
     ("dmsnap-cli", &["dmsnap", "dmsnap-format", "dmsnap-serve"]),
     ("dmsnap-sim", &["dmsnap", "dmsnap-format"]),
+    ("dmsnap-compare", &["dmsnap", "dmsnap-serve"]),
 ];
 
 fn allowed<'a>(table: &[(&str, &'a [&'a str])], name: &str) -> Option<&'a [&'a str]> {

@@ -1,0 +1,1 @@
+"""What `benches/compare/run` does, in the order it does it."""
