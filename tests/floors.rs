@@ -3,6 +3,7 @@
 //! | floor | package or module |
 //! |---|---|
 //! | 0 | `dmsnap-format` |
+//! | 0 | `dmsnap-lvm` |
 //! | 1 | `device` |
 //! | 2 | `store`, `table` |
 //! | 3 | `volume` |
@@ -30,7 +31,8 @@ const MODULES: [(&str, &[&str]); 5] = [
 ];
 
 /// The packages above it, and which modules of `dmsnap` each may use.
-const UPPER: [(&str, &[&str]); 3] = [
+const UPPER: [(&str, &[&str]); 4] = [
+    ("dmsnap-lvm", &["format"]),
     ("dmsnap-serve", &["device", "volume"]),
     ("dmsnap-cli", &["format", "device", "ops"]),
     ("dmsnap-sim", &["format", "device", "store", "table", "volume", "ops"]),
@@ -38,11 +40,12 @@ const UPPER: [(&str, &[&str]); 3] = [
 
 /// The packages, and which others of the workspace each may depend on. Only tests may depend on
 /// `dmsnap-sim`.
-const PACKAGES: [(&str, &[&str]); 6] = [
+const PACKAGES: [(&str, &[&str]); 7] = [
     ("dmsnap-format", &[]),
+    ("dmsnap-lvm", &["dmsnap-format"]),
     ("dmsnap", &["dmsnap-format"]),
     ("dmsnap-serve", &["dmsnap"]),
-    ("dmsnap-cli", &["dmsnap", "dmsnap-format", "dmsnap-serve"]),
+    ("dmsnap-cli", &["dmsnap", "dmsnap-format", "dmsnap-lvm", "dmsnap-serve"]),
     ("dmsnap-sim", &["dmsnap", "dmsnap-format"]),
     ("dmsnap-compare", &["dmsnap", "dmsnap-serve"]),
 ];
@@ -302,6 +305,7 @@ fn a_planted_upward_import_is_caught() {
         ("dmsnap-cli", "main.rs", "use ::dmsnap::{ops, table};"),
         ("dmsnap-serve", "nbd/mod.rs", "use dmsnap_format::ChunkSize;"),
         ("dmsnap-serve", "nbd/mod.rs", "fn f() { dmsnap::ops::info() }"),
+        ("dmsnap-lvm", "scan.rs", "use dmsnap::device::Device;"),
     ];
     for (package, path, text) in planted {
         let found = upward(&Source::new(package, path), text);
@@ -342,6 +346,7 @@ fn a_planted_upward_dependency_is_caught() {
         ("dmsnap", "[dependencies]\nserver = { package = \"dmsnap-serve\", path = \"x\" }"),
         ("dmsnap", "[target.'cfg(unix)'.dependencies]\ndmsnap-cli = \"1\""),
         ("dmsnap-serve", "[build-dependencies.dmsnap-format]\npath = \"x\""),
+        ("dmsnap-lvm", "[dependencies]\ndmsnap.workspace = true"),
         ("dmsnap-other", ""),
     ];
     for (name, dependencies) in planted {

@@ -1,0 +1,179 @@
+use winnow::combinator::{alt, cut_err, opt, preceded, repeat};
+use winnow::error::{AddContext, ErrMode, ModalResult, ParserError};
+use winnow::prelude::*;
+use winnow::stream::{LocatingSlice, Location, Stream};
+use winnow::token::{any, one_of, take_till, take_while};
+
+use super::{Entry, Item, MAX_DEPTH, Section, SyntaxError, SyntaxFault, Value};
+
+type Input<'a> = LocatingSlice<&'a [u8]>;
+type Parsed<T> = ModalResult<T, Fault>;
+
+/// The innermost fault and where it is.
+#[derive(Clone, Copy, Debug)]
+struct Fault {
+    at: usize,
+    fault: Option<SyntaxFault>,
+}
+
+impl<'a> ParserError<Input<'a>> for Fault {
+    type Inner = Self;
+
+    fn from_input(input: &Input<'a>) -> Self {
+        Self { at: input.current_token_start(), fault: None }
+    }
+
+    fn into_inner(self) -> Result<Self, Self> {
+        Ok(self)
+    }
+}
+
+impl<'a> AddContext<Input<'a>, SyntaxFault> for Fault {
+    fn add_context(
+        mut self,
+        input: &Input<'a>,
+        _: &<Input<'a> as Stream>::Checkpoint,
+        context: SyntaxFault,
+    ) -> Self {
+        if self.fault.is_none() {
+            self = Self { at: input.current_token_start(), fault: Some(context) };
+        }
+        self
+    }
+}
+
+/// Reads a whole text.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Section, SyntaxError> {
+    let mut input = LocatingSlice::new(bytes);
+    let error = match entries(&mut input, 0) {
+        Ok(section) if input.is_empty() => return Ok(section),
+        Ok(_) => Fault { at: input.current_token_start(), fault: Some(SyntaxFault::Name) },
+        Err(ErrMode::Backtrack(error) | ErrMode::Cut(error)) => error,
+        // Only streams that may grow are ever incomplete.
+        Err(ErrMode::Incomplete(_)) => Fault { at: bytes.len(), fault: None },
+    };
+    let before = &bytes[..error.at.min(bytes.len())];
+    let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    Err(SyntaxError {
+        line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
+        column: 1 + before.len() - line_start,
+        fault: error.fault.unwrap_or(SyntaxFault::Name),
+    })
+}
+
+fn entries(input: &mut Input<'_>, depth: usize) -> Parsed<Section> {
+    blank(input)?;
+    let entries = repeat(0.., |input: &mut Input<'_>| entry(input, depth)).parse_next(input)?;
+    Ok(Section { entries })
+}
+
+/// White space and comments.
+fn blank(input: &mut Input<'_>) -> Parsed<()> {
+    let space = take_while(1.., |byte: u8| byte.is_ascii_whitespace()).void();
+    let comment = (b'#', take_till(0.., b'\n')).void();
+    repeat(0.., alt((space, comment))).parse_next(input)
+}
+
+fn entry(input: &mut Input<'_>, depth: usize) -> Parsed<Entry> {
+    let start = input.current_token_start();
+    let name = alt((quoted, bare_name)).parse_next(input)?;
+    blank(input)?;
+    let item = cut_err(alt((
+        preceded(b'{', |input: &mut Input<'_>| section(input, depth)).map(Item::Section),
+        preceded((b'=', blank), |input: &mut Input<'_>| value(input, depth)).map(Item::Value),
+    )))
+    .context(SyntaxFault::Item)
+    .parse_next(input)?;
+    let end = input.previous_token_end();
+    blank(input)?;
+    Ok(Entry { name, item, span: start..end })
+}
+
+fn bare_name(input: &mut Input<'_>) -> Parsed<String> {
+    let letter = |byte: u8| {
+        byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}' | b'=' | b'#' | b'"' | b'[' | b']')
+    };
+    take_while(1.., letter).map(text).parse_next(input)
+}
+
+fn section(input: &mut Input<'_>, depth: usize) -> Parsed<Section> {
+    let depth = deeper(input, depth)?;
+    let inner = entries(input, depth)?;
+    cut_err(b'}').context(SyntaxFault::Section).parse_next(input)?;
+    Ok(inner)
+}
+
+fn value(input: &mut Input<'_>, depth: usize) -> Parsed<Value> {
+    cut_err(alt((
+        number,
+        quoted.map(Value::String),
+        preceded(b'[', |input: &mut Input<'_>| list(input, depth)).map(Value::List),
+    )))
+    .context(SyntaxFault::Value)
+    .parse_next(input)
+}
+
+fn list(input: &mut Input<'_>, depth: usize) -> Parsed<Vec<Value>> {
+    let depth = deeper(input, depth)?;
+    let mut values = Vec::new();
+    blank(input)?;
+    while opt(b']').parse_next(input)?.is_none() {
+        values.push(value(input, depth)?);
+        blank(input)?;
+        // A comma may also stand behind the last one.
+        if opt(b',').parse_next(input)?.is_none() {
+            cut_err(b']').context(SyntaxFault::List).parse_next(input)?;
+            break;
+        }
+        blank(input)?;
+    }
+    Ok(values)
+}
+
+fn deeper(input: &mut Input<'_>, depth: usize) -> Parsed<usize> {
+    if depth < MAX_DEPTH {
+        return Ok(depth + 1);
+    }
+    let at = input.current_token_start();
+    Err(ErrMode::Cut(Fault { at, fault: Some(SyntaxFault::Depth) }))
+}
+
+fn number(input: &mut Input<'_>) -> Parsed<Value> {
+    let digits = take_while(1.., |byte: u8| byte.is_ascii_digit() || byte == b'.');
+    (opt(one_of([b'+', b'-'])), digits).take().verify_map(to_number).parse_next(input)
+}
+
+fn to_number(digits: &[u8]) -> Option<Value> {
+    let digits = std::str::from_utf8(digits).ok()?;
+    if digits.contains('.') {
+        digits.parse().ok().map(Value::Float)
+    } else {
+        digits.parse().ok().map(Value::Integer)
+    }
+}
+
+/// A string in double quotes, where `\"` and `\\` stand for one byte, or in single ones, where
+/// nothing does.
+fn quoted(input: &mut Input<'_>) -> Parsed<String> {
+    let quote = one_of([b'"', b'\'']).parse_next(input)?;
+    let escapes = quote == b'"';
+    let mut bytes = Vec::new();
+    loop {
+        let mut plain = take_till(0.., |byte: u8| byte == quote || (escapes && byte == b'\\'));
+        bytes.extend_from_slice(plain.parse_next(input)?);
+        match cut_err(any).context(SyntaxFault::String).parse_next(input)? {
+            b'\\' => {
+                let next = cut_err(any).context(SyntaxFault::String).parse_next(input)?;
+                if !matches!(next, b'"' | b'\\') {
+                    bytes.push(b'\\');
+                }
+                bytes.push(next);
+            }
+            _ => return Ok(text(&bytes)),
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

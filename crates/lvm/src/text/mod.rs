@@ -1,0 +1,98 @@
+//! The language of LVM's metadata and configuration: named values, and named sections of them.
+
+mod grammar; // bytes -> entries
+mod tree; // entries by name, and what they are expected to be
+
+use std::fmt;
+use std::ops::Range;
+
+pub(crate) use grammar::parse;
+pub use tree::ValueError;
+
+/// How deep sections and lists may lie in each other. LVM writes 4.
+pub(crate) const MAX_DEPTH: usize = 32;
+
+/// Entries in the order they were written. A name that comes twice counts where it came first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Section {
+    entries: Vec<Entry>,
+}
+
+/// One named value or section.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// What stands before the `=` or the `{`.
+    pub name: String,
+    /// What stands behind it.
+    pub item: Item,
+    /// The bytes from the name to the end of the value, or to the closing `}`.
+    pub(crate) span: Range<usize>,
+}
+
+/// A section, or a value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Item {
+    /// `{ ... }`
+    Section(Section),
+    /// `= ...`
+    Value(Value),
+}
+
+/// What stands behind a `=`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// `128`
+    Integer(i64),
+    /// `0.5`
+    Float(f64),
+    /// `"vg0"`, its escapes undone. Bytes that are not UTF-8 are replaced.
+    String(String),
+    /// `["READ", "WRITE"]`
+    List(Vec<Value>),
+}
+
+/// Where a text stops to make sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, column {column}: {fault}")]
+pub struct SyntaxError {
+    /// From 1.
+    pub line: usize,
+    /// In bytes, from 1.
+    pub column: usize,
+    /// What is wrong there.
+    pub fault: SyntaxFault,
+}
+
+/// What is wrong with a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SyntaxFault {
+    /// Neither a name nor the end of a section.
+    Name,
+    /// A name with neither `=` nor `{` behind it.
+    Item,
+    /// No number, string or list.
+    Value,
+    /// A string without its closing quote.
+    String,
+    /// A list without its `]`.
+    List,
+    /// A section without its `}`.
+    Section,
+    /// More than 32 sections or lists in each other.
+    Depth,
+}
+
+impl fmt::Display for SyntaxFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Name => "expected a name",
+            Self::Item => "expected `=` or `{` behind a name",
+            Self::Value => "expected a number, a string or a list",
+            Self::String => "a string does not end",
+            Self::List => "expected `,` or `]` in a list",
+            Self::Section => "a section does not end",
+            Self::Depth => "too many sections or lists in each other",
+        })
+    }
+}
