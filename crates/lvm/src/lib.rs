@@ -53,6 +53,7 @@ mod scan; // which bytes of a disk to read, and what was found there
 pub mod text; // the language of the metadata
 mod group; // a volume group and its LVs
 mod assemble; // groups from several disks
+mod rewrite; // the metadata after a merge
 
 pub use area::{AREA_HEADER_BYTES, Area, AreaError, MAX_TEXT_BYTES, TextPlace};
 pub use assemble::{
@@ -65,4 +66,5 @@ pub use group::{
 };
 pub use label::{Extension, LABEL_SCAN_BYTES, Label, LabelError};
 pub use partition::{MAX_PARTITIONS, Partition, TableError, TableKind};
+pub use rewrite::{Rewrite, RewriteError, Stamp, Step};
 pub use scan::{Disk, DiskProblem, DiskScan, FoundArea, FoundPv, MAX_AREAS, MAX_SCAN_BYTES};

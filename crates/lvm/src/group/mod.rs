@@ -14,6 +14,7 @@ pub use attributes::{Activity, Role};
 pub use fault::Fault;
 pub use mapping::{Leg, MapError, Mapping, Piece, Stretch};
 pub use read::{GroupError, is_valid_name};
+pub(crate) use read::{group_section, parse_text};
 pub use snapshot::Snapshot;
 use snapshot::Snapshots;
 
@@ -111,7 +112,7 @@ pub struct LogicalVolume {
 }
 
 /// Consecutive extents of an LV.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Segment {
     /// Of the LV.
@@ -123,7 +124,7 @@ pub struct Segment {
 }
 
 /// What a segment's extents are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SegmentKind {
     /// Extents of PVs. With one stripe LVM calls it linear.

@@ -78,15 +78,17 @@ fn entry(input: &mut Input<'_>, depth: usize) -> Parsed<Entry> {
     let start = input.current_token_start();
     let name = alt((quoted, bare_name)).parse_next(input)?;
     blank(input)?;
-    let item = cut_err(alt((
-        preceded(b'{', |input: &mut Input<'_>| section(input, depth)).map(Item::Section),
-        preceded((b'=', blank), |input: &mut Input<'_>| value(input, depth)).map(Item::Value),
-    )))
-    .context(SyntaxFault::Item)
-    .parse_next(input)?;
+    let has_value = opt((b'=', blank)).parse_next(input)?.is_some();
+    let item_start = input.current_token_start();
+    let item = if has_value {
+        Item::Value(value(input, depth)?)
+    } else {
+        cut_err(b'{').context(SyntaxFault::Item).parse_next(input)?;
+        Item::Section(section(input, depth)?)
+    };
     let end = input.previous_token_end();
     blank(input)?;
-    Ok(Entry { name, item, span: start..end })
+    Ok(Entry { name, item, span: start..end, item_span: item_start..end })
 }
 
 fn bare_name(input: &mut Input<'_>) -> Parsed<String> {

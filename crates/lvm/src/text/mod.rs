@@ -27,6 +27,8 @@ pub struct Entry {
     pub item: Item,
     /// The bytes from the name to the end of the value, or to the closing `}`.
     pub(crate) span: Range<usize>,
+    /// Those of the value, or of the section with its braces.
+    pub(crate) item_span: Range<usize>,
 }
 
 /// A section, or a value.
