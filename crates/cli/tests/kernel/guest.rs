@@ -87,7 +87,7 @@ impl Guest {
     }
 }
 
-const HELP: &str = "tests/kernel/README.md says what this needs; root gets it by itself. \
+pub(crate) const HELP: &str = "tests/kernel/README.md says what this needs; root gets it by itself. \
     DMSNAP_SKIP_KERNEL=1 skips these tests.";
 
 fn answer(line: &str) -> Option<((String, String), String)> {
@@ -95,12 +95,12 @@ fn answer(line: &str) -> Option<((String, String), String)> {
     Some(((words.next()?, words.next()?), words.next()?))
 }
 
-fn repository() -> PathBuf {
+pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// Beside everything else that was built.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("kernel")
 }
 

@@ -12,6 +12,8 @@ mod common; // running the command
 mod random; // bytes and places from a seed
 mod guest; // one boot of the kernel
 mod pair; // a store, its origin, and what both should hold
+mod machine; // a kernel that is told step by step what to do
+mod nbd; // a client of what is served
 mod merge; // merges of dmsnap's that do not reach their end
 mod created; // the kernel fills what dmsnap made
 mod stopped; // the kernel goes on where dmsnap's merge stopped
@@ -20,3 +22,4 @@ mod strays; // leftovers behind the end stay dead
 mod full; // stores without room
 mod served; // NBD clients and the kernel write in turn
 mod attached; // file systems of the kernel on what is served
+mod history; // the same steps on both sides, compared after each

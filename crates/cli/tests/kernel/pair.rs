@@ -177,7 +177,7 @@ impl Pair {
 }
 
 /// Where the images lie: in memory if there is room, because the kernel under test flushes a lot.
-fn directory() -> TempDir {
+pub(crate) fn directory() -> TempDir {
     let memory = Path::new("/dev/shm");
     let free_bytes = rustix::fs::statvfs(memory).map_or(0, |found| found.f_bavail * found.f_frsize);
     match free_bytes >= ROOM_BYTES {

@@ -4,13 +4,23 @@ use std::hash::{BuildHasher, RandomState};
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The seed of `DMSNAP_SEED`, or a new one. Either way it is printed.
+    /// Of [`Random::seed`].
     pub(crate) fn new() -> Self {
+        Self(Self::seed())
+    }
+
+    /// The seed of `DMSNAP_SEED`, or a new one. Either way it is printed.
+    pub(crate) fn seed() -> u64 {
         let seed = match std::env::var("DMSNAP_SEED") {
             Ok(seed) => seed.parse().expect("DMSNAP_SEED is a number"),
-            Err(_) => RandomState::new().hash_one("dmsnap"),
+            // Others are counted from it.
+            Err(_) => RandomState::new().hash_one("dmsnap") >> 16,
         };
         eprintln!("the same choices again: DMSNAP_SEED={seed}");
+        seed
+    }
+
+    pub(crate) fn from(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -36,4 +46,9 @@ impl Random {
         let words = std::iter::repeat_with(|| self.next().to_le_bytes());
         words.take(len.div_ceil(8)).flatten().take(len).collect()
     }
+}
+
+/// How often a test that can go on for long is to repeat itself: what `DMSNAP_ROUNDS` says, or `few`.
+pub(crate) fn rounds(few: u64) -> u64 {
+    std::env::var("DMSNAP_ROUNDS").map_or(few, |it| it.parse().expect("DMSNAP_ROUNDS is a number"))
 }

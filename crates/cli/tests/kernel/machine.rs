@@ -1,0 +1,117 @@
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::guest::{HELP, cache, repository};
+
+/// A kernel that does what it is told step by step: `tests/kernel/agent` runs in it. It has one
+/// disk, of which both sides use any place they like.
+pub(crate) struct Machine {
+    boot: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    disk: File,
+    _dir: TempDir,
+}
+
+impl Machine {
+    /// Boots, with a blank disk of this size in `dir`, for at most so many seconds.
+    pub(crate) fn boot(dir: TempDir, disk_bytes: u64, seconds: u64) -> Self {
+        let path = dir.path().join("disk");
+        let disk = File::options().read(true).write(true).create_new(true).open(&path);
+        let disk = disk.expect("the disk can be made");
+        disk.set_len(disk_bytes).expect("the disk can be made");
+        let (boot, input, output) = start(&path, seconds);
+        let mut machine = Self { boot, input, output, disk, _dir: dir };
+        machine.hear_answer(|_| ()).expect("the agent is ready");
+        machine
+    }
+
+    /// Gives a command, and takes the answer: its words, or the error.
+    #[track_caller]
+    pub(crate) fn ask(&mut self, line: &str) -> Result<String, String> {
+        self.ask_hearing(line, |_| ())
+    }
+
+    /// Gives a command that must succeed.
+    #[track_caller]
+    pub(crate) fn must(&mut self, line: &str) -> String {
+        self.ask(line).unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    /// The same; what is said before the answer goes to `heard`.
+    #[track_caller]
+    pub(crate) fn ask_hearing(
+        &mut self,
+        line: &str,
+        heard: impl FnMut(&str),
+    ) -> Result<String, String> {
+        writeln!(self.input, "{line}").unwrap_or_else(|error| panic!("{line}: {error}"));
+        self.hear_answer(heard)
+    }
+
+    fn hear_answer(&mut self, mut heard: impl FnMut(&str)) -> Result<String, String> {
+        loop {
+            let line = self.hear();
+            match line.split_at_checked(1) {
+                Some(("=", answer)) => return Ok(answer.trim().to_owned()),
+                Some(("!", error)) => return Err(error.trim().to_owned()),
+                _ => heard(&line),
+            }
+        }
+    }
+
+    /// The next line.
+    pub(crate) fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("the machine can be heard");
+        if line.is_empty() {
+            let ended = self.boot.wait().expect("it can be waited for");
+            assert_ne!(ended.code(), Some(125), "no kernel; {HELP}");
+            panic!("the machine has gone: {ended}");
+        }
+        line.truncate(line.trim_end().len());
+        line
+    }
+
+    /// Bytes of the disk.
+    pub(crate) fn get(&self, sector: u64, sectors: u64) -> Vec<u8> {
+        let mut bytes = vec![0; usize::try_from(sectors * 512).expect("small")];
+        self.disk.read_exact_at(&mut bytes, sector * 512).expect("the disk can be read");
+        bytes
+    }
+
+    /// Writes to the disk, behind the kernel's back: nothing there may be mapped.
+    pub(crate) fn put(&self, sector: u64, bytes: &[u8]) {
+        self.disk.write_all_at(bytes, sector * 512).expect("the disk can be written");
+    }
+
+    /// Ends it; nothing writes to its disk afterwards.
+    fn kill(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.boot), Signal::TERM);
+        let _ = self.boot.wait();
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn start(disk: &Path, seconds: u64) -> (Child, ChildStdin, BufReader<ChildStdout>) {
+    let folder = repository().join("tests/kernel");
+    let mut command = Command::new(folder.join("boot"));
+    command.arg("--interactive").args(["--timeout", &seconds.to_string()]);
+    command.arg("--cache").arg(cache()).arg("--disk").arg(disk).arg(folder.join("agent"));
+    let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut boot = started.unwrap_or_else(|error| panic!("tests/kernel/boot: {error}; {HELP}"));
+    let input = boot.stdin.take().expect("piped");
+    let output = BufReader::new(boot.stdout.take().expect("piped"));
+    (boot, input, output)
+}
