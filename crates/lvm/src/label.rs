@@ -45,32 +45,27 @@ const _: () = assert!(size_of::<RawLabel>() == 32 && size_of::<RawPvHeader>() ==
 /// Why a label cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum LabelError {
     /// A label whose checksum does not fit.
     #[error(
         "the label in sector {sector} is damaged: checksum {stored:#010x}, computed {computed:#010x}"
     )]
-    #[allow(missing_docs, reason = "the message says it")]
     Checksum { sector: u64, stored: u32, computed: u32 },
     /// A label that says it lies elsewhere: a copy of some other disk's front.
     #[error("the label in sector {sector} says that it lies in sector {found}")]
-    #[allow(missing_docs, reason = "the message says it")]
     Sector { sector: u64, found: u64 },
     /// LVM1, or something newer than this.
     #[error("the label in sector {sector} is of type {:?}, not LVM2 001", found.escape_ascii().to_string())]
-    #[allow(missing_docs, reason = "the message says it")]
     Type { sector: u64, found: [u8; 8] },
     /// The PV header does not lie in the label's sector.
     #[error("the label in sector {sector} has its PV header at byte {offset}")]
-    #[allow(missing_docs, reason = "the message says it")]
     HeaderOffset { sector: u64, offset: u32 },
     /// The PV's identity has bytes that no identity has.
     #[error("the PV header in sector {sector} has no sensible uuid")]
-    #[allow(missing_docs, reason = "the message says it")]
     Uuid { sector: u64 },
     /// A list of areas goes on to the end of the sector.
     #[error("the PV header in sector {sector} has a list of areas without an end")]
-    #[allow(missing_docs, reason = "the message says it")]
     Lists { sector: u64 },
 }
 

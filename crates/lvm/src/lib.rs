@@ -50,7 +50,7 @@ mod partition; // partition tables in front of PVs
 mod label; // the front of a PV
 mod area; // metadata areas and their circular buffer
 mod scan; // which bytes of a disk to read, and what was found there
-pub mod text; // the language of the metadata
+mod text; // the language of the metadata
 mod group; // a volume group and its LVs
 mod assemble; // groups from several disks
 mod rewrite; // the metadata after a merge
@@ -68,3 +68,4 @@ pub use label::{Extension, LABEL_SCAN_BYTES, Label, LabelError};
 pub use partition::{MAX_PARTITIONS, Partition, TableError, TableKind};
 pub use rewrite::{Rewrite, RewriteError, Stamp, Step};
 pub use scan::{Disk, DiskProblem, DiskScan, FoundArea, FoundPv, MAX_AREAS, MAX_SCAN_BYTES};
+pub use text::{SyntaxError, SyntaxFault, ValueError};

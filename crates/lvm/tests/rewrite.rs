@@ -2,19 +2,8 @@
 
 mod common;
 
-use common::{assemble, group, indices, sample, samples, text, text_names};
+use common::{apply, assemble, group, indices, merges, sample, samples, stamp, text};
 use dmsnap_lvm::{Group, Rewrite, RewriteError, Stamp, Step, VolumeGroup};
-
-fn stamp() -> Stamp {
-    Stamp { description: "Merged a \"snapshot\".".into(), host: "here".into(), time: 1_795_478_719 }
-}
-
-/// Every snapshot that LVM merged, and the text it left.
-fn merges() -> Vec<(String, String)> {
-    let names = text_names();
-    let merges = names.iter().filter_map(|name| name.split_once('.'));
-    merges.map(|(name, snapshot)| (name.to_owned(), snapshot.to_owned())).collect()
-}
 
 /// The lines of a text without those that tell who wrote it, when, and where a disk was then.
 fn lines(text: &[u8]) -> Vec<String> {
@@ -80,14 +69,6 @@ fn what_is_not_known_survives() {
         .count();
     // The group, its PV, and five LVs.
     assert_eq!(kept, 7);
-}
-
-fn apply(images: &mut [Vec<u8>], steps: &[Step]) {
-    for step in steps {
-        if let Step::Write { disk, start, bytes } = step {
-            images[*disk][indices(*start..start + bytes.len() as u64)].copy_from_slice(bytes);
-        }
-    }
 }
 
 #[test]

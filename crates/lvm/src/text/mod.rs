@@ -14,17 +14,17 @@ pub(crate) const MAX_DEPTH: usize = 32;
 
 /// Entries in the order they were written. A name that comes twice counts where it came first.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Section {
+pub(crate) struct Section {
     entries: Vec<Entry>,
 }
 
 /// One named value or section.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// What stands before the `=` or the `{`.
-    pub name: String,
+    pub(crate) name: String,
     /// What stands behind it.
-    pub item: Item,
+    pub(crate) item: Item,
     /// The bytes from the name to the end of the value, or to the closing `}`.
     pub(crate) span: Range<usize>,
     /// Those of the value, or of the section with its braces.
@@ -33,7 +33,7 @@ pub struct Entry {
 
 /// A section, or a value.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Item {
+pub(crate) enum Item {
     /// `{ ... }`
     Section(Section),
     /// `= ...`
@@ -42,7 +42,7 @@ pub enum Item {
 
 /// What stands behind a `=`.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+pub(crate) enum Value {
     /// `128`
     Integer(i64),
     /// `0.5`

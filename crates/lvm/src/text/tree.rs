@@ -26,7 +26,7 @@ impl ValueError {
 
 impl Section {
     /// All of it, in order.
-    pub fn entries(&self) -> &[Entry] {
+    pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
@@ -35,12 +35,12 @@ impl Section {
     }
 
     /// What stands behind `name`.
-    pub fn get(&self, name: &str) -> Option<&Item> {
+    pub(crate) fn get(&self, name: &str) -> Option<&Item> {
         self.entry(name).map(|entry| &entry.item)
     }
 
     /// The sections in it, in order.
-    pub fn sections(&self) -> impl Iterator<Item = (&str, &Section)> {
+    pub(crate) fn sections(&self) -> impl Iterator<Item = (&str, &Section)> {
         self.entries.iter().filter_map(|entry| match &entry.item {
             Item::Section(section) => Some((entry.name.as_str(), section)),
             Item::Value(_) => None,
@@ -124,7 +124,7 @@ impl Section {
 
 impl Value {
     /// The text of a string.
-    pub fn as_str(&self) -> Option<&str> {
+    pub(crate) fn as_str(&self) -> Option<&str> {
         match self {
             Self::String(text) => Some(text),
             _ => None,
@@ -132,7 +132,7 @@ impl Value {
     }
 
     /// The values of a list; a single one is a list of its own.
-    pub fn as_slice(&self) -> &[Value] {
+    pub(crate) fn as_slice(&self) -> &[Value] {
         match self {
             Self::List(values) => values,
             single => std::slice::from_ref(single),

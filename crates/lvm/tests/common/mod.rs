@@ -1,12 +1,14 @@
 //! The disks that real LVM wrote, and what LVM itself says about them.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock};
 
-use dmsnap_lvm::{Disk, DiskScan, Group, Groups};
+use dmsnap_lvm::{Disk, DiskScan, Group, Groups, Stamp, Step};
 use serde_json::Value;
 
 fn folder() -> PathBuf {
@@ -54,24 +56,23 @@ pub(crate) fn text_names() -> Vec<String> {
 impl Sample {
     /// The content of its disks.
     pub(crate) fn images(&self) -> Vec<Vec<u8>> {
-        let disks = self.says["disks"]
-            .as_array()
-            .expect("the samples are whole")
-            .iter()
-            .zip(rows(&self.says["sizes"]));
-        let unpacked = disks.map(|(file, size)| {
-            let packed =
-                fs::File::open(folder().join(file.as_str().expect("the samples are whole")))
-                    .expect("the samples are whole");
-            let mut reader =
-                ruzstd::decoding::StreamingDecoder::new(packed).expect("the samples are whole");
-            let mut image = Vec::new();
-            reader.read_to_end(&mut image).expect("the samples are whole");
-            assert_eq!(image.len() as u64, size.as_u64().expect("the samples are whole"));
-            image
-        });
-        unpacked.collect()
+        let disks = self.says["disks"].as_array().expect("a list").iter();
+        disks.map(|file| unpacked(file.as_str().expect("a name"))).collect()
     }
+}
+
+/// A disk, unpacked once for all tests.
+fn unpacked(file: &str) -> Vec<u8> {
+    static ALL: OnceLock<Mutex<HashMap<String, Vec<u8>>>> = OnceLock::new();
+    let mut all = ALL.get_or_init(Mutex::default).lock().expect("no test panics in here");
+    let unpack = || {
+        let packed = fs::File::open(folder().join(file)).expect("it is in the folder");
+        let mut reader = ruzstd::decoding::StreamingDecoder::new(packed).expect("a zstd frame");
+        let mut image = Vec::new();
+        reader.read_to_end(&mut image).expect("the frame is whole");
+        image
+    };
+    all.entry(file.to_owned()).or_insert_with(unpack).clone()
 }
 
 pub(crate) fn rows(value: &Value) -> &[Value] {
@@ -130,4 +131,24 @@ pub(crate) fn content(group: &Group, images: &[Vec<u8>], lv: &str) -> Vec<u8> {
         content.extend_from_slice(&images[place.disk][indices(start..start + piece.len)]);
     }
     content
+}
+
+pub(crate) fn stamp() -> Stamp {
+    Stamp { description: "Merged a \"snapshot\".".into(), host: "here".into(), time: 1_795_478_719 }
+}
+
+/// Every snapshot that LVM merged, and the text it left.
+pub(crate) fn merges() -> Vec<(String, String)> {
+    let names = text_names();
+    let merges = names.iter().filter_map(|name| name.split_once('.'));
+    merges.map(|(name, snapshot)| (name.to_owned(), snapshot.to_owned())).collect()
+}
+
+/// Does what a rewrite says.
+pub(crate) fn apply(images: &mut [Vec<u8>], steps: &[Step]) {
+    for step in steps {
+        if let Step::Write { disk, start, bytes } = step {
+            images[*disk][indices(*start..start + bytes.len() as u64)].copy_from_slice(bytes);
+        }
+    }
 }
