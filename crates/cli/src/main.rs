@@ -13,6 +13,7 @@ mod runtime; // io_uring
 mod devices; // the paths of the command line, opened
 mod progress; // how far, how fast, how long
 mod signals; // stop, and tell
+mod ticks; // a clock
 mod cmd; // one file per subcommand
 
 use std::process::ExitCode;

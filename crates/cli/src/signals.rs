@@ -1,30 +1,55 @@
-use std::io;
+use std::io::{self, PipeReader};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
+use compio::runtime::fd::PollFd;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 use signal_hook::iterator::{Handle, Signals};
+use signal_hook::low_level::pipe;
 
 /// Set by the first SIGINT or SIGTERM. The second one kills, as it would without us: a store is
 /// right at any time, only the message how far it came is lost.
 #[derive(Clone, Debug)]
-pub(crate) struct Stop(Arc<AtomicBool>);
+pub(crate) struct Stop {
+    requested: Arc<AtomicBool>,
+    /// Holds a byte as soon as it is set, for good.
+    woken: Arc<PipeReader>,
+}
 
 impl Stop {
     pub(crate) fn on_signals() -> io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
+        let requested = Arc::new(AtomicBool::new(false));
+        let (woken, wake) = io::pipe()?;
         for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal finds the flag unset, and sets it.
-            flag::register_conditional_default(signal, stop.clone())?;
-            flag::register(signal, stop.clone())?;
+            // In this order: the first signal finds the flag unset, sets it, and wakes.
+            flag::register_conditional_default(signal, requested.clone())?;
+            flag::register(signal, requested.clone())?;
+            pipe::register(signal, wake.try_clone()?)?;
         }
-        Ok(Self(stop))
+        Ok(Self { requested, woken: woken.into() })
     }
 
     pub(crate) fn requested(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.requested.load(Ordering::Relaxed)
+    }
+
+    /// Returns once it is set. Costs nothing while it waits.
+    pub(crate) async fn wait(&self) {
+        /// How often to look where the system cannot wake.
+        const NAP: Duration = Duration::from_millis(50);
+        let woken = PollFd::new(self.woken.clone());
+        while !self.requested() {
+            let readable = match &woken {
+                Ok(woken) => woken.read_ready().await.is_ok(),
+                Err(_) => false,
+            };
+            if !readable {
+                compio::time::sleep(NAP).await;
+            }
+        }
     }
 }
 

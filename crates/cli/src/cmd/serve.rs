@@ -3,14 +3,15 @@ mod listening; // where clients come from
 mod encryption; // TLS
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use clap::ArgGroup;
-use compio::time::sleep;
 use dmsnap::device::{File, Mode};
 use dmsnap_serve::nbd::{Exports, Limits, Server};
 use dmsnap_serve::{Keeper, Live, MergeState, Snapshot, State};
+use futures_util::future::select;
 use sd_notify::NotifyState;
 
 use crate::devices::Io;
@@ -20,6 +21,7 @@ use crate::progress::Watch;
 use crate::report::{Failure, tell};
 use crate::signals::Stop;
 use crate::size;
+use crate::ticks::Ticks;
 
 use encryption::Encryption;
 use listening::{Listening, notify};
@@ -150,6 +152,8 @@ impl Args {
         let merge = plan.merge.clone().or(self.merge.clone());
         let stop = Stop::on_signals()
             .map_err(|error| Failure::of("signals", format_args!("cannot be received: {error}")))?;
+        let ticks = Ticks::every(Duration::from_secs(1))
+            .map_err(|error| Failure::of("timer", format_args!("cannot be had: {error}")))?;
         let tls = self.encryption.tls()?;
         let mode = if self.read_only { Mode::Read } else { Mode::Write };
         let volume = plan.open(mode, self.io.into(), merge.as_deref()).await?;
@@ -165,10 +169,10 @@ impl Args {
         let server = Server::new(exports, self.limits());
         let server = if let Some(tls) = tls { server.with_tls(tls) } else { server };
         let serving = server.run(listeners, async {
-            stopped(&stop).await;
+            stop.wait().await;
             notify(NotifyState::Stopping);
         });
-        let keeping = keep(&volume, &stop);
+        let keeping = keep(&volume, &ticks, &stop);
         let (served, (), ()) = futures_util::join!(serving, keeping, self.merge(&volume, merging));
         let not_durable = |error| Failure::of("shutdown", format_args!("not all durable: {error}"));
         served.map_err(not_durable)?;
@@ -218,7 +222,7 @@ impl Args {
         };
         let window = self.window.min(self.rate.unwrap_or(u64::MAX));
         let stopping = async {
-            stopped(&watch.stop()).await;
+            watch.stop().wait().await;
             volume.pause_merge();
         };
         let merging = async {
@@ -250,15 +254,8 @@ async fn start_merge(
     Ok(Some(snapshot))
 }
 
-/// Returns after the first signal.
-async fn stopped(stop: &Stop) {
-    while !stop.requested() {
-        sleep(Duration::from_millis(50)).await;
-    }
-}
-
 /// Lets the volume's time pass, and says so when a snapshot is lost.
-async fn keep(volume: &Rc<Disk>, stop: &Stop) {
+async fn keep(volume: &Rc<Disk>, ticks: &Ticks, stop: &Stop) {
     let mut keeper = Keeper::new(volume.clone());
     let mut lost: Vec<String> = Vec::new();
     while !stop.requested() {
@@ -270,10 +267,6 @@ async fn keep(volume: &Rc<Disk>, stop: &Stop) {
                 lost.push(name.into());
             }
         }
-        for _ in 0..20 {
-            if !stop.requested() {
-                sleep(Duration::from_millis(50)).await;
-            }
-        }
+        let _ = select(pin!(ticks.next()), pin!(stop.wait())).await;
     }
 }
