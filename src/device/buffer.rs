@@ -22,7 +22,7 @@ pub struct Buffer {
 
 impl Buffer {
     /// `len` bytes with arbitrary content: zeroes, or what an earlier buffer held.
-    pub(crate) fn recycled(len: usize) -> Self {
+    pub fn recycled(len: usize) -> Self {
         let class = size_class(len);
         let memory = POOL
             .with_borrow_mut(|pool| pool.take(class))
@@ -50,14 +50,14 @@ impl Buffer {
         Bytes::from_owner(self)
     }
 
-    /// The memory itself and where in it the buffer's bytes lie.
-    pub(crate) fn into_memory(mut self) -> (Vec<u8>, Range<usize>) {
+    /// The memory itself and where in it the buffer's bytes lie, for who can only fill such.
+    pub fn into_memory(mut self) -> (Vec<u8>, Range<usize>) {
         let range = self.start..self.start + self.len;
         (std::mem::take(&mut self.memory), range)
     }
 
     /// The reverse of [`into_memory`](Self::into_memory).
-    pub(crate) fn from_memory(memory: Vec<u8>, range: &Range<usize>) -> Self {
+    pub fn from_memory(memory: Vec<u8>, range: &Range<usize>) -> Self {
         Self { memory, start: range.start, len: range.len() }
     }
 }

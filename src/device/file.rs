@@ -1,5 +1,5 @@
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -12,6 +12,7 @@ use compio::buf::{IntoInner, IoBuf};
 use compio::io::{AsyncReadAt, AsyncWriteAt};
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom};
 
+use super::at_once::AtOnce;
 use super::limits::{Direct, untorn_bytes};
 use super::open::{is_read_only, refusal, take};
 use super::{Allocation, Buffer, Caching, Device, Identity, Mode, OpenError};
@@ -25,6 +26,7 @@ pub struct File {
     std: Arc<fs::File>,
     buffered: compio::fs::File,
     direct: Option<(compio::fs::File, Direct)>,
+    at_once: AtOnce,
     is_disk: bool,
     block_bytes: u32,
 }
@@ -101,6 +103,7 @@ impl File {
         Ok(Self {
             buffered: reopen(&std, write, OFlags::empty()).await?,
             direct,
+            at_once: AtOnce::default(),
             is_disk,
             block_bytes: untorn_bytes(&std, is_disk),
             std: Arc::new(std),
@@ -165,6 +168,14 @@ impl File {
         }
     }
 
+    /// How many bytes the page cache has taken: none if it is to be gone around.
+    fn write_at_once(&self, at: u64, slices: &[IoSlice<'_>]) -> usize {
+        match self.is_direct() {
+            true => 0,
+            false => self.at_once.write(&self.std, at, slices),
+        }
+    }
+
     async fn write_zero_bytes(&self, mut at: u64, mut len: u64) -> io::Result<()> {
         const PIECE: u64 = 1 << 20;
         let zeroes = Buffer::zeroed(usize::try_from(len.min(PIECE)).unwrap_or(0)).freeze();
@@ -182,7 +193,10 @@ impl Device for File {
         let (mut memory, range) = Buffer::recycled(len).into_memory();
         let mut file =
             self.route(at, [(range.start as u64 + memory.as_ptr().addr() as u64, len as u64)]);
-        let mut filled = 0;
+        let mut filled = match self.is_direct() {
+            true => 0,
+            false => self.at_once.read(&self.std, at, &mut memory[range.clone()]),
+        };
         while filled < len {
             let slice = memory.slice(range.start + filled..range.end);
             let BufResult(read, slice) = file.read_at(slice, at + filled as u64).await;
@@ -197,9 +211,11 @@ impl Device for File {
         Ok(Buffer::from_memory(memory, &range))
     }
 
-    async fn write(&self, at: u64, mut data: Bytes) -> io::Result<()> {
+    async fn write(&self, mut at: u64, mut data: Bytes) -> io::Result<()> {
+        let written = self.write_at_once(at, &[IoSlice::new(&data)]);
+        bytes::Buf::advance(&mut data, written);
+        at += written as u64;
         let mut file = self.route(at, [(data.as_ptr().addr() as u64, data.len() as u64)]);
-        let mut at = at;
         while !data.is_empty() {
             let BufResult(written, mut rest) = file.write_at(data, at).await;
             let written = match self.moved(file, written)? {
@@ -220,12 +236,16 @@ impl Device for File {
         let mut at = at;
         while !pieces.is_empty() {
             let rest = pieces.split_off(pieces.len().min(MOST));
-            let lens = pieces.iter().map(|p| (p.as_ptr().addr() as u64, p.len() as u64));
-            let mut file = self.route(at, lens);
-            let BufResult(written, batch) = file.write_vectored_at(pieces, at).await;
-            let mut written = self.moved(file, written)?.unwrap_or(0);
+            let slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+            let mut written = self.write_at_once(at, &slices);
+            if written == 0 {
+                let lens = pieces.iter().map(|p| (p.as_ptr().addr() as u64, p.len() as u64));
+                let mut file = self.route(at, lens);
+                let BufResult(by_ring, batch) = file.write_vectored_at(pieces, at).await;
+                (written, pieces) = (self.moved(file, by_ring)?.unwrap_or(0), batch);
+            }
             // What a short write left over goes out piece by piece.
-            for mut piece in batch {
+            for mut piece in pieces {
                 let end = at + piece.len() as u64;
                 let done = written.min(piece.len());
                 bytes::Buf::advance(&mut piece, done);

@@ -1,6 +1,7 @@
 //! The only door to storage.
 
 mod buffer; // aligned, pooled memory for I/O
+mod at_once; // what the page cache can do on the spot
 mod file; // regular files and block devices, over io_uring
 mod open; // modes, locks, why not
 mod limits; // what a disk or a file system can do
