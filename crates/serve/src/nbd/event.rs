@@ -1,30 +1,43 @@
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
 /// Wakes the tasks of this thread that wait for a condition.
 #[derive(Debug, Default)]
 pub(super) struct Event {
-    waiting: RefCell<BTreeMap<u64, Waker>>,
+    /// By the keys of their places.
+    waiting: RefCell<Vec<(u64, Waker)>>,
     next: Cell<u64>,
 }
 
 impl Event {
     /// Something changed: whoever waits looks again.
     pub(super) fn notify(&self) {
-        let waiting = self.waiting.take();
-        waiting.into_values().for_each(Waker::wake);
+        if self.waiting.borrow().is_empty() {
+            return;
+        }
+        // Taken out, because waking may run anything; put back, because its memory is still good.
+        let mut waiting = self.waiting.take();
+        for (_, waker) in waiting.drain(..) {
+            waker.wake();
+        }
+        let mut now = self.waiting.borrow_mut();
+        if now.is_empty() {
+            *now = waiting;
+        }
     }
 
     /// Waits until `condition` gives a value. It is looked at now and after every
     /// [`notify`](Self::notify).
     pub(super) async fn until<T>(&self, mut condition: impl FnMut() -> Option<T>) -> T {
+        if let Some(value) = condition() {
+            return value;
+        }
         let place = Place { event: self, key: self.next.replace(self.next.get() + 1) };
         poll_fn(|cx| match condition() {
             Some(value) => Poll::Ready(value),
             None => {
-                place.event.waiting.borrow_mut().insert(place.key, cx.waker().clone());
+                place.wait(cx.waker());
                 Poll::Pending
             }
         })
@@ -38,9 +51,19 @@ struct Place<'a> {
     key: u64,
 }
 
+impl Place<'_> {
+    fn wait(&self, waker: &Waker) {
+        let mut waiting = self.event.waiting.borrow_mut();
+        match waiting.iter_mut().find(|(key, _)| *key == self.key) {
+            Some((_, known)) => known.clone_from(waker),
+            None => waiting.push((self.key, waker.clone())),
+        }
+    }
+}
+
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.event.waiting.borrow_mut().remove(&self.key);
+        self.event.waiting.borrow_mut().retain(|(key, _)| *key != self.key);
     }
 }
 

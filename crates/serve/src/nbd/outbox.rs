@@ -1,6 +1,8 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use super::budget::Permit;
 use super::codec::Reply;
 use super::event::Event;
@@ -13,8 +15,20 @@ const GATHERED_PIECES: usize = 1024;
 #[derive(Default)]
 pub(super) struct Outbox {
     queue: RefCell<VecDeque<(Reply, Permit)>>,
+    /// Its first piece may have gone in part; comes before the queue.
+    begun: RefCell<Option<Batch>>,
+    /// Somebody waits for the socket to take a batch.
+    waiting: Cell<bool>,
+    /// The socket has failed: replies are thrown away.
+    broken: Cell<bool>,
     closed: Cell<bool>,
     changed: Event,
+}
+
+/// Replies that go out together.
+struct Batch {
+    pieces: Vec<Bytes>,
+    permits: Vec<Permit>,
 }
 
 impl Outbox {
@@ -33,19 +47,47 @@ impl Outbox {
     /// Sends replies, those that wait together in one call, until the outbox is closed and empty.
     /// After an error of the socket the replies are thrown away.
     pub(super) async fn drain_to(&self, transport: &Transport) {
-        let mut broken = false;
-        while let Some((pieces, permits)) = self.changed.until(|| self.next()).await {
-            if !broken {
-                broken = transport.send(pieces).await.is_err();
+        loop {
+            let to_do = || self.has_some().then_some(true).or(self.closed.get().then_some(false));
+            if !self.changed.until(to_do).await {
+                return;
             }
+            self.send_now(transport);
+            let Some(Batch { pieces, permits }) = self.begun.take() else { continue };
+            self.waiting.set(true);
+            let sent = transport.send(pieces).await;
+            self.waiting.set(false);
+            self.broken.set(self.broken.get() || sent.is_err());
             drop(permits);
         }
     }
 
-    /// As many replies as go out at once; `Some(None)` after the last.
-    fn next(&self) -> Option<Option<(Vec<bytes::Bytes>, Vec<Permit>)>> {
+    /// Sends what the socket takes without waiting.
+    pub(super) fn send_now(&self, transport: &Transport) {
+        while !self.waiting.get()
+            && let Some(mut batch) = self.begun.take().or_else(|| self.gather())
+        {
+            if self.broken.get() {
+                continue;
+            }
+            let sent = transport.send_now(&mut batch.pieces);
+            if sent.is_err() {
+                self.broken.set(true);
+            } else if !batch.pieces.is_empty() {
+                self.begun.replace(Some(batch));
+                return;
+            }
+        }
+    }
+
+    fn has_some(&self) -> bool {
+        self.begun.borrow().is_some() || !self.queue.borrow().is_empty()
+    }
+
+    /// As many replies as go out at once.
+    fn gather(&self) -> Option<Batch> {
         let mut queue = self.queue.borrow_mut();
-        let (mut pieces, mut permits) = (Vec::new(), Vec::new());
+        let (mut pieces, mut permits) = (Vec::new(), Vec::with_capacity(queue.len()));
         while let Some((reply, _)) = queue.front()
             && (pieces.is_empty() || pieces.len() + reply.0.len() <= GATHERED_PIECES)
         {
@@ -53,10 +95,6 @@ impl Outbox {
             pieces.extend(reply.0);
             permits.push(permit);
         }
-        match (permits.is_empty(), self.closed.get()) {
-            (false, _) => Some(Some((pieces, permits))),
-            (true, true) => Some(None),
-            (true, false) => None,
-        }
+        (!permits.is_empty()).then_some(Batch { pieces, permits })
     }
 }

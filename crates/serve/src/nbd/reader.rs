@@ -2,12 +2,15 @@ use std::io;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use dmsnap::device::{ALIGNMENT, Buffer};
+use dmsnap::device::Buffer;
 
 use super::transport::Transport;
 
 /// Bytes that are taken from the socket ahead of the message in hand, at most.
-const AHEAD_BYTES: usize = 64 << 10;
+const AHEAD_BYTES: usize = 128 << 10;
+
+/// A payload of up to so much is taken ahead as well, with the messages behind it.
+const SMALL_BYTES: usize = 32 << 10;
 
 /// A longer payload comes in pieces of this size, each allocated when the one before is full: whoever
 /// announces much and sends nothing costs one piece.
@@ -72,6 +75,11 @@ impl Reader {
 
     /// The next `len` bytes in memory that suits direct I/O.
     pub(super) async fn payload(&mut self, len: usize) -> io::Result<Vec<Bytes>> {
+        while len <= SMALL_BYTES && self.ahead().len() < len {
+            if !self.receive().await? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
         if self.ahead().len() >= len {
             let payload = Buffer::copy_of(&self.ahead()[..len]).freeze();
             self.start += len;
@@ -88,22 +96,26 @@ impl Reader {
     }
 
     async fn piece(&mut self, len: usize) -> io::Result<Bytes> {
-        let mut memory: Vec<u8> = Vec::with_capacity(len + ALIGNMENT);
-        let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        memory.resize(start, 0);
+        let (mut memory, range) = Buffer::recycled(len).into_memory();
         let ahead = self.ahead();
-        let part = ahead.len().min(len);
-        memory.extend_from_slice(&ahead[..part]);
-        self.start += part;
-        while memory.len() < start + len {
-            let most = start + len - memory.len();
-            let (received, rest) = self.transport.receive(memory, most).await;
-            memory = rest;
-            if received? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+        let mut filled = ahead.len().min(len);
+        memory[range.start..range.start + filled].copy_from_slice(&ahead[..filled]);
+        self.start += filled;
+        while filled < len {
+            let rest = range.start + filled..range.end;
+            let (received, memory_again) = self.transport.receive_into(memory, rest).await;
+            memory = memory_again;
+            match received? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                received => filled += received,
             }
         }
-        Ok(Bytes::from(memory).slice(start..))
+        Ok(Buffer::from_memory(memory, &range).freeze())
+    }
+
+    /// Are the next `len` bytes here?
+    pub(super) fn has(&self, len: usize) -> bool {
+        self.ahead().len() >= len
     }
 
     /// Has the client said more than it was asked?

@@ -1,7 +1,8 @@
 use std::cell::Cell;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use dmsnap::device::Allocation;
@@ -9,7 +10,7 @@ use futures_util::future::select;
 
 use super::Limits;
 use super::budget::{Budget, Permit};
-use super::codec::{Chunk, Command, Errno, Facts, Reply, Request, STATUS_EXTENTS};
+use super::codec::{Chunk, Command, Errno, Facts, REQUEST_LEN, Reply, Request, STATUS_EXTENTS};
 use super::event::Event;
 use super::exports::{Done, Slot, Work};
 use super::handshake::Agreed;
@@ -90,7 +91,12 @@ async fn read_requests(
         has_contexts: !agreed.contexts.is_empty(),
     };
     let budget = Budget::new(limits.requests, limits.in_flight_bytes());
-    while let Some(bytes) = reader.message().await? {
+    loop {
+        if !reader.has(REQUEST_LEN) {
+            // Nothing more to do at once: what is done leaves in one call.
+            session.outbox.send_now(reader.transport());
+        }
+        let Some(bytes) = reader.message().await? else { return Ok(()) };
         let Some(request) = Request::decode(bytes) else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "no request magic"));
         };
@@ -110,11 +116,18 @@ async fn read_requests(
             _ => Vec::new(),
         };
         let running = Running::new(session);
-        let task = serve(running, request.cookie, command, payload, permit);
-        // Detached: what writes goes on whatever becomes of the connection.
-        compio::runtime::spawn(task).detach();
+        begin(Box::pin(serve(running, request.cookie, command, payload, permit)));
     }
-    Ok(())
+}
+
+/// Begins a request. Most are done at once, out of memory; the others go on as tasks.
+fn begin(mut request: Pin<Box<impl Future<Output = ()> + 'static>>) {
+    // Nobody is woken by this first look: the task takes a second one in any case.
+    let mut context = Context::from_waker(Waker::noop());
+    if request.as_mut().poll(&mut context).is_pending() {
+        // Detached: what writes goes on whatever becomes of the connection.
+        compio::runtime::spawn(request).detach();
+    }
 }
 
 /// Does one request and queues the reply.

@@ -1,6 +1,7 @@
 use std::cell::OnceCell;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use compio::BufResult;
 use compio::buf::{IntoInner, IoBuf};
 use compio::io::{AsyncRead, AsyncWrite};
 use compio::net::{TcpListener, TcpStream, ToSocketAddrsAsync, UnixListener, UnixStream};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 use super::relay::{Relay, Relayed};
 
@@ -146,6 +149,21 @@ impl Transport {
         self.socket().receive(buffer, most).await
     }
 
+    /// As [`receive`](Self::receive), into this range of `memory`, all of which is initialised.
+    pub(super) async fn receive_into(
+        &self,
+        memory: Vec<u8>,
+        range: Range<usize>,
+    ) -> (io::Result<usize>, Vec<u8>) {
+        self.socket().receive_into(memory, range).await
+    }
+
+    /// Sends as many of the pieces as the socket takes without waiting; what is left stays. Nobody
+    /// else may be sending.
+    pub(super) fn send_now(&self, pieces: &mut Vec<Bytes>) -> io::Result<()> {
+        self.socket().send_now(pieces)
+    }
+
     /// Sends all the pieces.
     pub(super) async fn send(&self, pieces: Vec<Bytes>) -> io::Result<()> {
         self.socket().send(pieces).await
@@ -198,7 +216,16 @@ impl Socket {
     ) -> (io::Result<usize>, Vec<u8>) {
         let start = buffer.len();
         let end = buffer.capacity().min(start.saturating_add(most));
-        let slice = buffer.slice(start..end);
+        self.receive_into(buffer, start..end).await
+    }
+
+    /// As [`Transport::receive_into`].
+    pub(super) async fn receive_into(
+        &self,
+        memory: Vec<u8>,
+        range: Range<usize>,
+    ) -> (io::Result<usize>, Vec<u8>) {
+        let slice = memory.slice(range);
         let BufResult(received, slice) = match self {
             Self::Unix(stream) => {
                 let mut stream = stream;
@@ -226,19 +253,47 @@ impl Socket {
                     stream.write_vectored(pieces).await
                 }
             };
-            let mut sent = sent?;
+            let sent = sent?;
             if sent == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
             pieces = rest;
-            for piece in &mut pieces {
-                let part = sent.min(piece.len());
-                piece.advance(part);
-                sent -= part;
-            }
-            pieces.retain(|piece| !piece.is_empty());
+            drop_front(&mut pieces, sent);
         }
         Ok(())
+    }
+
+    /// As [`Transport::send_now`].
+    pub(super) fn send_now(&self, pieces: &mut Vec<Bytes>) -> io::Result<()> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        let mut nothing_else = SendAncillaryBuffer::default();
+        let sent = retry_on_intr(|| match self {
+            Self::Unix(stream) => sendmsg(stream, &slices, &mut nothing_else, flags),
+            Self::Tcp(stream) => sendmsg(stream, &slices, &mut nothing_else, flags),
+        });
+        match sent {
+            Ok(sent) => drop_front(pieces, sent),
+            Err(Errno::AGAIN) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+}
+
+/// Takes the first `bytes` off.
+fn drop_front(pieces: &mut Vec<Bytes>, mut bytes: usize) {
+    let whole = pieces.iter().take_while(|piece| match bytes.checked_sub(piece.len()) {
+        Some(rest) => {
+            bytes = rest;
+            true
+        }
+        None => false,
+    });
+    let whole = whole.count();
+    pieces.drain(..whole);
+    if let Some(first) = pieces.first_mut() {
+        first.advance(bytes);
     }
 }
 
