@@ -55,7 +55,7 @@ impl fmt::Display for Bytes {
         match self.0 - (whole << (10 * power)) {
             0 => write!(f, "{whole} {unit}"),
             // Ten times what is left of an exabyte still fits.
-            rest => write!(f, "{whole}.{} {unit}", (rest >> (10 * (power - 1))) * 10 / 1024),
+            rest => write!(f, "{whole}.{} {unit}", (rest * 10) >> (10 * power)),
         }
     }
 }
@@ -154,6 +154,8 @@ mod tests {
             ((1 << 20) - 1, "1023.9 KiB"),
             (1 << 20, "1 MiB"),
             (5 << 30, "5 GiB"),
+            // Just above seven tenths.
+            (22_226_622_138, "20.7 GiB"),
             (u64::MAX, "15.9 EiB"),
         ] {
             assert_eq!(Bytes(bytes).to_string(), shown);
