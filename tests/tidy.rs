@@ -119,7 +119,7 @@ fn is_module(path: &str) -> bool {
 #[test]
 fn the_commands_of_the_repository_are_executable() {
     use std::os::unix::fs::PermissionsExt;
-    for path in ["check", "quickstart", ".ci/run"] {
+    for path in ["check", "quickstart", ".ci/run", "fuzz/run"] {
         let mode = fs::metadata(root().join(path)).expect("the command is there").permissions();
         assert_eq!(mode.mode() & 0o111, 0o111, "{path} is not executable");
         assert!(text(Path::new(path)).starts_with("#!"), "{path} does not name its interpreter");

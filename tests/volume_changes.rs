@@ -157,14 +157,24 @@ fn every_origin_write_waits_for_the_mark_of_a_dropped_snapshot() {
 
 /// A merge with exceptions for many chunks, not yet running.
 fn merging() -> (Rc<Sim>, World) {
+    let (volume, world) = about_to_merge();
+    start_merge(&volume);
+    (volume, world)
+}
+
+fn about_to_merge() -> (Rc<Sim>, World) {
     let power = Power::steady();
     let world = World::new(1, 200, 64).with_exceptions(&scattered(50, 64, 5));
     let disk = Rc::new(Disk::new(world.origin.clone(), 512, &power));
     let cow = Rc::new(Disk::new(world.cow.clone(), 512, &power));
     let volume = Rc::new(Sim::new(disk).expect("a size"));
-    let snapshot = add(&volume, "s", cow, OnFull::Invalidate);
-    run(volume.start_merge(&snapshot)).expect("started");
+    add(&volume, "s", cow, OnFull::Invalidate);
     (volume, world)
+}
+
+fn start_merge(volume: &Sim) {
+    let snapshot = volume.snapshot("s").expect("it was added");
+    run(volume.start_merge(&snapshot)).expect("started");
 }
 
 struct Unpaced;
@@ -201,8 +211,9 @@ fn a_merge_is_not_given_up_inside_a_window() {
 /// A merge that waits for room in another snapshot pauses at once, and goes on where it was.
 #[test]
 fn a_merge_that_waits_for_room_can_be_paused() {
-    let (volume, world) = merging();
+    let (volume, world) = about_to_merge();
     let other = add(&volume, "other", empty_cow(4, &Power::steady()), OnFull::Wait { ticks: 1000 });
+    start_merge(&volume);
     let mut merge = Box::pin(volume.run_merge(16 * SECTOR, &Unpaced));
     assert!(run(poll_immediate(&mut merge)).is_none(), "no room for the window");
     volume.pause_merge();

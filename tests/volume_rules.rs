@@ -528,3 +528,19 @@ fn a_snapshot_opened_read_only_takes_no_write_and_is_not_dropped() {
     assert_eq!(read_all(&view), data(0, 64).to_vec());
     assert_eq!((cow.counts().writes, cow.counts().flushes), (0, 0));
 }
+
+/// While one snapshot merges, origin and snapshot are one device whose content no bare origin has:
+/// a new snapshot would show the half-merged origin. The fuzz target `image` found that.
+#[test]
+fn no_snapshot_is_taken_in_the_middle_of_a_merge() {
+    let volume = Rc::new(Sim::new(origin(64, &Power::steady())).expect("a size"));
+    let first = add(&volume, "first", empty_cow(1, 100, &Power::steady()), Default::default());
+    run(View::snapshot(&volume, &first).write(0, data(100, 1))).expect("there is room");
+    run(volume.start_merge(&first)).expect("started");
+    let late = || volume.open("late", empty_cow(1, 100, &Power::steady()), Default::default());
+    let error = run(late()).expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::ResourceBusy);
+    run(volume.run_merge(1 << 20, &Unpaced)).expect("merges");
+    let late = run(late()).expect("taken");
+    assert_eq!(read_all(&View::snapshot(&volume, &late))[..512], data(100, 1));
+}

@@ -112,7 +112,8 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// # Errors
     ///
     /// [`io::ErrorKind::AlreadyExists`] for a name in use; [`io::ErrorKind::InvalidData`] for
-    /// exceptions that repeat themselves.
+    /// exceptions that repeat themselves; [`io::ErrorKind::ResourceBusy`] while a merge is not
+    /// finished: the origin is half merged then, and a snapshot of it would be one of nothing.
     pub async fn add(
         &self,
         name: &str,
@@ -125,6 +126,9 @@ impl<O: Device, C: Device> Volume<O, C> {
         let _nobody_writes = self.gate.close().await;
         if self.snapshot(name).is_some() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("snapshot {name}")));
+        }
+        if self.merge_is_unfinished() {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "a snapshot is merging"));
         }
         // What the snapshot shows of the origin must not be lost to it by a power cut.
         self.flush_origin().await?;
@@ -266,6 +270,10 @@ impl<O: Device, C: Device> Volume<O, C> {
             (State::Overflowed, _) => "Overflow".into(),
             (State::Active, Some(usage)) => usage.to_string(),
         }
+    }
+
+    fn merge_is_unfinished(&self) -> bool {
+        self.merging.borrow().as_ref().is_some_and(|merging| !merging.is_finished())
     }
 
     /// The merge of this snapshot, if one was started.

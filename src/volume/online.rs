@@ -129,7 +129,7 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// COW device.
     pub async fn start_merge(&self, snapshot: &Rc<Snapshot<C>>) -> io::Result<()> {
         let _nobody_writes = self.gate.close().await;
-        if self.merging.borrow().as_ref().is_some_and(|merging| !merging.is_finished()) {
+        if self.merge_is_unfinished() {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "a snapshot is merging"));
         }
         if snapshot.store.persistent().is_none() {
