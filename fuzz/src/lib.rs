@@ -1,0 +1,15 @@
+//! What the fuzz targets do with their input: one module each, and what they share.
+//!
+//! Each target holds the real code against something naive that says what must come out. A target
+//! that only waits for panics misses nearly everything.
+
+#![forbid(unsafe_code)]
+
+mod input; // the bytes a target was given
+mod memory; // how much of it may be used
+mod sparse; // devices
+mod case; // a store to begin with
+pub mod header; // chunk 0, and where everything lies
+pub mod areas; // lists of exceptions
+pub mod image; // a store, an origin, and what clients and commands do with them
+mod live; // clients of a volume, against a naive model
