@@ -1,10 +1,10 @@
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
 use crate::guest::{HELP, cache, repository};
@@ -16,7 +16,7 @@ pub(crate) struct Machine {
     input: ChildStdin,
     output: BufReader<ChildStdout>,
     disk: File,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Machine {
@@ -27,9 +27,31 @@ impl Machine {
         let disk = disk.expect("the disk can be made");
         disk.set_len(disk_bytes).expect("the disk can be made");
         let (boot, input, output) = start(&path, seconds);
-        let mut machine = Self { boot, input, output, disk, _dir: dir };
+        let mut machine = Self { boot, input, output, disk, dir };
         machine.hear_answer(|_| ()).expect("the agent is ready");
         machine
+    }
+
+    /// Kills the machine: what it had handed to its disk is there, the rest is not. What it had
+    /// said goes to `heard`. Then boots another one with the same disk, for so many seconds.
+    pub(crate) fn power_cut(&mut self, seconds: u64, heard: &mut impl FnMut(&str)) {
+        let boot = self.boot.id();
+        let children = fs::read_to_string(format!("/proc/{boot}/task/{boot}/children"));
+        let children = children.expect("the kernel tells children");
+        let guest = children.split_whitespace().next().expect("it runs").parse().expect("a number");
+        let group = Pid::from_raw(guest).expect("not 0");
+        kill_process_group(group, Signal::KILL).expect("it leads its group");
+        loop {
+            let mut line = String::new();
+            self.output.read_line(&mut line).expect("the machine can be heard");
+            match line.strip_suffix('\n') {
+                Some(line) => heard(line),
+                None => break,
+            }
+        }
+        self.boot.wait().expect("it can be waited for");
+        (self.boot, self.input, self.output) = start(&self.dir.path().join("disk"), seconds);
+        self.hear_answer(|_| ()).expect("the agent is ready");
     }
 
     /// Gives a command, and takes the answer: its words, or the error.
@@ -73,7 +95,8 @@ impl Machine {
         if line.is_empty() {
             let ended = self.boot.wait().expect("it can be waited for");
             assert_ne!(ended.code(), Some(125), "no kernel; {HELP}");
-            panic!("the machine has gone: {ended}");
+            let told = fs::read_to_string(self.dir.path().join("told")).expect("text");
+            panic!("the machine has gone: {ended}\n{told}");
         }
         line.truncate(line.trim_end().len());
         line
@@ -109,7 +132,8 @@ fn start(disk: &Path, seconds: u64) -> (Child, ChildStdin, BufReader<ChildStdout
     let mut command = Command::new(folder.join("boot"));
     command.arg("--interactive").args(["--timeout", &seconds.to_string()]);
     command.arg("--cache").arg(cache()).arg("--disk").arg(disk).arg(folder.join("agent"));
-    let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let told = File::create(disk.with_file_name("told")).expect("a file can be made");
+    let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(told).spawn();
     let mut boot = started.unwrap_or_else(|error| panic!("tests/kernel/boot: {error}; {HELP}"));
     let input = boot.stdin.take().expect("piped");
     let output = BufReader::new(boot.stdout.take().expect("piped"));

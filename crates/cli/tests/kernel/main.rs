@@ -22,4 +22,14 @@ mod strays; // leftovers behind the end stay dead
 mod full; // stores without room
 mod served; // NBD clients and the kernel write in turn
 mod attached; // file systems of the kernel on what is served
+#[path = "../serving/mod.rs"]
+mod serving; // servers and their clients
+#[path = "../killed/sectors.rs"]
+mod sectors; // what each sector may hold after a crash
+#[path = "../killed/client.rs"]
+mod client; // one connection, with its share of an export
+#[path = "../killed/load.rs"]
+mod load; // all connections at once
 mod history; // the same steps on both sides, compared after each
+mod relay; // a store that is handed on at each crash
+mod lvm; // LVM's own snapshots

@@ -68,6 +68,18 @@ impl Pair {
         Self { name: name.to_owned(), cow, origin, chunk_bytes, snapshot, current, dir }
     }
 
+    /// A pair with these bytes. What the snapshot shows is what dmsnap exports.
+    pub(crate) fn of(name: &str, chunk_bytes: u64, origin: &[u8], cow: &[u8]) -> Self {
+        let dir = directory();
+        let [origin_path, cow_path, out] = ["origin", "cow", "out"].map(|it| dir.path().join(it));
+        fs::write(&origin_path, origin).expect("the origin can be written");
+        fs::write(&cow_path, cow).expect("the COW device can be written");
+        dmsnap!("export", cow_path, origin_path, out).ok();
+        let (snapshot, current) = (read(&out), origin.to_owned());
+        let (name, cow, origin) = (name.to_owned(), cow_path, origin_path);
+        Self { name, cow, origin, chunk_bytes, snapshot, current, dir }
+    }
+
     /// A pair that should come to hold the same, on images that are still blank.
     pub(crate) fn twin(&self) -> Self {
         let dir = directory();

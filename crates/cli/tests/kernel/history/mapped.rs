@@ -20,6 +20,10 @@ pub(crate) struct Mapped<'m> {
     machine: &'m mut Machine,
     sectors: u64,
     snapshots: BTreeMap<u32, Kept>,
+    /// The one that `o` merges.
+    merging: Option<u32>,
+    /// Of COW devices, for each request.
+    delay_milliseconds: u64,
 }
 
 /// A snapshot, and where its COW device lies.
@@ -37,7 +41,18 @@ impl<'m> Mapped<'m> {
         machine.must("run /sbin/modprobe dm-delay");
         machine.must(&format!("map real 0 {sectors} linear {{DISK0}} 0"));
         machine.must(&format!("map o 0 {sectors} snapshot-origin {{real}}"));
-        Self { machine, sectors, snapshots: BTreeMap::new() }
+        let snapshots = BTreeMap::new();
+        Self { machine, sectors, snapshots, merging: None, delay_milliseconds: 0 }
+    }
+
+    /// The same; COW devices added from now on take so long for each request.
+    pub(crate) fn slow(mut self, milliseconds: u64) -> Self {
+        self.delay_milliseconds = milliseconds;
+        self
+    }
+
+    pub(crate) fn machine(&mut self) -> &mut Machine {
+        self.machine
     }
 
     /// Does a step, except [`Step::Add`]. False if the request fails.
@@ -65,6 +80,24 @@ impl<'m> Mapped<'m> {
     /// Takes a snapshot of this moment, on a store with these bytes. Gives the bytes of the store
     /// as they are then.
     pub(crate) fn add(&mut self, id: u32, shape: Shape, store: &[u8]) -> Vec<u8> {
+        let place = self.lay(id, shape, store);
+        self.machine.must("suspend o");
+        self.map(id);
+        self.machine.must("resume o");
+        self.machine.get(place, shape.cow)
+    }
+
+    /// The origin's device merges a snapshot with such a store from now on.
+    pub(crate) fn add_merging(&mut self, id: u32, shape: Shape, store: &[u8]) {
+        self.lay(id, shape, store);
+        self.machine.must("remove o");
+        let words = self.words(id);
+        self.machine.must(&format!("map o 0 {} snapshot-merge {words}", self.sectors));
+        self.merging = Some(id);
+    }
+
+    /// Makes a COW device with this content. Gives its first sector on the disk.
+    fn lay(&mut self, id: u32, shape: Shape, store: &[u8]) -> u64 {
         let taken: Vec<_> = self.snapshots.values().map(|it| it.place).collect();
         let mut places = (1..=MOST as u64).map(|n| n * PLACE);
         let place = places.find(|it| !taken.contains(it)).expect("few snapshots");
@@ -72,17 +105,14 @@ impl<'m> Mapped<'m> {
         self.snapshots.insert(id, Kept { shape, place });
         let delay = self.delay(id);
         self.machine.must(&format!("map cow{id} {delay}"));
-        self.machine.must("suspend o");
-        self.map(id);
-        self.machine.must("resume o");
-        self.machine.get(place, shape.cow)
+        place
     }
 
     /// A COW device: a delay of nothing instead of a linear one, because it takes no write of
     /// zeroes, which user-mode-linux would pass on to file systems that know no such thing.
     fn delay(&self, id: u32) -> String {
         let Kept { shape, place } = self.snapshots[&id];
-        format!("0 {} delay {{DISK0}} {place} 0", shape.cow)
+        format!("0 {} delay {{DISK0}} {place} {}", shape.cow, self.delay_milliseconds)
     }
 
     fn map(&mut self, id: u32) {
@@ -168,17 +198,35 @@ impl<'m> Mapped<'m> {
         self.machine.must(&format!("status s{id}"))
     }
 
+    /// A power cut for everything below, in the middle of a storm. What is said goes to `hear`.
+    pub(crate) fn cut(&mut self, hear: &mut impl FnMut(&str)) {
+        let cows: String = self.snapshots.keys().map(|id| format!(" cow{id}")).collect();
+        // The origin first: what the stores still take meanwhile, a slow origin would explain.
+        let mut must = |line: &str| {
+            let answer = self.machine.ask_hearing(line, &mut *hear);
+            answer.unwrap_or_else(|error| panic!("{line}: {error}"));
+        };
+        must(&format!("cut real{cows}"));
+        must("calm");
+    }
+
     /// Unmaps everything. Gives the machine back, the origin and the stores as they are on disk.
-    pub(crate) fn end(mut self) -> (&'m mut Machine, Vec<u8>, BTreeMap<u32, Vec<u8>>) {
+    pub(crate) fn end(self) -> (&'m mut Machine, Vec<u8>, BTreeMap<u32, Vec<u8>>) {
         self.machine.must("remove o");
-        let snapshots = self.snapshots.clone();
-        for id in snapshots.keys() {
-            self.unmap(*id);
-            self.forget(*id);
+        for id in self.snapshots.keys() {
+            if self.merging != Some(*id) {
+                self.machine.must(&format!("remove s{id}"));
+            }
+            self.machine.must(&format!("remove cow{id}"));
         }
         self.machine.must("remove real");
+        self.left()
+    }
+
+    /// The same once the machine has been killed: there is nothing to unmap.
+    pub(crate) fn left(self) -> (&'m mut Machine, Vec<u8>, BTreeMap<u32, Vec<u8>>) {
         let store = |it: &Kept| self.machine.get(it.place, it.shape.cow);
-        let stores = snapshots.iter().map(|(id, kept)| (*id, store(kept))).collect();
+        let stores = self.snapshots.iter().map(|(id, kept)| (*id, store(kept))).collect();
         let origin = self.machine.get(0, self.sectors);
         (self.machine, origin, stores)
     }
