@@ -12,7 +12,7 @@ use dmsnap::ops;
 use dmsnap::store::{AnyStore, Persistent, Transient, format};
 use dmsnap::volume::{MergeControl, MergeState, SnapshotOptions, View, Volume};
 use dmsnap_sim::{Disk, Power, run};
-use futures_util::future::{join, join_all};
+use futures_util::future::{join, join_all, join3};
 
 /// Adding up to three snapshots flushes the origin as often.
 const OPENING: u64 = 3;
@@ -98,10 +98,15 @@ struct World {
     model: Vec<Sectors>,
     merging: Option<usize>,
     next_tag: u64,
+    backlog: u64,
 }
 
-fn open_all(origin: &Rc<Disk>, cows: &[(u32, Rc<Disk>)]) -> Rc<Sim> {
+/// What origin writes may wait in: nothing, room for a few of them, for all.
+const BACKLOGS: [u64; 3] = [0, 30_000, 1 << 20];
+
+fn open_all(origin: &Rc<Disk>, cows: &[(u32, Rc<Disk>)], backlog: u64) -> Rc<Sim> {
     let volume = Rc::new(Volume::new(origin.clone()).expect("a size"));
+    volume.allow_backlog(backlog);
     for (n, (_, cow)) in cows.iter().enumerate() {
         run(add(&volume, n + 1, cow)).expect("opens");
     }
@@ -135,12 +140,23 @@ impl World {
                 (*chunk, Rc::new(Disk::new(cow.content(), 512, power)))
             })
             .collect();
-        let volume = open_all(&origin, &cows);
+        let backlog = BACKLOGS[usize::try_from(seed / 5 % 3).expect("small")];
+        let volume = open_all(&origin, &cows, backlog);
         for (n, disk) in [&origin].into_iter().chain(cows.iter().map(|(_, cow)| cow)).enumerate() {
             disk.delay(seed ^ (n as u64 + 1) << 32);
         }
         let model = vec![Sectors::new(1..=sectors); 1 + cows.len()];
-        Self { seed, random, origin, cows, volume, model, merging: None, next_tag: 1 << 32 }
+        Self {
+            seed,
+            random,
+            origin,
+            cows,
+            volume,
+            model,
+            merging: None,
+            next_tag: 1 << 32,
+            backlog,
+        }
     }
 
     fn view(&self, device: usize) -> View<Rc<Disk>, Rc<Disk>> {
@@ -196,6 +212,7 @@ impl World {
         let requests = self.draw(count);
         let window = 512 * (1 + self.random.below(30));
         let pause_after = self.random.below(200);
+        let writes_back = self.random.below(4) == 0;
         let before: Vec<Vec<u64>> = self.model.iter().map(Sectors::all_now).collect();
         let work = requests.iter().map(|(device, request, range)| {
             let view = self.view(*device);
@@ -229,7 +246,13 @@ impl World {
             };
             join(running, pausing).await.0.map(|_| ())
         };
-        let (ended, merged) = run(join(join_all(work), merge));
+        let write_back = async {
+            turn().await;
+            if writes_back {
+                self.volume.write_back().await;
+            }
+        };
+        let (ended, merged, ()) = run(join3(join_all(work), merge, write_back));
         let mut on = merged.is_ok();
         for ((device, request, range), ended) in requests.iter().zip(ended) {
             let model = self.model_of(*device);
@@ -297,7 +320,7 @@ impl World {
             assert!(report.sound, "seed {}: {findings:?}", self.seed);
         }
         (self.origin, self.cows) = (origin, cows);
-        self.volume = open_all(&self.origin, &self.cows);
+        self.volume = open_all(&self.origin, &self.cows, self.backlog);
         // A merge that was cut off leaves the origin alone as neither one nor the other.
         let merging = self.merging.take();
         for device in 0..self.model.len() {
@@ -405,6 +428,7 @@ fn a_merge_under_load_ends_with_the_snapshot_on_the_origin() {
 #[test]
 fn copies_are_as_few_as_can_be() {
     let mut world = World::new(7, &Power::steady(), &[8, 8, 4]);
+    world.volume.allow_backlog(0);
     for disk in [&world.origin].into_iter().chain(world.cows.iter().map(|(_, cow)| cow)) {
         disk.delay(0);
     }

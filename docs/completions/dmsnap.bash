@@ -204,7 +204,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__serve)
-            opts="-h -V --snapshot --table --nbd --tls --tls-certificates --tls-verify-peer --connections --connection-memory --merge --rate --window --read-only --io --help --version"
+            opts="-h -V --snapshot --table --nbd --tls --tls-certificates --tls-verify-peer --connections --connection-memory --merge --rate --window --read-only --write-back --io --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -247,6 +247,10 @@ _dmsnap() {
                     return 0
                     ;;
                 --window)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --write-back)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

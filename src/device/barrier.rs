@@ -58,6 +58,11 @@ impl Barrier {
         self.flush_now(device).await
     }
 
+    /// A write is lost that was acknowledged: no flush succeeds from now on.
+    pub fn fail(&self) {
+        self.failed.set(true);
+    }
+
     async fn flush_now(&self, device: &impl Device) -> io::Result<()> {
         self.begun.set(self.begun.get() + 1);
         let unheard = FailsWhenDropped(&self.failed);

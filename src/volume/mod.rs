@@ -26,6 +26,7 @@ mod snapshot; // a snapshot's state
 mod read; // reads of a snapshot
 mod write; // writes to a snapshot
 mod protect; // old data kept before origin writes
+mod backlog; // origin writes that wait for others
 mod patience; // waiting for room in a store
 pub(crate) mod window; // a merge's unit of work
 mod online; // merging while clients go on
@@ -39,6 +40,7 @@ use crate::device::{Barrier, Device};
 use crate::store::{AnyStore, Persistent, Store, StoreError, Transient};
 use crate::table::Table;
 
+use backlog::Backlog;
 use event::{Event, Gate, Tracked};
 use online::Merging;
 
@@ -52,6 +54,7 @@ pub struct Volume<O, C> {
     origin: O,
     origin_bytes: u64,
     origin_barrier: Barrier,
+    backlog: Backlog,
     snapshots: RefCell<Vec<Rc<Snapshot<C>>>>,
     /// Every write is inside; closed while snapshots come, go, or begin to merge.
     gate: Gate,
@@ -76,6 +79,7 @@ impl<O: Device, C: Device> Volume<O, C> {
             origin,
             origin_bytes: len - len % dmsnap_format::SECTOR_BYTES,
             origin_barrier: Barrier::default(),
+            backlog: Backlog::default(),
             snapshots: RefCell::default(),
             gate: Gate::default(),
             origin_reads: Tracked::default(),
@@ -84,6 +88,16 @@ impl<O: Device, C: Device> Volume<O, C> {
             ticked: Event::default(),
             hurried: Cell::default(),
         })
+    }
+
+    /// Lets writes to the origin that some snapshot has to keep old data for wait in memory, up to
+    /// `most_bytes` of it, so that many share a publish. Reads of the origin see them, and a flush writes
+    /// them back first. See [`run_write_back`](Self::run_write_back).
+    ///
+    /// A write does not wait while a snapshot is there that could make it fail
+    /// ([`OnFull::Fail`], [`OnFull::Wait`]), nor while one merges.
+    pub fn allow_backlog(&self, most_bytes: u64) {
+        self.backlog.allow(most_bytes);
     }
 
     /// The size of the origin and of every snapshot, in bytes.
@@ -212,6 +226,7 @@ impl<O: Device, C: Device> Volume<O, C> {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the snapshot is merging"));
         }
         let _nobody_writes = self.gate.close().await;
+        self.write_back().await;
         self.snapshots.borrow_mut().retain(|other| !Rc::ptr_eq(other, snapshot));
         if self.merging_of(snapshot).is_some() {
             self.merging.take();
@@ -237,6 +252,7 @@ impl<O: Device, C: Device> Volume<O, C> {
     pub fn tick(&self) {
         self.ticks.set(self.ticks.get() + 1);
         self.ticked.notify();
+        self.backlog.notify();
     }
 
     /// From now on nobody waits for room in a store: such writes fail with "no space", also those
@@ -244,6 +260,7 @@ impl<O: Device, C: Device> Volume<O, C> {
     pub fn hurry(&self) {
         self.hurried.set(true);
         self.ticked.notify();
+        self.backlog.notify();
     }
 
     /// Publishes and flushes everything: what was acknowledged before is durable afterwards.
@@ -285,6 +302,7 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// Everything written to the origin is durable afterwards. Once that has failed it always does: a
     /// merge must not forget exceptions whose data a client's flush was told to be lost.
     async fn flush_origin(&self) -> io::Result<()> {
+        self.write_back().await;
         self.origin_barrier.flush(&self.origin).await
     }
 

@@ -5,13 +5,12 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use dmsnap_format::{Exception, OriginChunk};
-use futures_util::stream::StreamExt;
 
 use super::event::Event;
 use super::patience::NoRoom;
 use super::payload::Payload;
 use super::snapshot::{Snapshot, State};
-use super::window::{Reader, Source, cut, index};
+use super::window::{Reader, Source, all, cut, index};
 use super::{Volume, to_io};
 use crate::device::Device;
 use crate::store::{Persistent, Store};
@@ -129,6 +128,7 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// COW device.
     pub async fn start_merge(&self, snapshot: &Rc<Snapshot<C>>) -> io::Result<()> {
         let _nobody_writes = self.gate.close().await;
+        self.write_back().await;
         if self.merge_is_unfinished() {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "a snapshot is merging"));
         }
@@ -266,7 +266,7 @@ impl<O: Device, C: Device> Volume<O, C> {
                 Source::Extents(_) => Err(io::ErrorKind::Unsupported.into()),
             }
         });
-        all(moves).await?;
+        all(WRITES, moves).await?;
 
         for _ in 0..ROUNDS {
             if merging.window.borrow().dirty.len() <= FEW {
@@ -312,7 +312,7 @@ impl<O: Device, C: Device> Volume<O, C> {
             let data = snapshot.store.device().read(byte, index(range.end - range.start)).await?;
             self.origin.write(range.start, data.freeze()).await
         });
-        all(copies).await
+        all(WRITES, copies).await
     }
 
     /// Writes to the one device that origin and merging snapshot are.
@@ -367,10 +367,4 @@ impl<O: Device, C: Device> Volume<O, C> {
         let same = snapshot.is_none_or(|snapshot| Rc::ptr_eq(snapshot, &merging.snapshot));
         (same && merging.snapshot.state() != State::Invalid).then_some(merging)
     }
-}
-
-/// Drives every write to its end, also beside one that fails. Returns the first error.
-async fn all(writes: impl Iterator<Item = impl Future<Output = io::Result<()>>>) -> io::Result<()> {
-    let writes = futures_util::stream::iter(writes).buffer_unordered(WRITES);
-    writes.fold(Ok(()), |ended, write| std::future::ready(ended.and(write))).await
 }

@@ -2,22 +2,29 @@ use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::StreamExt;
 
 use super::patience::NoRoom;
 use super::payload::Payload;
 use super::snapshot::{OnFull, Snapshot, State};
-use super::window::index;
+use super::window::{all, index, joined};
 use super::{Volume, to_io};
 use crate::device::Device;
 use crate::store::{Prepared, StoreError};
 
-/// Old data in memory at a time, for one origin write.
-const SLICE_BYTES: u64 = 4 << 20;
+/// Old data in memory at a time, for one origin write or one group of them.
+const LOT_BYTES: u64 = 4 << 20;
 
 /// Read from the origin in one request.
 const PIECE_BYTES: u64 = 1 << 20;
+
+/// Reads in flight.
+const READS: usize = 32;
+
+/// Writes in flight, to each COW device.
+const WRITES: usize = 16;
 
 /// A chunk that a snapshot needs the old data of.
 struct Keep<C> {
@@ -26,8 +33,13 @@ struct Keep<C> {
     prepared: Prepared,
     /// Bytes of the origin.
     range: Range<u64>,
-    /// Set when its copy failed: the snapshot will be dropped.
-    failed: bool,
+}
+
+impl<C: Device> Keep<C> {
+    /// The first byte of its chunk on the COW device.
+    fn cow_byte(&self) -> u64 {
+        self.prepared.chunk().get() * self.snapshot.chunk_size.bytes()
+    }
 }
 
 impl<O: Device, C: Device> Volume<O, C> {
@@ -72,11 +84,8 @@ impl<O: Device, C: Device> Volume<O, C> {
             self.all_marked().await;
             return Ok(());
         }
-        for range in ranges {
-            for start in (range.start..range.end).step_by(index(SLICE_BYTES)) {
-                let slice = start..(start + SLICE_BYTES).min(range.end);
-                self.keep_old(&snapshots, slice).await?;
-            }
+        for group in groups(ranges) {
+            self.keep_old(&snapshots, &group).await?;
         }
         join_all(snapshots.iter().map(|snapshot| publish_ranges(snapshot, ranges))).await;
         self.all_marked().await;
@@ -92,12 +101,16 @@ impl<O: Device, C: Device> Volume<O, C> {
         }
     }
 
-    /// Copies the old data of every chunk of `range` to every snapshot that has no exception for
+    /// Copies the old data of every chunk of `ranges` to every snapshot that has no exception for
     /// it yet, reading the origin once.
-    async fn keep_old(&self, snapshots: &[Rc<Snapshot<C>>], range: Range<u64>) -> io::Result<()> {
+    async fn keep_old(
+        &self,
+        snapshots: &[Rc<Snapshot<C>>],
+        ranges: &[Range<u64>],
+    ) -> io::Result<()> {
         loop {
             let mut keeps = Vec::new();
-            if let Err(error) = self.gather(snapshots, &range, &mut keeps).await {
+            if let Err(error) = self.gather(snapshots, ranges, &mut keeps).await {
                 // Nobody shall wait for chunks that wait for room themselves.
                 for keep in keeps {
                     keep.snapshot.give_up(keep.prepared, keep.old);
@@ -108,7 +121,7 @@ impl<O: Device, C: Device> Volume<O, C> {
                 self.copy_old(keeps).await?;
                 continue;
             }
-            match first_pending(snapshots, &range) {
+            match first_pending(snapshots, ranges) {
                 Some((snapshot, old)) => snapshot.settled(old).await,
                 None => return Ok(()),
             }
@@ -119,11 +132,11 @@ impl<O: Device, C: Device> Volume<O, C> {
     async fn gather(
         &self,
         snapshots: &[Rc<Snapshot<C>>],
-        range: &Range<u64>,
+        ranges: &[Range<u64>],
         keeps: &mut Vec<Keep<C>>,
     ) -> io::Result<()> {
         for snapshot in snapshots {
-            for old in snapshot.chunks(range) {
+            for old in ranges.iter().flat_map(|range| snapshot.chunks(range)) {
                 if snapshot.state() == State::Invalid {
                     break;
                 }
@@ -134,7 +147,7 @@ impl<O: Device, C: Device> Volume<O, C> {
                     (Ok(Some(prepared)), _) => {
                         let range = snapshot.chunk_range(old, self.origin_bytes);
                         let snapshot = snapshot.clone();
-                        keeps.push(Keep { snapshot, old, prepared, range, failed: false });
+                        keeps.push(Keep { snapshot, old, prepared, range });
                     }
                     (Ok(None), _) => {}
                     (Err(StoreError::Full), OnFull::Fail) => return Err(to_io(StoreError::Full)),
@@ -151,30 +164,24 @@ impl<O: Device, C: Device> Volume<O, C> {
 
     /// Reads each stretch of the origin once and writes it to every chunk that needs it.
     async fn copy_old(&self, mut keeps: Vec<Keep<C>>) -> io::Result<()> {
-        let pieces = union(keeps.iter().map(|keep| keep.range.clone()).collect());
-        let copies = pieces.into_iter().map(|piece| self.copy_piece(&keeps, piece));
-        // Every copy is driven to its end, also beside one that fails: its chunk is given back then.
-        let copied: Vec<_> = futures_util::stream::iter(copies).buffer_unordered(8).collect().await;
-        let failed = match copied.into_iter().collect::<io::Result<Vec<Vec<usize>>>>() {
-            Ok(failed) => failed,
-            Err(error) => {
-                for keep in keeps {
-                    keep.snapshot.give_up(keep.prepared, keep.old);
+        keeps.sort_by_key(|keep| keep.range.start);
+        let mut lost: Vec<Rc<Snapshot<C>>> = Vec::new();
+        for pieces in lots(union(keeps.iter().map(|keep| keep.range.clone()).collect())) {
+            match self.copy_lot(&keeps, pieces).await {
+                Ok(failed) => lost.extend(failed),
+                // That the origin cannot be read is an error: nobody could keep its old data then.
+                Err(error) => {
+                    for keep in keeps {
+                        keep.snapshot.give_up(keep.prepared, keep.old);
+                    }
+                    return Err(error);
                 }
-                return Err(error);
             }
-        };
-        for n in failed.into_iter().flatten() {
-            keeps[n].failed = true;
         }
-        let mut lost = Vec::new();
         for keep in keeps {
-            match keep.failed {
+            match lost.iter().any(|it| Rc::ptr_eq(it, &keep.snapshot)) {
                 false => keep.snapshot.complete(keep.prepared, keep.old),
-                true => {
-                    keep.snapshot.give_up(keep.prepared, keep.old);
-                    lost.push(keep.snapshot);
-                }
+                true => keep.snapshot.give_up(keep.prepared, keep.old),
             }
         }
         for snapshot in lost {
@@ -183,23 +190,56 @@ impl<O: Device, C: Device> Volume<O, C> {
         Ok(())
     }
 
-    /// Copies one stretch of the origin. Returns which copies the COW devices refused; that the
-    /// origin cannot be read is an error, since nobody could keep its old data then.
-    async fn copy_piece(&self, keeps: &[Keep<C>], piece: Range<u64>) -> io::Result<Vec<usize>> {
-        let data = self.origin.read(piece.start, index(piece.end - piece.start)).await?.freeze();
-        let writes = keeps.iter().enumerate().filter_map(|(n, keep)| {
-            let start = piece.start.max(keep.range.start);
-            let end = piece.end.min(keep.range.end);
-            (start < end).then(|| {
-                let part = data.slice(index(start - piece.start)..index(end - piece.start));
-                let chunk = keep.prepared.chunk().get() * keep.snapshot.chunk_size.bytes();
-                let byte = chunk + (start - keep.range.start);
-                async move { (n, keep.snapshot.store.device().write(byte, part).await) }
-            })
+    /// Copies some stretches of the origin: read once, written to each COW device in large requests, since
+    /// chunks were given out one behind the other. Returns the snapshots whose COW devices refused.
+    async fn copy_lot(
+        &self,
+        keeps: &[Keep<C>],
+        pieces: Vec<Range<u64>>,
+    ) -> io::Result<Vec<Rc<Snapshot<C>>>> {
+        let reads = pieces.iter().map(|piece| async {
+            let read = self.origin.read(piece.start, index(piece.end - piece.start)).await;
+            read.map(|data| (piece.clone(), data.freeze()))
         });
-        let ended = join_all(writes).await;
-        Ok(ended.into_iter().filter(|(_, ended)| ended.is_err()).map(|(n, _)| n).collect())
+        let data = futures_util::stream::iter(reads).buffered(READS).collect::<Vec<_>>().await;
+        let data = data.into_iter().collect::<io::Result<Vec<_>>>()?;
+        let mut snapshots: Vec<&Rc<Snapshot<C>>> = Vec::new();
+        for keep in keeps {
+            if !snapshots.iter().any(|known| Rc::ptr_eq(known, &keep.snapshot)) {
+                snapshots.push(&keep.snapshot);
+            }
+        }
+        let copies = snapshots.into_iter().map(|snapshot| {
+            let mine = keeps.iter().filter(|keep| Rc::ptr_eq(&keep.snapshot, snapshot));
+            let mut parts: Vec<_> = mine.flat_map(|keep| parts(keep, &data)).collect();
+            parts.sort_unstable_by_key(|(byte, _)| *byte);
+            let cow = snapshot.store.device();
+            let writes = joined(parts).into_iter();
+            let writes = writes.map(|(byte, data, _)| cow.write_vectored(byte, data));
+            async move { (snapshot.clone(), all(WRITES, writes).await) }
+        });
+        // Every copy is driven to its end, also beside one that fails.
+        let ended = join_all(copies).await;
+        Ok(ended.into_iter().filter(|(_, ended)| ended.is_err()).map(|(it, _)| it).collect())
     }
+}
+
+/// Where on the COW device which parts of the data go that a chunk needs. `data` is sorted.
+fn parts<C: Device>(
+    keep: &Keep<C>,
+    data: &[(Range<u64>, Bytes)],
+) -> impl Iterator<Item = (u64, Bytes)> {
+    let range = keep.range.clone();
+    let byte = keep.cow_byte();
+    let first = data.partition_point(|(piece, _)| piece.end <= range.start);
+    let end = range.end;
+    data[first..].iter().take_while(move |(piece, _)| piece.start < end).map(
+        move |(piece, data)| {
+            let (start, end) = (piece.start.max(range.start), piece.end.min(range.end));
+            let part = data.slice(index(start - piece.start)..index(end - piece.start));
+            (byte + (start - range.start), part)
+        },
+    )
 }
 
 /// Makes the exceptions for these ranges durable. A snapshot where that fails is dropped: the
@@ -223,12 +263,39 @@ async fn drop_snapshot<C: Device>(snapshot: &Snapshot<C>) {
 
 fn first_pending<'s, C: Device>(
     snapshots: &'s [Rc<Snapshot<C>>],
-    range: &Range<u64>,
+    ranges: &[Range<u64>],
 ) -> Option<(&'s Snapshot<C>, u64)> {
-    snapshots
-        .iter()
-        .filter(|snapshot| snapshot.state() != State::Invalid)
-        .find_map(|it| Some((&**it, it.chunks(range).find(|old| it.is_pending(*old))?)))
+    snapshots.iter().filter(|snapshot| snapshot.state() != State::Invalid).find_map(|it| {
+        let mut chunks = ranges.iter().flat_map(|range| it.chunks(range));
+        Some((&**it, chunks.find(|old| it.is_pending(*old))?))
+    })
+}
+
+/// Puts ranges together that are looked after at once, and cuts those that are too long for that.
+fn groups(ranges: &[Range<u64>]) -> Vec<Vec<Range<u64>>> {
+    let slices = ranges.iter().flat_map(|range| {
+        let starts = (range.start..range.end).step_by(index(LOT_BYTES));
+        starts.map(|start| start..(start + LOT_BYTES).min(range.end))
+    });
+    lots(slices.collect())
+}
+
+/// Puts ranges together that have [`LOT_BYTES`] in all; none is longer.
+fn lots(ranges: Vec<Range<u64>>) -> Vec<Vec<Range<u64>>> {
+    let mut lots: Vec<Vec<Range<u64>>> = Vec::new();
+    let mut room = 0;
+    for range in ranges {
+        let len = range.end - range.start;
+        if len > room {
+            lots.push(Vec::new());
+            room = LOT_BYTES;
+        }
+        room -= len;
+        if let Some(lot) = lots.last_mut() {
+            lot.push(range);
+        }
+    }
+    lots
 }
 
 /// The bytes in any of these ranges, in pieces of one read each.

@@ -204,7 +204,12 @@ impl<C: Device> Snapshot<C> {
         }
     }
 
-    fn is_read_only(&self) -> bool {
+    /// Do origin writes to this range need nothing of the snapshot any more?
+    pub(super) fn is_published(&self, range: &Range<u64>) -> bool {
+        self.chunks(range).all(|old| self.has(old) && self.ticket_of(old).is_none())
+    }
+
+    pub(super) fn is_read_only(&self) -> bool {
         self.store.persistent().is_some_and(Persistent::is_read_only)
     }
 

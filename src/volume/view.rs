@@ -51,12 +51,13 @@ impl<O: Device, C: Device> View<O, C> {
         match (volume.merging_with(self.snapshot.as_ref()), &self.snapshot) {
             (Some(merging), _) => volume.write_merging(&merging, at, payload).await,
             (None, Some(snapshot)) => volume.write_snapshot(snapshot, at, payload).await,
-            (None, None) => volume.write_origin(at, payload, None).await,
+            (None, None) => volume.accept(at, payload).await,
         }
     }
 
     async fn pass_down(&self, at: u64, len: u64) -> io::Result<()> {
         let _inside = self.volume.gate.enter().await;
+        self.volume.write_back_touching(&(at..at + len)).await;
         self.volume.protect(std::slice::from_ref(&(at..at + len)), None).await?;
         self.volume.origin_reads.wait_clear(at..at + len).await;
         self.volume.origin.discard(at, len).await
@@ -95,7 +96,7 @@ impl<O: Device, C: Device> Device for View<O, C> {
         self.within(at, len as u64)?;
         match self.seen() {
             Some(snapshot) => self.volume.read_snapshot(&snapshot, at, len).await,
-            None => self.volume.origin.read(at, len).await,
+            None => self.volume.read_origin(at, len).await,
         }
     }
 
@@ -144,7 +145,7 @@ impl<O: Device, C: Device> Device for View<O, C> {
     }
 
     async fn next_data(&self, at: u64) -> io::Result<Option<Range<u64>>> {
-        let Some(snapshot) = self.seen() else { return self.volume.origin.next_data(at).await };
+        let Some(snapshot) = self.seen() else { return self.volume.next_origin_data(at).await };
         let chunk = snapshot.chunk_size().bytes();
         let end = self.volume.origin_bytes;
         let run = snapshot.table.borrow().next_run(OriginChunk::new(at / chunk));

@@ -1,3 +1,4 @@
+use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -178,11 +179,17 @@ impl<C: Device> Reader<'_, C> {
 
 /// Joins neighbours on the origin into one write each.
 fn join_chunks(chunks: Vec<(u64, Bytes)>) -> Vec<Move> {
-    let mut moves: Vec<Move> = Vec::new();
-    for (at, data) in chunks {
+    let moves = joined(chunks).into_iter();
+    moves.map(|(at, pieces, len)| Move { at, len, from: Source::Data(pieces) }).collect()
+}
+
+/// Joins data at places, sorted, into requests: where each begins, what it writes, and how many bytes.
+pub(super) fn joined(parts: Vec<(u64, Bytes)>) -> Vec<(u64, Vec<Bytes>, u64)> {
+    let mut requests: Vec<(u64, Vec<Bytes>, u64)> = Vec::new();
+    for (at, data) in parts {
         let len = data.len() as u64;
-        match moves.last_mut() {
-            Some(Move { at: before, len: so_far, from: Source::Data(pieces) })
+        match requests.last_mut() {
+            Some((before, pieces, so_far))
                 if *before + *so_far == at
                     && *so_far + len <= REQUEST_BYTES
                     && pieces.len() < REQUEST_PIECES =>
@@ -190,10 +197,20 @@ fn join_chunks(chunks: Vec<(u64, Bytes)>) -> Vec<Move> {
                 pieces.push(data);
                 *so_far += len;
             }
-            _ => moves.push(Move { at, len, from: Source::Data(vec![data]) }),
+            _ => requests.push((at, vec![data], len)),
         }
     }
-    moves
+    requests
+}
+
+/// Drives every request to its end, also beside one that fails, `at_once` at a time. Returns the first
+/// error.
+pub(super) async fn all(
+    at_once: usize,
+    requests: impl Iterator<Item = impl Future<Output = io::Result<()>>>,
+) -> io::Result<()> {
+    let requests = futures_util::stream::iter(requests).buffer_unordered(at_once);
+    requests.fold(Ok(()), |ended, one| std::future::ready(ended.and(one))).await
 }
 
 /// A length that is known to fit into memory.

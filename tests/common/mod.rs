@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub(crate) mod live; // volumes on simulated disks
+
 use dmsnap::format::{
     ChunkSize, CowChunk, Exception, Layout, OriginChunk, RawException, RawHeader,
 };

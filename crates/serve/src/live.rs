@@ -134,6 +134,8 @@ impl<O: Device + 'static, C: Device + 'static> Export for Live<O, C> {
         }
         let meant = |it: &Rc<Snapshot<C>>| Context::dirty_bitmap(it.name()) == *context;
         let snapshot = self.told().into_iter().find(meant).ok_or(io::ErrorKind::Unsupported)?;
+        // What waits in memory has changed the origin as well, for whoever wrote it.
+        self.volume.write_back().await;
         let changes = snapshot.changes(range, most);
         let extent = |(len_bytes, saved)| Extent { len_bytes, flags: u32::from(saved) };
         Ok(changes.into_iter().map(extent).collect())

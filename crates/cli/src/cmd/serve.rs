@@ -126,6 +126,14 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "merge")]
     read_only: bool,
 
+    /// Most memory for origin writes that wait to be written together; 0: none waits
+    ///
+    /// A write to the origin that snapshots have to keep old data for is acknowledged from memory, like
+    /// by any disk with a write cache; many are then made ready and written at once. A flush, or a second
+    /// without one, writes them all. Snapshots with on-full=fail or wait, and a merge, turn it off.
+    #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = size::parse)]
+    write_back: u64,
+
     /// Around the page cache or through it
     #[arg(long, value_enum, value_name = "WAY", default_value_t)]
     io: Io,
@@ -157,6 +165,7 @@ impl Args {
         let tls = self.encryption.tls()?;
         let mode = if self.read_only { Mode::Read } else { Mode::Write };
         let volume = plan.open(mode, self.io.into(), merge.as_deref()).await?;
+        volume.allow_backlog(self.write_back);
         let exports = self.exports(&volume);
         let Listening { listeners, uris } = Listening::at(&self.nbd, tls.is_some()).await?;
         for uri in uris {
@@ -173,7 +182,9 @@ impl Args {
             notify(NotifyState::Stopping);
         });
         let keeping = keep(&volume, &ticks, &stop);
-        let (served, (), ()) = futures_util::join!(serving, keeping, self.merge(&volume, merging));
+        let writing_back = volume.run_write_back(stop.wait());
+        let merging = self.merge(&volume, merging);
+        let (served, (), (), ()) = futures_util::join!(serving, keeping, merging, writing_back);
         let not_durable = |error| Failure::of("shutdown", format_args!("not all durable: {error}"));
         served.map_err(not_durable)?;
         volume.flush_all().await.map_err(not_durable)?;
