@@ -34,6 +34,8 @@ pub struct Group {
     pub copies: Vec<TextCopy>,
     /// What is not as it should be: see [`GroupProblem`].
     pub problems: Vec<GroupProblem>,
+    /// By PV, the one of its problems that keeps its bytes from being read.
+    unreadable: HashMap<usize, GroupProblem>,
 }
 
 /// A metadata area of a group's PV.
@@ -207,7 +209,8 @@ impl Group {
     ) -> Self {
         let places = vec![None; vg.pvs.len()];
         let (copies, problems) = (Vec::new(), Vec::new());
-        let mut group = Self { vg, text: text.to_owned(), places, copies, problems };
+        let (text, unreadable) = (text.to_owned(), HashMap::new());
+        let mut group = Self { vg, text, places, copies, problems, unreadable };
         for index in 0..group.vg.pvs.len() {
             group.find_pv(index, pvs, known, used);
         }
@@ -236,7 +239,7 @@ impl Group {
         match found[..] {
             [] => {
                 let device = self.vg.pvs[index].device.clone();
-                self.problems.push(GroupProblem::MissingPv { pv, id, device });
+                self.unreadable(index, GroupProblem::MissingPv { pv, id, device });
             }
             [at] => {
                 let (place, found) = pvs[at];
@@ -249,7 +252,7 @@ impl Group {
                     self.problems.push(GroupProblem::MarkedMissing { pv, id });
                 }
             }
-            _ => self.problems.push(GroupProblem::TwicePv { pv, id, count: found.len() }),
+            _ => self.unreadable(index, GroupProblem::TwicePv { pv, id, count: found.len() }),
         }
     }
 
@@ -260,8 +263,13 @@ impl Group {
         let (needed, found) = (start.saturating_add(extents), place.place.len);
         if needed > found {
             let (pv, id) = (pv.name.clone(), pv.id);
-            self.problems.push(GroupProblem::ShortPv { pv, id, found, needed });
+            self.unreadable(index, GroupProblem::ShortPv { pv, id, found, needed });
         }
+    }
+
+    fn unreadable(&mut self, pv: usize, problem: GroupProblem) {
+        self.problems.push(problem.clone());
+        self.unreadable.insert(pv, problem);
     }
 
     fn copy(&mut self, pv: usize, found: &crate::scan::FoundArea, known: &Known<'_>) {
@@ -308,14 +316,7 @@ impl Group {
     pub fn mapping(&self, lv: &str) -> Result<Mapping, LocateError> {
         let mapping = self.vg.mapping(lv)?;
         for index in mapping.pvs() {
-            let pv = &self.vg.pvs[index];
-            let concerns = |problem: &&GroupProblem| match problem {
-                GroupProblem::MissingPv { id, .. }
-                | GroupProblem::TwicePv { id, .. }
-                | GroupProblem::ShortPv { id, .. } => *id == pv.id,
-                _ => false,
-            };
-            if let Some(problem) = self.problems.iter().find(concerns) {
+            if let Some(problem) = self.unreadable.get(&index) {
                 return Err(LocateError::Pv { lv: lv.to_owned(), problem: problem.clone() });
             }
         }

@@ -127,6 +127,16 @@ fn reboot(images: &[Vec<u8>], old: &Group, new: &[u8], told: &str) -> bool {
         assert!(text.contains("has an old text"), "{told}: {text}");
     }
     assert!(found.check_writable().is_ok(), "{told}");
+    for copy in &found.copies {
+        let precommitted = copy.area.as_ref().and_then(|area| area.precommitted);
+        let Some(place) = precommitted else { continue };
+        let pv = found.places[copy.pv].expect("the PV is there");
+        let bytes = place.ranges().map(|range| {
+            let base = pv.place.start;
+            &images[pv.disk][indices(base + range.start..base + range.end)]
+        });
+        assert!(place.check(&bytes.concat()).is_ok(), "{told}: a precommitted text is not there");
+    }
     found.text == new
 }
 

@@ -62,8 +62,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether it makes the content of that LV uncertain.
-    pub fn concerns(&self, name: &str) -> bool {
+    /// The LVs whose content it makes uncertain.
+    fn lvs(&self) -> [Option<&str>; 3] {
         match self {
             Self::Empty { lv }
             | Self::Gap { lv, .. }
@@ -73,23 +73,61 @@ impl Fault {
             | Self::UnknownTarget { lv, .. }
             | Self::BeyondPv { lv, .. }
             | Self::Loop { lv }
-            | Self::ChunkSize { lv, .. } => lv == name,
+            | Self::ChunkSize { lv, .. }
+            | Self::SnapshotSize { lv, .. }
+            | Self::SeveralMerges { origin: lv } => [Some(lv), None, None],
             Self::Overlap { lv, other, .. } | Self::SameId { name: lv, other, .. } => {
-                lv == name || other == name
+                [Some(lv), Some(other), None]
             }
             Self::SnapshotPart { lv, part } | Self::Nested { lv, part } => {
-                lv == name || part == name
+                [Some(lv), Some(part), None]
             }
-            Self::SharedCow { cow, lv, other } => cow == name || lv == name || other == name,
-            Self::SnapshotSize { lv, .. } => lv == name,
-            Self::SeveralMerges { origin } => origin == name,
-            // A mapping looks at the PVs it uses.
-            Self::PvSize { .. } => false,
+            Self::SharedCow { cow, lv, other } => [Some(cow), Some(lv), Some(other)],
+            Self::PvSize { .. } => [None; 3],
         }
     }
 }
 
-pub(super) fn find(group: &VolumeGroup) -> Vec<Fault> {
+/// All faults of a group, and where to find them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Faults {
+    all: Vec<Fault>,
+    /// The first one of each LV.
+    by_lv: HashMap<String, usize>,
+    /// The first one of each PV.
+    by_pv: HashMap<String, usize>,
+}
+
+impl Faults {
+    pub(super) fn find(group: &VolumeGroup) -> Self {
+        let mut found = Self { all: find(group), ..Self::default() };
+        for (index, fault) in found.all.iter().enumerate() {
+            if let Fault::PvSize { pv, .. } = fault {
+                found.by_pv.entry(pv.clone()).or_insert(index);
+            }
+            for lv in fault.lvs().into_iter().flatten() {
+                found.by_lv.entry(lv.to_owned()).or_insert(index);
+            }
+        }
+        found
+    }
+
+    pub(super) fn all(&self) -> &[Fault] {
+        &self.all
+    }
+
+    /// Whatever makes the content of that LV uncertain.
+    pub(super) fn of_lv(&self, name: &str) -> Option<&Fault> {
+        self.by_lv.get(name).map(|index| &self.all[*index])
+    }
+
+    /// Whatever makes the places on that PV uncertain.
+    pub(super) fn of_pv(&self, name: &str) -> Option<&Fault> {
+        self.by_pv.get(name).map(|index| &self.all[*index])
+    }
+}
+
+fn find(group: &VolumeGroup) -> Vec<Fault> {
     let mut found = Vec::new();
     pvs(group, &mut found);
     for lv in &group.lvs {
@@ -100,15 +138,7 @@ pub(super) fn find(group: &VolumeGroup) -> Vec<Fault> {
     }
     overlaps(group, &mut found);
     loops(group, &mut found);
-    let mut cows = HashMap::new();
-    for snapshot in group.snapshots() {
-        if let Some(other) = cows.insert(&snapshot.name, &snapshot.holder) {
-            let (cow, lv) = (snapshot.name.clone(), snapshot.holder.clone());
-            found.push(Fault::SharedCow { cow, lv, other: other.clone() });
-        }
-        snapshot_parts(group, snapshot, &mut found);
-    }
-    merges(group, &mut found);
+    snapshots(group, &mut found);
     found
 }
 
@@ -291,11 +321,16 @@ fn snapshot_parts(group: &VolumeGroup, snapshot: &Snapshot, found: &mut Vec<Faul
     }
 }
 
-fn merges(group: &VolumeGroup, found: &mut Vec<Fault>) {
-    let mut merging = HashSet::new();
-    for snapshot in group.snapshots().iter().filter(|snapshot| snapshot.merging) {
-        if !merging.insert(&snapshot.origin) {
+fn snapshots(group: &VolumeGroup, found: &mut Vec<Fault>) {
+    let (mut cows, mut merging) = (HashMap::new(), HashSet::new());
+    for snapshot in group.snapshots() {
+        if let Some(other) = cows.insert(&snapshot.name, &snapshot.holder) {
+            let (cow, lv) = (snapshot.name.clone(), snapshot.holder.clone());
+            found.push(Fault::SharedCow { cow, lv, other: other.clone() });
+        }
+        if snapshot.merging && !merging.insert(&snapshot.origin) {
             found.push(Fault::SeveralMerges { origin: snapshot.origin.clone() });
         }
+        snapshot_parts(group, snapshot, found);
     }
 }

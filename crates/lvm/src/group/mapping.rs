@@ -73,7 +73,7 @@ impl VolumeGroup {
     pub fn mapping(&self, name: &str) -> Result<Mapping, MapError> {
         let (vg, lv) = (self.name.clone(), name.to_owned());
         let lv = self.lv(name).ok_or(MapError::NotFound { vg, lv })?;
-        if let Some(fault) = self.faults().iter().find(|fault| fault.concerns(name)) {
+        if let Some(fault) = self.faults.of_lv(name) {
             return Err(MapError::Fault(fault.clone()));
         }
         let stretches = lv.segments.iter().map(|segment| self.stretch(lv, segment));
@@ -109,9 +109,7 @@ impl VolumeGroup {
             }
         };
         let pv = &self.pvs[index];
-        let too_small =
-            |fault: &&Fault| matches!(fault, Fault::PvSize { pv: name, .. } if *name == pv.name);
-        if let Some(fault) = self.faults().iter().find(too_small) {
+        if let Some(fault) = self.faults.of_pv(&pv.name) {
             return Err(MapError::Fault(fault.clone()));
         }
         let start = (pv.pe_start_sectors + extent * self.extent_sectors) * SECTOR_BYTES;

@@ -12,6 +12,7 @@ use crate::bytes::{SECTOR_BYTES, Uuid};
 
 pub use attributes::{Activity, Role};
 pub use fault::Fault;
+use fault::Faults;
 pub use mapping::{Leg, MapError, Mapping, Piece, Stretch};
 pub use read::{GroupError, is_valid_name};
 pub(crate) use read::{group_section, parse_text};
@@ -60,7 +61,7 @@ pub struct VolumeGroup {
     names: HashMap<String, usize>,
     /// By name of an LV in a segment of some other type: that type, and the key it stands behind.
     part_of: HashMap<String, (String, String)>,
-    faults: Vec<Fault>,
+    faults: Faults,
 }
 
 /// One disk of a volume group.
@@ -208,7 +209,7 @@ impl VolumeGroup {
 
     /// What contradicts itself. Empty for every group that LVM wrote.
     pub fn faults(&self) -> &[Fault] {
-        &self.faults
+        self.faults.all()
     }
 
     /// `vgexport` was run: LVM leaves the group alone until `vgimport`.

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use super::fault;
+use super::fault::Faults;
 use super::snapshot::Snapshots;
 use super::{LogicalVolume, PhysicalVolume, Segment, SegmentKind, Stripe, Target, VolumeGroup};
 use crate::area::MAX_TEXT_BYTES;
@@ -79,7 +79,7 @@ impl VolumeGroup {
         group.lvs = read.collect::<Result<_, _>>()?;
         group.part_of = part_of(&group.lvs);
         group.snapshots = Snapshots::find(&group.lvs);
-        group.faults = fault::find(&group);
+        group.faults = Faults::find(&group);
         Ok(group)
     }
 }
@@ -148,7 +148,7 @@ fn head(tree: &Section, name: &str, section: &Section) -> Result<VolumeGroup, Gr
         snapshots: Snapshots::default(),
         names: HashMap::new(),
         part_of: HashMap::new(),
-        faults: Vec::new(),
+        faults: Faults::default(),
     })
 }
 

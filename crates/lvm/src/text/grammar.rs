@@ -1,10 +1,12 @@
+use std::cell::Cell;
+
 use winnow::combinator::{alt, cut_err, opt, preceded, repeat};
 use winnow::error::{AddContext, ErrMode, ModalResult, ParserError};
 use winnow::prelude::*;
 use winnow::stream::{LocatingSlice, Location, Stream};
 use winnow::token::{any, one_of, take_till, take_while};
 
-use super::{Entry, Item, MAX_DEPTH, Section, SyntaxError, SyntaxFault, Value};
+use super::{Entry, Item, MAX_DEPTH, MAX_ITEMS, Section, SyntaxError, SyntaxFault, Value};
 
 type Input<'a> = LocatingSlice<&'a [u8]>;
 type Parsed<T> = ModalResult<T, Fault>;
@@ -42,10 +44,40 @@ impl<'a> AddContext<Input<'a>, SyntaxFault> for Fault {
     }
 }
 
+/// How deep the parser is, and how much it has found anywhere.
+#[derive(Clone, Copy)]
+struct Limits<'a> {
+    depth: usize,
+    items: &'a Cell<usize>,
+}
+
+impl Limits<'_> {
+    fn deeper(self, input: &Input<'_>) -> Parsed<Self> {
+        if self.depth < MAX_DEPTH {
+            return Ok(Self { depth: self.depth + 1, ..self });
+        }
+        Err(ErrMode::Cut(Fault::new(input, SyntaxFault::Depth)))
+    }
+
+    fn one_more(self, input: &Input<'_>) -> Parsed<()> {
+        if self.items.get() < MAX_ITEMS {
+            self.items.set(self.items.get() + 1);
+            return Ok(());
+        }
+        Err(ErrMode::Cut(Fault::new(input, SyntaxFault::Items)))
+    }
+}
+
+impl Fault {
+    fn new(input: &Input<'_>, fault: SyntaxFault) -> Self {
+        Self { at: input.current_token_start(), fault: Some(fault) }
+    }
+}
+
 /// Reads a whole text.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Section, SyntaxError> {
     let mut input = LocatingSlice::new(bytes);
-    let error = match entries(&mut input, 0) {
+    let error = match entries(&mut input, Limits { depth: 0, items: &Cell::new(0) }) {
         Ok(section) if input.is_empty() => return Ok(section),
         Ok(_) => Fault { at: input.current_token_start(), fault: Some(SyntaxFault::Name) },
         Err(ErrMode::Backtrack(error) | ErrMode::Cut(error)) => error,
@@ -61,9 +93,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Section, SyntaxError> {
     })
 }
 
-fn entries(input: &mut Input<'_>, depth: usize) -> Parsed<Section> {
+fn entries(input: &mut Input<'_>, limits: Limits<'_>) -> Parsed<Section> {
     blank(input)?;
-    let entries = repeat(0.., |input: &mut Input<'_>| entry(input, depth)).parse_next(input)?;
+    let entries = repeat(0.., |input: &mut Input<'_>| entry(input, limits)).parse_next(input)?;
     Ok(Section { entries })
 }
 
@@ -74,21 +106,27 @@ fn blank(input: &mut Input<'_>) -> Parsed<()> {
     repeat(0.., alt((space, comment))).parse_next(input)
 }
 
-fn entry(input: &mut Input<'_>, depth: usize) -> Parsed<Entry> {
+fn entry(input: &mut Input<'_>, limits: Limits<'_>) -> Parsed<Entry> {
     let start = input.current_token_start();
     let name = alt((quoted, bare_name)).parse_next(input)?;
     blank(input)?;
     let has_value = opt((b'=', blank)).parse_next(input)?.is_some();
     let item_start = input.current_token_start();
     let item = if has_value {
-        Item::Value(value(input, depth)?)
+        Item::Value(value(input, limits)?)
     } else {
         cut_err(b'{').context(SyntaxFault::Item).parse_next(input)?;
-        Item::Section(section(input, depth)?)
+        Item::Section(section(input, limits)?)
     };
     let end = input.previous_token_end();
+    limits.one_more(input)?;
     blank(input)?;
-    Ok(Entry { name, item, span: start..end, item_span: item_start..end })
+    Ok(Entry { name, item, spans: [start, item_start, end].map(small) })
+}
+
+/// Texts are far shorter than 4 GiB.
+fn small(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
 }
 
 fn bare_name(input: &mut Input<'_>) -> Parsed<String> {
@@ -98,29 +136,30 @@ fn bare_name(input: &mut Input<'_>) -> Parsed<String> {
     take_while(1.., letter).map(text).parse_next(input)
 }
 
-fn section(input: &mut Input<'_>, depth: usize) -> Parsed<Section> {
-    let depth = deeper(input, depth)?;
-    let inner = entries(input, depth)?;
+fn section(input: &mut Input<'_>, limits: Limits<'_>) -> Parsed<Section> {
+    let limits = limits.deeper(input)?;
+    let inner = entries(input, limits)?;
     cut_err(b'}').context(SyntaxFault::Section).parse_next(input)?;
     Ok(inner)
 }
 
-fn value(input: &mut Input<'_>, depth: usize) -> Parsed<Value> {
+fn value(input: &mut Input<'_>, limits: Limits<'_>) -> Parsed<Value> {
     cut_err(alt((
         number,
         quoted.map(Value::String),
-        preceded(b'[', |input: &mut Input<'_>| list(input, depth)).map(Value::List),
+        preceded(b'[', |input: &mut Input<'_>| list(input, limits)).map(Value::List),
     )))
     .context(SyntaxFault::Value)
     .parse_next(input)
 }
 
-fn list(input: &mut Input<'_>, depth: usize) -> Parsed<Vec<Value>> {
-    let depth = deeper(input, depth)?;
+fn list(input: &mut Input<'_>, limits: Limits<'_>) -> Parsed<Vec<Value>> {
+    let limits = limits.deeper(input)?;
     let mut values = Vec::new();
     blank(input)?;
     while opt(b']').parse_next(input)?.is_none() {
-        values.push(value(input, depth)?);
+        limits.one_more(input)?;
+        values.push(value(input, limits)?);
         blank(input)?;
         // A comma may also stand behind the last one.
         if opt(b',').parse_next(input)?.is_none() {
@@ -130,14 +169,6 @@ fn list(input: &mut Input<'_>, depth: usize) -> Parsed<Vec<Value>> {
         blank(input)?;
     }
     Ok(values)
-}
-
-fn deeper(input: &mut Input<'_>, depth: usize) -> Parsed<usize> {
-    if depth < MAX_DEPTH {
-        return Ok(depth + 1);
-    }
-    let at = input.current_token_start();
-    Err(ErrMode::Cut(Fault { at, fault: Some(SyntaxFault::Depth) }))
 }
 
 fn number(input: &mut Input<'_>) -> Parsed<Value> {

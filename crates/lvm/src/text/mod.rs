@@ -12,6 +12,10 @@ pub use tree::ValueError;
 /// How deep sections and lists may lie in each other. LVM writes 4.
 pub(crate) const MAX_DEPTH: usize = 32;
 
+/// How many entries and values of lists a text may have: two million. LVM writes under 100,000 in a
+/// text of 1 MiB.
+pub(crate) const MAX_ITEMS: usize = 1 << 21;
+
 /// Entries in the order they were written. A name that comes twice counts where it came first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Section {
@@ -25,10 +29,20 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     /// What stands behind it.
     pub(crate) item: Item,
+    /// Where its name begins in the text, its value or `{`, and where both end.
+    spans: [u32; 3],
+}
+
+impl Entry {
     /// The bytes from the name to the end of the value, or to the closing `}`.
-    pub(crate) span: Range<usize>,
+    pub(crate) fn span(&self) -> Range<usize> {
+        self.spans[0] as usize..self.spans[2] as usize
+    }
+
     /// Those of the value, or of the section with its braces.
-    pub(crate) item_span: Range<usize>,
+    pub(crate) fn item_span(&self) -> Range<usize> {
+        self.spans[1] as usize..self.spans[2] as usize
+    }
 }
 
 /// A section, or a value.
@@ -83,6 +97,8 @@ pub enum SyntaxFault {
     Section,
     /// More than 32 sections or lists in each other.
     Depth,
+    /// More than two million entries and values.
+    Items,
 }
 
 impl fmt::Display for SyntaxFault {
@@ -95,6 +111,7 @@ impl fmt::Display for SyntaxFault {
             Self::List => "expected `,` or `]` in a list",
             Self::Section => "a section does not end",
             Self::Depth => "too many sections or lists in each other",
+            Self::Items => "too many entries",
         })
     }
 }
