@@ -34,6 +34,9 @@ _dmsnap() {
             dmsnap,info)
                 cmd="dmsnap__subcmd__info"
                 ;;
+            dmsnap,lvm)
+                cmd="dmsnap__subcmd__lvm"
+                ;;
             dmsnap,man)
                 cmd="dmsnap__subcmd__man"
                 ;;
@@ -43,6 +46,18 @@ _dmsnap() {
             dmsnap,serve)
                 cmd="dmsnap__subcmd__serve"
                 ;;
+            dmsnap__subcmd__lvm,check)
+                cmd="dmsnap__subcmd__lvm__subcmd__check"
+                ;;
+            dmsnap__subcmd__lvm,export)
+                cmd="dmsnap__subcmd__lvm__subcmd__export"
+                ;;
+            dmsnap__subcmd__lvm,list)
+                cmd="dmsnap__subcmd__lvm__subcmd__list"
+                ;;
+            dmsnap__subcmd__lvm,merge)
+                cmd="dmsnap__subcmd__lvm__subcmd__merge"
+                ;;
             *)
                 ;;
         esac
@@ -50,7 +65,7 @@ _dmsnap() {
 
     case "${cmd}" in
         dmsnap)
-            opts="-h -V --help --version create info check dump export merge serve completions man"
+            opts="-h -V --help --version create info check dump export merge serve lvm completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -163,6 +178,96 @@ _dmsnap() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        dmsnap__subcmd__lvm)
+            opts="-h -V --help --version list check export merge"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__lvm__subcmd__check)
+            opts="-h -V --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__lvm__subcmd__export)
+            opts="-h -V --force --allow-invalid --io --progress --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --io)
+                    COMPREPLY=($(compgen -W "direct buffered" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__lvm__subcmd__list)
+            opts="-a -h -V --all --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__lvm__subcmd__merge)
+            opts="-h -V --dry-run --rate --window --no-share --force --io --progress --json --no-metadata --backup --drop-full --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --window)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --io)
+                    COMPREPLY=($(compgen -W "direct buffered" -- "${cur}"))
+                    return 0
+                    ;;
+                --backup)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         dmsnap__subcmd__man)
             opts="-h -V --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -178,7 +283,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__merge)
-            opts="-h -V --dry-run --rate --window --no-share --force --io --progress --json --help --version"
+            opts="-h -V --dry-run --rate --window --no-share --force --io --progress --json --no-metadata --backup --drop-full --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -194,6 +299,10 @@ _dmsnap() {
                     ;;
                 --io)
                     COMPREPLY=($(compgen -W "direct buffered" -- "${cur}"))
+                    return 0
+                    ;;
+                --backup)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 *)

@@ -33,6 +33,7 @@ complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "dump" -d 'List every 
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "export" -d 'Write the snapshot\'s content as a raw image'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "merge" -d 'Copy the snapshot\'s chunks back to the origin'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "serve" -d 'Serve an origin and its snapshots as block devices over NBD'
+complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "lvm" -d 'List, check, export and merge LVM\'s snapshots in disk images'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "completions" -d 'Print a script that lets a shell complete dmsnap\'s commands and options'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "man" -d 'Write the manual pages, one per command, to a directory'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l chunk-size -d 'Unit of copying: a power of two from 512 bytes to 1 GiB' -r
@@ -64,11 +65,14 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l rate -d 'Most by
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l window -d 'Most data in one window; two windows are in memory at a time' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
 buffered\t'Through the page cache'"
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l backup -d 'File for the old metadata text, by default beside the image' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l dry-run -d 'Check everything and tell what would be done, but write nothing'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l no-share -d 'Copy, even where both files could share extents instead'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l force -d 'Go on although the origin begins with a store\'s header, or exceptions were lost'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l progress -d 'Show progress even if stderr is no terminal: a line a second'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l json -d 'The result as a JSON object'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l no-metadata -d 'Merge the data only: the snapshot stays in the volume group, empty'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l drop-full -d 'Go on although another snapshot has no room for what it shows, which drops it'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l snapshot -d 'A snapshot of it, and how it behaves' -r
@@ -90,6 +94,41 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l tls-verify-peer 
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l read-only -d 'Refuse every write'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and not __fish_seen_subcommand_from list check export merge" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and not __fish_seen_subcommand_from list check export merge" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and not __fish_seen_subcommand_from list check export merge" -f -a "list" -d 'List the volumes of disks and images, as `lvs` does'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and not __fish_seen_subcommand_from list check export merge" -f -a "check" -d 'Check the metadata of volume groups, and the stores of their snapshots'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and not __fish_seen_subcommand_from list check export merge" -f -a "export" -d 'Write a snapshot\'s content as a raw image'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and not __fish_seen_subcommand_from list check export merge" -f -a "merge" -d 'Copy a snapshot\'s chunks back to its origin, and take it out of the volume group'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from list" -s a -l all -d 'Also the hidden parts of other volumes'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from list" -l json -d 'A report shaped as that of `lvs --reportformat json --units b`'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from list" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from check" -l json -d 'One finding per line as a JSON object, and each store\'s report as a line behind its findings'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from check" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
+buffered\t'Through the page cache'"
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l force -d 'Overwrite an OUTPUT that exists'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l allow-invalid -d 'Export a snapshot that was dropped, too'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l progress -d 'Show progress even if stderr is no terminal: a line a second'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l json -d 'The result as a JSON object'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l rate -d 'Most bytes a second' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l window -d 'Most data in one window; two windows are in memory at a time' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
+buffered\t'Through the page cache'"
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l backup -d 'File for the old metadata text, by default beside the image' -r -F
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l dry-run -d 'Check everything and tell what would be done, but write nothing'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l no-share -d 'Copy, even where both files could share extents instead'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l force -d 'Go on although the origin begins with a store\'s header, or exceptions were lost'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l progress -d 'Show progress even if stderr is no terminal: a line a second'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l json -d 'The result as a JSON object'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l no-metadata -d 'Merge the data only: the snapshot stays in the volume group, empty'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l drop-full -d 'Go on although another snapshot has no room for what it shows, which drops it'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand completions" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'

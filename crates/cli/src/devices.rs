@@ -3,9 +3,11 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use clap::ValueEnum;
-use dmsnap::device::{Caching, File, Identity, Mode, OpenError, is_same};
+use dmsnap::device::{AnyDevice, Caching, File, Identity, Mode, OpenError, is_same};
 use dmsnap::ops::{Error, Which};
 
+use crate::lvm::Volumes;
+use crate::place::{Place, is_address};
 use crate::report::Failure;
 
 /// Whether the page cache is used
@@ -28,20 +30,58 @@ impl From<Io> for Caching {
 }
 
 /// The devices of a command by the names the user gave them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Devices<'a> {
-    cow: &'a Path,
-    origin: Option<&'a Path>,
+    cow: Place,
+    origin: Option<Place>,
     output: Option<&'a Path>,
+    volumes: Volumes,
 }
 
 impl<'a> Devices<'a> {
-    pub(crate) fn new(
-        cow: &'a Path,
-        origin: Option<&'a Path>,
+    /// For a command that looks at a store alone.
+    pub(crate) fn of_cow(cow: &Place) -> Self {
+        Self { cow: cow.clone(), origin: None, output: None, volumes: Volumes::default() }
+    }
+
+    /// For a command that takes an origin as well, if there is one.
+    pub(crate) async fn maybe_pair(cow: &Place, origin: Option<&Place>) -> Result<Self, Failure> {
+        let origin = match (origin, cow) {
+            (None, Place::Volume(address)) => address.origin().await?.map(Place::Volume),
+            (origin, _) => origin.cloned(),
+        };
+        Self::checked(cow, origin, None)
+    }
+
+    /// For a command that needs an origin: without a name it is that of the snapshot.
+    pub(crate) async fn pair(
+        cow: &Place,
+        origin: Option<&Place>,
         output: Option<&'a Path>,
     ) -> Result<Self, Failure> {
-        let devices = Self { cow, origin, output };
+        let origin = match (origin, cow) {
+            (Some(origin), _) => origin.clone(),
+            (None, Place::Volume(address)) => match address.origin().await? {
+                Some(origin) => Place::Volume(origin),
+                None => {
+                    return Err(Failure::of(&cow.to_string(), "is no snapshot")
+                        .advise("name its origin as well, or a snapshot"));
+                }
+            },
+            (None, Place::Path(path)) => {
+                return Err(Failure::about(path, "its origin is not given")
+                    .advise("COW comes first, then ORIGIN"));
+            }
+        };
+        Self::checked(cow, Some(origin), output)
+    }
+
+    fn checked(
+        cow: &Place,
+        origin: Option<Place>,
+        output: Option<&'a Path>,
+    ) -> Result<Self, Failure> {
+        let devices = Self { cow: cow.clone(), origin, output, volumes: Volumes::default() };
         devices.refuse_same()?;
         Ok(devices)
     }
@@ -51,47 +91,82 @@ impl<'a> Devices<'a> {
         which: Which,
         mode: Mode,
         caching: impl Into<Caching>,
-    ) -> Result<File, Failure> {
-        let path = self.path(which);
-        File::open(path, mode, caching.into()).await.map_err(|error| open_failure(path, &error))
+    ) -> Result<AnyDevice, Failure> {
+        let place = match which {
+            Which::Cow => Some(&self.cow),
+            Which::Origin => self.origin.as_ref(),
+            Which::Output => None,
+        };
+        match (place, self.output) {
+            (Some(place), _) => self.volumes.open(place, which, mode, caching.into()).await,
+            (None, Some(path)) => Ok(open_file(path, mode, caching.into()).await?.into()),
+            (None, None) => Err(Failure::of("a device", "was not given")),
+        }
     }
 
     /// What a task says, with the name of the device it is about.
     pub(crate) fn failure(&self, error: &Error) -> Failure {
-        let failure = Failure::about(self.path(error.device()), error);
-        match (error, self.origin) {
+        let failure = Failure::of(&self.name(error.device()), error);
+        match (error, &self.origin) {
             (Error::Header(_), Some(_)) => failure.advise("COW comes first, then ORIGIN"),
             (Error::Header(_), None) => failure.advise("is it the COW device?"),
             _ => failure,
         }
     }
 
-    fn path(&self, which: Which) -> &'a Path {
-        match which {
-            Which::Cow => Some(self.cow),
-            Which::Origin => self.origin,
-            Which::Output => self.output,
+    pub(crate) fn has_origin(&self) -> bool {
+        self.origin.is_some()
+    }
+
+    /// As the user gave it.
+    pub(crate) fn name(&self, which: Which) -> String {
+        match (which, &self.origin, self.output) {
+            (Which::Origin, Some(origin), _) => origin.to_string(),
+            (Which::Output, _, Some(output)) => output.display().to_string(),
+            // No task speaks of a device it was not given.
+            _ => self.cow.to_string(),
         }
-        // No task speaks of a device it was not given.
-        .unwrap_or(self.cow)
     }
 
     /// Writing to one name must not change what is read through another.
     fn refuse_same(&self) -> Result<(), Failure> {
-        let named = [("COW", Some(self.cow)), ("ORIGIN", self.origin), ("OUTPUT", self.output)];
+        let output = self.output.map(|path| Place::from(path.to_owned()));
+        let named = [
+            ("COW", Some(&self.cow)),
+            ("ORIGIN", self.origin.as_ref()),
+            ("OUTPUT", output.as_ref()),
+        ];
         for (i, &(second, b)) in named.iter().enumerate() {
             for &(first, a) in &named[..i] {
                 let (Some(a), Some(b)) = (a, b) else { continue };
-                // What cannot be looked at cannot be opened either, and opening says why.
-                if is_same(a, b).unwrap_or(false) {
-                    let found = format!("the same file or device as {}", a.display());
-                    return Err(Failure::about(b, found)
+                if let Some(found) = overlap(a, b) {
+                    return Err(Failure::of(&b.to_string(), found)
                         .advise(format_args!("{first} and {second} must be two")));
                 }
             }
         }
         Ok(())
     }
+}
+
+/// How `b` is, or is part of, what `a` is; `None` if they are two. What cannot be looked at cannot be
+/// opened either, and opening says why.
+pub(crate) fn overlap(a: &Place, b: &Place) -> Option<String> {
+    let mut pairs = a.paths().iter().flat_map(|a| b.paths().iter().map(move |b| (a, b)));
+    if !pairs.any(|(a, b)| is_same(a, b).unwrap_or(false)) {
+        return None;
+    }
+    match (a, b) {
+        (Place::Path(_), Place::Path(_)) => Some(format!("the same file or device as {a}")),
+        (Place::Volume(of_a), Place::Volume(of_b)) => {
+            of_a.name.is_same(&of_b.name).then(|| format!("the same volume as {a}"))
+        }
+        _ => Some(format!("lies in the same file or device as {a}")),
+    }
+}
+
+pub(crate) async fn open_file(path: &Path, mode: Mode, caching: Caching) -> Result<File, Failure> {
+    File::open(path, mode, caching).await.map_err(|error| open_failure(path, &error))
 }
 
 /// Why `path` could not be opened, and what can be done about it.
@@ -102,6 +177,9 @@ pub(crate) fn open_failure(path: &Path, error: &OpenError) -> Failure {
         OpenError::ReadOnly(_) => failure.advise("make it writable first"),
         OpenError::NotStorage => failure.advise("give a file or a disk"),
         OpenError::System(error) => match error.kind() {
+            ErrorKind::NotFound if path.to_str().is_some_and(is_address) => {
+                failure.advise("volumes of LVM's are not taken here")
+            }
             ErrorKind::NotFound => failure.advise("check the name"),
             ErrorKind::PermissionDenied => failure.advise("check its mode, or run as its owner"),
             _ => failure,

@@ -5,12 +5,14 @@
 #![forbid(unsafe_code)]
 
 mod table; // what `dmsetup table` prints
+mod place; // a path, or a volume of LVM's
 mod size; // `4k` -> bytes -> `4 KiB`
 mod exit; // how a command ended
 mod report; // one line on stderr
 mod output; // stdout, which may go away
 mod runtime; // io_uring
-mod devices; // the paths of the command line, opened
+mod devices; // what the command line names, opened
+mod lvm; // volumes in disk images
 mod progress; // how far, how fast, how long
 mod signals; // stop, and tell
 mod ticks; // a clock

@@ -1,13 +1,13 @@
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-use dmsnap::device::{Caching, File, Mode};
+use dmsnap::device::{AnyDevice, Caching, Mode};
 use dmsnap::ops::{self, Finding, Report, Severity, Which};
 use serde::Serialize;
 
 use crate::devices::Devices;
 use crate::exit::Outcome;
 use crate::output::Output;
+use crate::place::Place;
 use crate::report::Failure;
 use crate::size::Count;
 
@@ -23,12 +23,12 @@ use crate::size::Count;
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Args {
     /// COW device or image
-    #[arg(value_name = "COW")]
-    cow: PathBuf,
+    #[arg(value_name = "COW", value_parser = Place::parser())]
+    cow: Place,
 
     /// Its origin
-    #[arg(value_name = "ORIGIN")]
-    origin: Option<PathBuf>,
+    #[arg(value_name = "ORIGIN", value_parser = Place::parser())]
+    origin: Option<Place>,
 
     /// One finding per line as a JSON object, all of them, and the report as the last line
     #[arg(long)]
@@ -49,20 +49,27 @@ const OF_ONE_KIND: u64 = 20;
 
 impl Args {
     pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
-        let devices = Devices::new(&self.cow, self.origin.as_deref(), None)?;
-        let cow = devices.open(Which::Cow, Mode::Look, Caching::Buffered).await?;
-        let origin = match self.origin {
-            Some(_) => Some(devices.open(Which::Origin, Mode::Look, Caching::Buffered).await?),
-            None => None,
-        };
-        let mut teller = Teller { out, json: self.json, told: BTreeMap::new(), failed: None };
-        let report =
-            ops::check::<File, File>(&cow, origin.as_ref(), |finding| teller.tell(&finding))
-                .await
-                .map_err(|error| devices.failure(&error))?;
-        teller.finish(&report)?;
-        Ok(if report.sound { Outcome::Yes } else { Outcome::No })
+        check(&self.cow, self.origin.as_ref(), self.json, out).await
     }
+}
+
+pub(super) async fn check(
+    cow: &Place,
+    origin: Option<&Place>,
+    json: bool,
+    out: &mut Output,
+) -> Result<Outcome, Failure> {
+    let devices = Devices::maybe_pair(cow, origin).await?;
+    let cow = devices.open(Which::Cow, Mode::Look, Caching::Buffered).await?;
+    let origin = match devices.has_origin() {
+        true => Some(devices.open(Which::Origin, Mode::Look, Caching::Buffered).await?),
+        false => None,
+    };
+    let mut teller = Teller { out, json, told: BTreeMap::new(), failed: None };
+    let checked = ops::check::<AnyDevice, AnyDevice>(&cow, origin.as_ref(), |it| teller.tell(&it));
+    let report = checked.await.map_err(|error| devices.failure(&error))?;
+    teller.finish(&report)?;
+    Ok(if report.sound { Outcome::Yes } else { Outcome::No })
 }
 
 /// Tells findings as they come, in words only so many of each kind.

@@ -8,6 +8,7 @@ use dmsnap::ops::{self, Created};
 use crate::devices::{Devices, NewFile, open_failure};
 use crate::exit::Outcome;
 use crate::output::Output;
+use crate::place::is_address;
 use crate::report::{Failure, tell};
 use crate::size::{self, Bytes, Sectors};
 
@@ -56,7 +57,11 @@ Examples:
 
 impl Args {
     pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
-        let devices = Devices::new(&self.cow, None, None)?;
+        if self.cow.to_str().is_some_and(is_address) {
+            return Err(Failure::about(&self.cow, "no store is made in a volume group")
+                .advise("LVM makes snapshots there; a file of that name is ./lvm:..."));
+        }
+        let devices = Devices::of_cow(&self.cow.clone().into());
         let (cow, new) = self.open().await?;
         let created = ops::create(&cow, self.chunk_size, self.force)
             .await

@@ -1,6 +1,5 @@
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
 
 use clap::ValueEnum;
 use dmsnap::device::{Caching, Mode};
@@ -9,6 +8,7 @@ use dmsnap::ops::{self, PlacedRun, Which};
 use crate::devices::Devices;
 use crate::exit::Outcome;
 use crate::output::Output;
+use crate::place::Place;
 use crate::report::Failure;
 
 /// List every run of exceptions
@@ -25,8 +25,8 @@ use crate::report::Failure;
 #[command(after_long_help = EXAMPLES, verbatim_doc_comment)]
 pub(crate) struct Args {
     /// COW device or image
-    #[arg(value_name = "COW")]
-    cow: PathBuf,
+    #[arg(value_name = "COW", value_parser = Place::parser())]
+    cow: Place,
 
     /// How each run is written
     #[arg(long, value_enum, default_value_t)]
@@ -55,7 +55,7 @@ Examples:
 
 impl Args {
     pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
-        let devices = Devices::new(&self.cow, None, None)?;
+        let devices = Devices::of_cow(&self.cow);
         let cow = devices.open(Which::Cow, Mode::Look, Caching::Buffered).await?;
         let json = self.json || self.format == Format::Json;
         let mut stopped = None;

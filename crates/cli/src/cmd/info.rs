@@ -1,5 +1,4 @@
 use std::fmt::Display;
-use std::path::PathBuf;
 
 use dmsnap::device::{Caching, Mode};
 use dmsnap::format::SECTOR_BYTES;
@@ -8,6 +7,7 @@ use dmsnap::ops::{self, Info, Which};
 use crate::devices::Devices;
 use crate::exit::Outcome;
 use crate::output::Output;
+use crate::place::Place;
 use crate::report::Failure;
 use crate::size::{Bytes, Sectors};
 
@@ -19,8 +19,8 @@ use crate::size::{Bytes, Sectors};
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Args {
     /// COW device or image
-    #[arg(value_name = "COW")]
-    cow: PathBuf,
+    #[arg(value_name = "COW", value_parser = Place::parser())]
+    cow: Place,
 
     /// A JSON object instead of lines
     #[arg(long)]
@@ -36,7 +36,7 @@ Examples:
 
 impl Args {
     pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
-        let devices = Devices::new(&self.cow, None, None)?;
+        let devices = Devices::of_cow(&self.cow);
         let cow = devices.open(Which::Cow, Mode::Look, Caching::Buffered).await?;
         let info = ops::info(&cow).await.map_err(|error| devices.failure(&error))?;
         match self.json {

@@ -29,14 +29,17 @@ impl Args {
     pub(crate) fn run(&self) -> Result<Outcome, Failure> {
         let mut command = crate::Cli::command();
         command.build();
-        for command in std::iter::once(&command).chain(command.get_subcommands()) {
-            let name = command.get_display_name().unwrap_or_else(|| command.get_name());
-            let path = self.dir.join(format!("{name}.1"));
-            let written = page(command).and_then(|page| fs::write(&path, page));
-            written
-                .map_err(|error| Failure::about(&path, format_args!("cannot write: {error}")))?;
-        }
+        self.write(&command)?;
         Ok(Outcome::Yes)
+    }
+
+    /// The page of a command, and those of the commands below it.
+    fn write(&self, command: &Command) -> Result<(), Failure> {
+        let name = command.get_display_name().unwrap_or_else(|| command.get_name());
+        let path = self.dir.join(format!("{name}.1"));
+        let written = page(command).and_then(|page| fs::write(&path, page));
+        written.map_err(|error| Failure::about(&path, format_args!("cannot write: {error}")))?;
+        command.get_subcommands().try_for_each(|command| self.write(command))
     }
 }
 

@@ -1,12 +1,13 @@
-use std::path::{Path, PathBuf};
-
-use dmsnap::device::Mode;
+use dmsnap::device::{Caching, Mode};
 use dmsnap::ops::{self, MergeOptions, MergePlan, Merged, Which};
 use serde::Serialize;
 
-use crate::devices::{Devices, Io};
+use crate::cmd::lvm::merge::{InGroup, merge_snapshot};
+use crate::devices::{Devices, Io, overlap};
 use crate::exit::Outcome;
+use crate::lvm::{Images, Scan, advise};
 use crate::output::Output;
+use crate::place::{Address, Place};
 use crate::progress::Watch;
 use crate::report::Failure;
 use crate::size::{self, Bytes, Count};
@@ -23,20 +24,35 @@ use crate::size::{self, Bytes, Count};
 ///
 /// Ctrl-C (or SIGTERM) stops between two windows, and the last line tells how far it came. A second
 /// one kills. SIGUSR1 prints one line of progress.
+///
+/// A snapshot of LVM's (lvm:IMAGE:VG/SNAPSHOT, without ORIGIN) is merged as `dmsnap lvm merge` does
+/// it: other snapshots keep what they show, and it is removed from the volume group.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
+#[command(override_usage = "dmsnap merge [OPTIONS] <COW> <ORIGIN>
+       dmsnap merge [OPTIONS] <lvm:IMAGE[,IMAGE]...:VG/SNAPSHOT>")]
 pub(crate) struct Args {
     /// COW device or image
-    #[arg(value_name = "COW")]
-    cow: PathBuf,
+    #[arg(value_name = "COW", value_parser = Place::parser())]
+    cow: Place,
 
-    /// Its origin
-    #[arg(value_name = "ORIGIN")]
-    origin: PathBuf,
+    /// Its origin; left out if COW is a snapshot of LVM's
+    #[arg(value_name = "ORIGIN", value_parser = Place::parser())]
+    origin: Option<Place>,
 
+    #[command(flatten)]
+    options: Options,
+
+    #[command(flatten)]
+    in_group: InGroup,
+}
+
+/// How to merge.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
     /// Check everything and tell what would be done, but write nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
 
     /// Most bytes a second
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
@@ -61,7 +77,7 @@ pub(crate) struct Args {
 
     /// Around the page cache or through it
     #[arg(long, value_enum, value_name = "WAY", default_value_t)]
-    io: Io,
+    pub(crate) io: Io,
 
     /// Show progress even if stderr is no terminal: a line a second
     #[arg(long)]
@@ -69,7 +85,7 @@ pub(crate) struct Args {
 
     /// The result as a JSON object
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -91,20 +107,49 @@ struct Timed {
 
 impl Args {
     pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
-        let devices = Devices::new(&self.cow, Some(&self.origin), None)?;
-        match self.dry_run {
+        let own = match &self.cow {
+            Place::Volume(address) => address.origin().await?.map(|origin| (address, origin)),
+            Place::Path(_) => None,
+        };
+        if let Some((snapshot, own)) = own {
+            self.refuse_foreign(&own)?;
+            return merge_snapshot(snapshot, &self.options, &self.in_group, out).await;
+        }
+        if self.in_group.is_given() {
+            return Err(Failure::of(&self.cow.to_string(), "is no snapshot in a volume group")
+                .advise("--no-metadata, --backup and --drop-full are for those"));
+        }
+        let devices = Devices::pair(&self.cow, self.origin.as_ref(), None).await?;
+        if let Some(Place::Volume(origin)) = &self.origin {
+            refuse_with_snapshots(origin).await?;
+        }
+        match self.options.dry_run {
             true => self.plan(&devices, out).await,
             false => self.merge(&devices, out).await,
         }
     }
 
+    /// A snapshot whose exceptions went elsewhere would be lost to its own origin.
+    fn refuse_foreign(&self, own: &Address) -> Result<(), Failure> {
+        let own = Place::Volume(own.clone());
+        match &self.origin {
+            Some(origin) if overlap(&own, origin).is_none() => {
+                let found = format!("is a snapshot of {own}");
+                Err(Failure::of(&self.cow.to_string(), found)
+                    .advise("leave ORIGIN out; `dmsnap export` makes an image of it"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn plan(&self, devices: &Devices<'_>, out: &mut Output) -> Result<Outcome, Failure> {
-        let cow = devices.open(Which::Cow, Mode::Look, self.io).await?;
-        let origin = devices.open(Which::Origin, Mode::Look, self.io).await?;
-        let plan = ops::plan_merge(&cow, &origin, self.options())
+        let options = &self.options;
+        let cow = devices.open(Which::Cow, Mode::Look, options.io).await?;
+        let origin = devices.open(Which::Origin, Mode::Look, options.io).await?;
+        let plan = ops::plan_merge(&cow, &origin, options.merge_options())
             .await
-            .map_err(|error| self.merge_failure(devices, &error))?;
-        match self.json {
+            .map_err(|error| advise(devices.failure(&error), &error))?;
+        match options.json {
             true => out.json(&plan)?,
             false => show_plan(plan, out)?,
         }
@@ -112,47 +157,60 @@ impl Args {
     }
 
     async fn merge(&self, devices: &Devices<'_>, out: &mut Output) -> Result<Outcome, Failure> {
-        let watch = Watch::new(self.progress, self.rate)?;
-        let cow = devices.open(Which::Cow, Mode::Write, self.io).await?;
-        let origin = devices.open(Which::Origin, Mode::Write, self.io).await?;
-        let merged = ops::merge(cow, origin, self.options(), &watch)
+        let options = &self.options;
+        let watch = options.watch()?;
+        let cow = devices.open(Which::Cow, Mode::Write, options.io).await?;
+        let origin = devices.open(Which::Origin, Mode::Write, options.io).await?;
+        let merged = ops::merge(cow, origin, options.merge_options(), &watch)
             .await
-            .map_err(|error| self.merge_failure(devices, &error))?;
+            .map_err(|error| advise(devices.failure(&error), &error))?;
         watch.done();
         let timed = Timed { merged, seconds: watch.seconds() };
-        match self.json {
+        match options.json {
             true => out.json(&timed)?,
             false => show(&timed, out)?,
         }
         match merged.finished {
             true => Ok(Outcome::Yes),
-            false => Err(stopped(&self.cow, merged)),
-        }
-    }
-
-    fn options(&self) -> MergeOptions {
-        let window_bytes = self.window.min(self.rate.unwrap_or(u64::MAX));
-        MergeOptions { window_bytes, share: !self.no_share, force: self.force }
-    }
-
-    fn merge_failure(&self, devices: &Devices<'_>, error: &ops::Error) -> Failure {
-        let failure = devices.failure(error);
-        match error {
-            ops::Error::OriginIsStore => failure.advise("if it is the origin, --force goes on"),
-            ops::Error::FrontZeroed { .. } => failure.advise("--force merges what is left"),
-            ops::Error::Invalid => failure.advise("it cannot be merged"),
-            _ => failure,
+            false => Err(stopped(&self.cow.to_string(), merged)),
         }
     }
 }
 
-fn stopped(cow: &Path, merged: Merged) -> Failure {
+impl Options {
+    pub(super) fn merge_options(&self) -> MergeOptions {
+        let window_bytes = self.window.min(self.rate.unwrap_or(u64::MAX));
+        MergeOptions { window_bytes, share: !self.no_share, force: self.force }
+    }
+
+    pub(super) fn watch(&self) -> Result<Watch, Failure> {
+        Watch::new(self.progress, self.rate)
+    }
+}
+
+/// Writing to an origin of LVM's changes what its snapshots show.
+async fn refuse_with_snapshots(origin: &Address) -> Result<(), Failure> {
+    let images = Images::default();
+    let scan = Scan::of(&images, &origin.images, Mode::Look, Caching::Buffered).await?;
+    let group = scan.group_of(&origin.name)?;
+    match group.found.vg.snapshots_of(&origin.name.volume).next() {
+        None => Ok(()),
+        Some(snapshot) => {
+            let found = format_args!("has the snapshot {}, which must not change", snapshot.name);
+            Err(group
+                .failure(&origin.name.volume, found)
+                .advise("only its own snapshots are merged into it, with `dmsnap lvm merge`"))
+        }
+    }
+}
+
+pub(super) fn stopped(cow: &str, merged: Merged) -> Failure {
     let done = Count(merged.exceptions, "exception");
     let found = format_args!(
         "stopped: {done} merged, {} left; origin and store are consistent together",
         merged.left
     );
-    Failure::about(cow, found).advise("the same command goes on")
+    Failure::of(cow, found).advise("the same command goes on")
 }
 
 fn show_plan(plan: MergePlan, out: &mut Output) -> Result<(), Failure> {

@@ -7,6 +7,7 @@ mod dump;
 mod export;
 mod merge;
 mod serve;
+mod lvm;
 mod completions;
 mod man;
 
@@ -24,6 +25,7 @@ pub(crate) enum Command {
     Export(export::Args),
     Merge(merge::Args),
     Serve(serve::Args),
+    Lvm(lvm::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -38,6 +40,7 @@ impl Command {
             Self::Export(args) => runtime::run(args.run(out)),
             Self::Merge(args) => runtime::run(args.run(out)),
             Self::Serve(args) => runtime::run(args.run(out)),
+            Self::Lvm(args) => runtime::run(args.run(out)),
             Self::Completions(args) => args.run(out),
             Self::Man(args) => args.run(),
         }

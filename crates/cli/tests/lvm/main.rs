@@ -1,0 +1,12 @@
+//! `dmsnap lvm`, and `lvm:` names, on disks that real LVM wrote: what they say is what LVM said, and
+//! what they show has the hash that a kernel computed.
+
+#[path = "../common/mod.rs"]
+mod common; // running the command
+mod samples; // those disks, and what LVM and the kernel make of them
+mod listed; // as `lvs` lists them
+mod exported; // snapshots as images
+mod merged; // snapshots back into their origins
+mod evidence; // what only reads writes nothing
+mod named; // what a name stands for, and what it does not
+mod damaged; // disks that are not whole

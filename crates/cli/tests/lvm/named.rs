@@ -1,0 +1,116 @@
+use std::fs;
+use std::process::Command;
+
+use crate::common::{self, one_line};
+use crate::dmsnap;
+use crate::samples::sample;
+
+#[test]
+fn a_name_that_stands_for_nothing_says_what_there_is() {
+    let several = sample("several");
+    let image = several.images[0].display().to_string();
+    let refusal = |name: &str| dmsnap!("info", format!("lvm:{image}:{name}")).failed();
+    assert!(refusal("vg1/root").contains("found no volume group vg1; there is vg0"));
+    assert!(
+        refusal("vg0/friday")
+            .contains("found no volume vg0/friday; there is root, monday, tuesday, wednesday")
+    );
+    assert!(refusal("snapshot0").contains("found no volume snapshot0"), "hidden ones are none");
+    let out = several.dir.path("out");
+    let refused = several.lvm("export", &["vg0/root", &out.to_string_lossy()]).failed();
+    assert!(
+        refused.contains("is no snapshot; name its origin as well, or a snapshot"),
+        "{refused}"
+    );
+    let refused = several.lvm("merge", &["vg0/root"]).failed();
+    assert!(refused.contains("vg0/root: is no snapshot; there is monday, tuesday"), "{refused}");
+}
+
+#[test]
+fn an_address_that_names_no_volume_is_a_wrong_command_line() {
+    for wrong in ["lvm:", "lvm:disk.img", "lvm:disk.img:", "lvm:disk.img:vg/", "lvm::vg/lv"] {
+        let ran = dmsnap!("info", wrong);
+        assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{wrong}");
+        assert!(ran.stderr.contains("lvm:IMAGE[,IMAGE]...:VG/LV"), "{wrong}: {}", ran.stderr);
+    }
+}
+
+/// Both have a vg0 with a root and a snap.
+#[test]
+fn a_name_that_may_be_two_volumes_says_which() {
+    let (one, other) = (sample("one-pv"), sample("gpt"));
+    let images = format!("{},{}", one.images[0].display(), other.images[0].display());
+    let refused = dmsnap!("info", format!("lvm:{images}:vg0/snap")).failed();
+    assert!(refused.contains("found two volume groups vg0; give the images of one"), "{refused}");
+    let names = sample("names");
+    let images = format!("{},{}", one.images[0].display(), names.images[0].display());
+    let volume = format!("lvm:{images}:snap");
+    assert!(dmsnap!("info", volume).ok().contains("valid"), "only one group has such a volume");
+    let striped = sample("two-areas");
+    let images = format!("{},{}", images, striped.images[0].display());
+    let listed = dmsnap!("lvm", "list", one.images[0], names.images[0]).ok();
+    assert!(listed.contains("vg0") && listed.contains("vg-1.old_+x"), "{listed}");
+    dmsnap!("info", format!("lvm:{images}:vg0/snap")).failed();
+}
+
+#[test]
+fn what_would_write_to_what_is_read_is_refused() {
+    let sample = sample("several");
+    let image = sample.images[0].display().to_string();
+    let (monday, root) = (sample.address("monday"), sample.address("root"));
+    let before = fs::read(&image).expect("read");
+    let refused = dmsnap!("export", "--force", monday, image).failed();
+    assert!(refused.contains("lies in the same file or device as lvm:"), "{refused}");
+    let refused = dmsnap!("export", monday, sample.address("tuesday"), "out").failed();
+    assert!(refused.contains("is a snapshot of root; name its origin"), "{refused}");
+    let refused = dmsnap!("export", monday, monday, "out").failed();
+    assert!(refused.contains("the same volume as"), "{refused}");
+    let refused = dmsnap!("export", monday, root, root).failed();
+    assert!(refused.contains("an export does not write to volume groups"), "{refused}");
+    let refused = dmsnap!("create", monday).failed();
+    assert!(refused.contains("no store is made in a volume group"), "{refused}");
+    let store = sample.dir.file("store", &common::store(&common::OLD, 64));
+    let refused = dmsnap!("merge", store, root).failed();
+    assert!(refused.contains("has the snapshot monday, which must not change"), "{refused}");
+    let file = sample.dir.file("file", &[0; 1 << 20]);
+    let refused = dmsnap!("merge", monday, file).failed();
+    assert!(refused.contains("is a snapshot of lvm:"), "{refused}");
+    let refused = dmsnap!("merge", store, file, "--no-metadata").failed();
+    assert!(refused.contains("is no snapshot in a volume group"), "{refused}");
+    assert!(fs::read(&image).expect("read") == before, "something was written");
+}
+
+#[test]
+fn an_image_that_somebody_has_locked_is_in_use() {
+    let sample = sample("one-pv");
+    let lock = fs::File::open(&sample.images[0]).expect("open");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("lock");
+    for rest in [&["vg0/snap"][..], &["vg0/snap", "--no-metadata"]] {
+        let refused = sample.lvm("merge", rest).failed();
+        assert!(refused.contains("in use by another process"), "{refused}");
+    }
+    let listed = sample.lvm("list", &[]).ok();
+    assert!(listed.contains("snap"), "a look is always free");
+}
+
+/// A lock would not tell: the kernel takes none.
+#[test]
+fn an_image_on_a_loop_device_is_in_use() {
+    let sample = sample("one-pv");
+    let losetup = |args: &[&str]| Command::new("losetup").args(args).output();
+    let image = sample.images[0].display().to_string();
+    let node = match losetup(&["--find", "--show", "--read-only", &image]) {
+        Ok(made) if made.status.success() => String::from_utf8(made.stdout).expect("text"),
+        _ => return eprintln!("SKIPPED: no loop devices here"),
+    };
+    let node = node.trim_end();
+    let refused = sample.lvm("merge", &["vg0/snap"]);
+    let read = sample.lvm("list", &[]);
+    let on_loop = dmsnap!("lvm", "list", node);
+    losetup(&["--detach", node]).expect("losetup runs");
+    assert_eq!(refused.status, 3);
+    let refused = one_line(&refused.stderr);
+    assert!(refused.contains(&format!("in use: {node} is attached to it")), "{refused}");
+    assert!(read.ok().contains("snap") && on_loop.ok().contains("snap"));
+    sample.lvm("merge", &["vg0/snap"]).ok();
+}
