@@ -2,7 +2,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use clap::ValueEnum;
+use clap::error::ErrorKind as Usage;
+use clap::{CommandFactory, ValueEnum};
 use dmsnap::device::{AnyDevice, Caching, File, Identity, Mode, OpenError, is_same};
 use dmsnap::ops::{Error, Which};
 
@@ -68,9 +69,10 @@ impl<'a> Devices<'a> {
                         .advise("name its origin as well, or a snapshot"));
                 }
             },
-            (None, Place::Path(path)) => {
-                return Err(Failure::about(path, "its origin is not given")
-                    .advise("COW comes first, then ORIGIN"));
+            // For clap it may be missing.
+            (None, Place::Path(_)) => {
+                let found = "only a snapshot of LVM's has no need of ORIGIN; COW comes first";
+                crate::Cli::command().error(Usage::MissingRequiredArgument, found).exit();
             }
         };
         Self::checked(cow, Some(origin), output)
