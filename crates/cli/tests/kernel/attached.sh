@@ -4,6 +4,8 @@ socket=/run/nbd.sock
 
 #   serve ARGUMENT...      until the shell's job is killed
 serve() {
+    # What an earlier one said.
+    : >/run/served
     "$dmsnap" serve "$origin" "$@" --nbd unix:$socket >/run/served &
     until grep -q listening /run/served; do sleep 0.1; done
 }

@@ -72,7 +72,8 @@ impl Guest {
         let script = dir.file("script", self.script.as_bytes());
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("permissions");
         let mut command = Command::new(repository().join("tests/kernel/boot"));
-        command.args(options).arg("--cache").arg(cache());
+        // On an idle machine none takes a tenth of that.
+        command.args(options).args(["--timeout", "240"]).arg("--cache").arg(cache());
         for disk in &self.disks {
             command.arg("--disk").arg(disk);
         }
