@@ -77,7 +77,9 @@ impl Chooser {
             _ => usual[index(self.below(usual.len() as u64))],
         };
         let cow = self.cow(chunk);
-        let (po, zeroes) = (self.one_in(2), self.one_in(2));
+        // With P a kernel drops a full one anyway: its last chunk makes no difference.
+        let hazardous = cow / chunk % (32 * chunk + 1) == 1;
+        let (po, zeroes) = (hazardous || self.one_in(2), self.one_in(2));
         let made_by = if self.one_in(2) { Side::Kernel } else { Side::Dmsnap };
         Step::Add { id, shape: Shape { chunk, cow, po, zeroes }, made_by }
     }
@@ -89,7 +91,8 @@ impl Chooser {
         let areas = all / slots;
         let chunks = match self.below(6) {
             0..2 => ample + self.below(4),
-            2..5 if areas > 0 => (1 + self.below(areas)) * (slots + 1) + self.below(4),
+            // At 1 the area behind the last chunk has no room.
+            2..5 if areas > 0 => (1 + self.below(areas.min(3))) * (slots + 1) + self.below(8) / 2,
             _ => 3 + self.below(ample - 3),
         };
         let odd = if self.one_in(3) { self.below(chunk) } else { 0 };
@@ -129,9 +132,11 @@ impl Chooser {
         let wanted = (left + 1).saturating_sub(self.below(4)).max(1);
         let chunks = self.sectors.div_ceil(chunk);
         // From the first chunk on that has no exception, or anywhere.
-        let free = (0..chunks).find(|old| !snapshot.saved.contains(old)).unwrap_or(0);
-        let old = if self.one_in(4) { self.below(chunks) } else { free };
-        let write = self.numbered(old * chunk, wanted * chunk);
+        let new = |old: &u64| !snapshot.saved.contains(old);
+        let first = if self.one_in(4) { self.below(chunks) } else { 0 };
+        let olds: Vec<u64> = (first..chunks).filter(new).take(index(wanted)).collect();
+        let (begin, end) = (olds.first().unwrap_or(&first), olds.last().unwrap_or(&first) + 1);
+        let write = self.numbered(begin * chunk, (end - begin) * chunk);
         if self.one_in(6) { Step::WriteOrigin(write) } else { Step::WriteSnapshot { id, write } }
     }
 

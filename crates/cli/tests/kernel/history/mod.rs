@@ -50,6 +50,7 @@ struct Figures {
     stores: u64,
     merges: u64,
     dropped: u64,
+    last_chunks: u64,
     overflowed: u64,
     chunks: BTreeMap<u64, u64>,
 }
@@ -78,10 +79,12 @@ impl Figures {
     }
 
     fn print(&self, rounds: u64) {
-        let Self { steps, compared, stores, merges, dropped, overflowed, chunks } = self;
+        let Self { steps, compared, stores, merges, dropped, last_chunks, overflowed, chunks } =
+            self;
         println!(
             "FIGURES histories: {rounds} with {steps} steps, {compared} devices compared on both \
-             sides; {stores} stores, {overflowed} times overflowed, {dropped} times dropped; \
+             sides; {stores} stores, {overflowed} times overflowed, {dropped} times dropped, \
+             {last_chunks} of them by a kernel that gave the last chunk out; \
              {merges} merges; stores by bytes of a chunk: {chunks:?}"
         );
     }
@@ -123,9 +126,18 @@ impl<'m> History<'m> {
             let before = self.states();
             self.step(&step);
             figures.states(&before, &self.states());
+            figures.last_chunks += self.lost_with_its_last_chunk(&step, &before);
             figures.compared += self.compare();
         }
         self.end();
+    }
+
+    /// 1 if the kernel gave the last chunk of a hazardous size out, and lost the snapshot by it: with
+    /// PO no other write to a snapshot does that.
+    fn lost_with_its_last_chunk(&self, step: &Step, before: &BTreeMap<u32, [State; 2]>) -> u64 {
+        let Step::WriteSnapshot { id, .. } = step else { return 0 };
+        let snapshot = &self.kernel.snapshots[id];
+        u64::from(snapshot.shape.po && !snapshot.live() && before[id][0] != State::Invalid)
     }
 
     /// How each snapshot is, with the kernel and with dmsnap.
