@@ -33,3 +33,7 @@ mod load; // all connections at once
 mod history; // the same steps on both sides, compared after each
 mod relay; // a store that is handed on at each crash
 mod lvm; // LVM's own snapshots
+#[allow(dead_code, reason = "others take more from it")]
+#[path = "../lvm/samples.rs"]
+mod samples; // disks that LVM wrote
+mod merged_groups; // those disks after a merge, for LVM to look at
