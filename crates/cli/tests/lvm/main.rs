@@ -10,3 +10,4 @@ mod merged; // snapshots back into their origins
 mod evidence; // what only reads writes nothing
 mod named; // what a name stands for, and what it does not
 mod damaged; // disks that are not whole
+mod json; // docs/json.md is right

@@ -1,6 +1,7 @@
 use std::ffi::OsString;
 
 use dmsnap::device::{Caching, Mode};
+use serde::Serialize;
 
 use super::words::images_and_name;
 use crate::cmd::check::check;
@@ -30,6 +31,12 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// What the lines of JSON behind this one are about.
+#[derive(Serialize)]
+struct About {
+    snapshot: String,
+}
+
 const EXAMPLES: &str = "\
 Examples:
   Everything on a disk:
@@ -57,8 +64,9 @@ impl Args {
                     group: Some(group.found.vg.name.clone()),
                     volume: snapshot.name.clone(),
                 };
-                if !self.json {
-                    out.line(format_args!("{name}:"))?;
+                match self.json {
+                    true => out.json(&About { snapshot: name.to_string() })?,
+                    false => out.line(format_args!("{name}:"))?,
                 }
                 if check(&place(name), None, self.json, out).await? != Outcome::Yes {
                     outcome = Outcome::No;

@@ -90,8 +90,10 @@ impl Args {
 struct Done<'a> {
     snapshot: &'a str,
     origin: &'a str,
-    #[serde(flatten)]
-    merged: Merged,
+    finished: bool,
+    exceptions: u64,
+    left: u64,
+    bytes: u64,
     /// Other snapshots of the origin.
     others: &'a [Kept],
     /// `None` with --no-metadata.
@@ -108,8 +110,8 @@ struct Metadata {
 /// What would be done, for `--json`.
 #[derive(Serialize)]
 struct Planned {
-    #[serde(flatten)]
-    plan: MergePlan,
+    exceptions: u64,
+    bytes: u64,
     others: Vec<Kept>,
 }
 
@@ -140,7 +142,8 @@ pub(in crate::cmd) async fn merge_snapshot(
     let merge = Merge::new(group, name).await?;
     let (plan, others) = merge.plan(options.merge_options()).await?;
     if options.dry_run {
-        show_plan(Planned { plan, others }, options.json, out)?;
+        let MergePlan { exceptions, bytes, .. } = plan;
+        show_plan(Planned { exceptions, bytes, others }, options.json, out)?;
         return Ok(Outcome::Yes);
     }
     if let Some(full) = others.iter().find(|other| !other.valid && !in_group.drop_full) {
@@ -158,12 +161,15 @@ pub(in crate::cmd) async fn merge_snapshot(
     };
     let origin = &group.snapshot(name)?.origin;
     let seconds = watch.seconds();
-    let done = Done { snapshot: name, origin, merged, others: &others, metadata, seconds };
+    let Merged { finished, exceptions, left, bytes, .. } = merged;
+    let (snapshot, others) = (name.as_str(), &others[..]);
+    let done =
+        Done { snapshot, origin, finished, exceptions, left, bytes, others, metadata, seconds };
     match options.json {
         true => out.json(&done)?,
         false => show(&done, group, out)?,
     }
-    match merged.finished {
+    match finished {
         true => Ok(Outcome::Yes),
         false => Err(stopped(&format!("{}/{name}", group.found.vg.name), merged)),
     }
@@ -179,11 +185,11 @@ fn show_plan(planned: Planned, json: bool, out: &mut Output) -> Result<(), Failu
     if json {
         return out.json(&planned);
     }
-    let Planned { plan, others } = planned;
+    let Planned { exceptions, bytes, others } = planned;
     out.line(format_args!(
         "would merge {} ({}); nothing was written",
-        Count(plan.exceptions, "exception"),
-        Bytes(plan.bytes),
+        Count(exceptions, "exception"),
+        Bytes(bytes),
     ))?;
     for other in &others {
         let Kept { name, chunks, valid } = other;
@@ -194,11 +200,11 @@ fn show_plan(planned: Planned, json: bool, out: &mut Output) -> Result<(), Failu
 }
 
 fn show(done: &Done<'_>, group: Group<'_>, out: &mut Output) -> Result<(), Failure> {
-    let Done { snapshot, origin, merged, others, metadata, seconds } = done;
+    let Done { snapshot, origin, exceptions, bytes, others, metadata, seconds, .. } = done;
     out.line(format_args!(
         "merged {} ({}) into {origin}, {seconds:.1} s",
-        Count(merged.exceptions, "exception"),
-        Bytes(merged.bytes),
+        Count(*exceptions, "exception"),
+        Bytes(*bytes),
     ))?;
     for Kept { name, chunks, valid } in *others {
         match valid {
