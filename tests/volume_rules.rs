@@ -473,13 +473,39 @@ fn a_snapshot_opened_read_only_takes_no_write_and_is_not_dropped() {
     };
     denied(run(view.write(0, data(100, 1))));
     denied(run(View::origin(&volume).write(0, data(100, 1))));
-    denied(run(volume.start_merge(&snapshot)));
     denied(run(volume.invalidate(&snapshot)));
     run(view.flush()).expect("nothing to do");
     run(volume.flush_all()).expect("nothing to do");
     assert_eq!(snapshot.state(), State::Active);
     assert_eq!(read_all(&view), data(0, 64).to_vec());
     assert_eq!((cow.counts().writes, cow.counts().flushes), (0, 0));
+}
+
+/// A merge that somebody began can be looked at: origin and snapshot are one device, and stay so.
+#[test]
+fn a_merge_of_a_snapshot_opened_read_only_shows_one_device_and_writes_nothing() {
+    let power = Power::steady();
+    let (origin, cow) = (origin(64, &power), empty_cow(1, 100, &power));
+    let written = Rc::new(Sim::new(origin.clone()).expect("a size"));
+    let snapshot = add(&written, "s", cow.clone(), Default::default());
+    run(View::snapshot(&written, &snapshot).write(0, data(100, 1))).expect("there is room");
+    run(written.flush_all()).expect("durable");
+    let before = (origin.counts().writes, cow.counts().writes);
+
+    let volume = Rc::new(Sim::new(origin.clone()).expect("a size"));
+    let opened = volume.open_read_only("s", cow.clone(), SnapshotOptions::default());
+    run(volume.start_merge(&run(opened).expect("opens"))).expect("for looking at");
+    let shown = read_all(&View::origin(&volume));
+    assert_eq!(shown[..data(100, 1).len()], data(100, 1)[..]);
+    for written in [
+        run(View::origin(&volume).write(0, data(200, 1))),
+        run(View::origin(&volume).write(1 << 12, data(200, 1))),
+        run(volume.run_merge(1 << 20, &Unpaced)).map(drop),
+    ] {
+        assert_eq!(written.expect_err("refused").kind(), ErrorKind::PermissionDenied);
+    }
+    assert_eq!(read_all(&View::origin(&volume)), shown);
+    assert_eq!((origin.counts().writes, cow.counts().writes), before);
 }
 
 /// While one snapshot merges, origin and snapshot are one device whose content no bare origin has:

@@ -119,7 +119,8 @@ impl<C> Merging<C> {
 
 impl<O: Device, C: Device> Volume<O, C> {
     /// Makes origin and snapshot one device with the snapshot's content, from which
-    /// [`run_merge`](Self::run_merge) then brings everything to the origin. Writes wait meanwhile.
+    /// [`run_merge`](Self::run_merge) then brings everything to the origin. Writes wait meanwhile. With
+    /// a snapshot that was opened for reading only, that device is for looking at, and stays so.
     ///
     /// # Errors
     ///
@@ -135,7 +136,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         if snapshot.store.persistent().is_none() {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "a transient store"));
         }
-        snapshot.writable()?;
+        snapshot.usable()?;
         snapshot.all_settled().await;
         self.flush_snapshot(snapshot).await?;
         snapshot.set_overflowed(false);
@@ -188,6 +189,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         let Some(store) = merging.snapshot.store.persistent() else {
             return Err(io::ErrorKind::Unsupported.into());
         };
+        merging.snapshot.writable()?;
         let Some(_at_work) = merging.begin_work() else {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the merge is running"));
         };
@@ -323,6 +325,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         payload: Payload,
     ) -> io::Result<()> {
         let snapshot = &merging.snapshot;
+        snapshot.writable()?;
         let chunk = snapshot.chunk_size.bytes();
         let end = at + payload.len();
         let mut position = at;

@@ -51,6 +51,19 @@ impl Place {
         }
     }
 
+    /// Takes a place from the front of a list whose parts are divided by commas, as an address's
+    /// images are; gives the other parts.
+    pub(crate) fn take(list: &str) -> Result<(Self, impl Iterator<Item = &str>), String> {
+        let mut parts = list.split(',');
+        let mut text = parts.next().unwrap_or_default().to_owned();
+        // An address goes on until its volume is named.
+        while is_address(&text) && !text[LVM.len()..].contains(':') {
+            let Some(part) = parts.next() else { break };
+            text = format!("{text},{part}");
+        }
+        Ok((Self::parse(text.into())?, parts))
+    }
+
     /// The files and disks it lies in.
     pub(crate) fn paths(&self) -> &[PathBuf] {
         match self {
@@ -164,5 +177,17 @@ mod tests {
         ] {
             parse(wrong).expect_err(wrong);
         }
+    }
+
+    #[test]
+    fn an_address_in_a_list_ends_with_its_volume() {
+        let take = |list| {
+            let (place, rest) = Place::take(list).expect("a place");
+            (place, rest.collect::<Vec<_>>())
+        };
+        assert_eq!(take("a.cow,x=1:2,y"), (Place::Path("a.cow".into()), vec!["x=1:2", "y"]));
+        let found = take("lvm:a,b:vg/lv,on-full=wait:3");
+        assert_eq!(found, (volume(&["a", "b"], Some("vg"), "lv"), vec!["on-full=wait:3"]));
+        assert!(Place::take("lvm:a,b").is_err());
     }
 }

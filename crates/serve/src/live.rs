@@ -53,6 +53,12 @@ impl<O: Device, C: Device> Live<O, C> {
         }
     }
 
+    /// The same under another name.
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
+    }
+
     /// The snapshots whose changes this export can tell.
     fn told(&self) -> Vec<Rc<Snapshot<C>>> {
         match &self.snapshot {

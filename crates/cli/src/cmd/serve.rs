@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use clap::ArgGroup;
-use dmsnap::device::{File, Mode};
+use dmsnap::device::{AnyDevice, Mode};
 use dmsnap_serve::nbd::{Exports, Limits, Server};
 use dmsnap_serve::{Keeper, Live, MergeState, Snapshot, State};
 use futures_util::future::select;
@@ -42,7 +42,11 @@ use plan::{Disk, Plan, Spec};
 pub(crate) struct Args {
     /// Origin: a device or an image
     ///
-    /// With --table it may be left out.
+    /// With --table it may be left out. A volume of LVM's, as lvm:IMAGE[,IMAGE]...:VG/LV, is served
+    /// under its own name as well, and with it all its snapshots that are valid, under theirs. One
+    /// that LVM merges is merged, as at an activation; with --read-only it and the origin are shown
+    /// as LVM would show them. The volume group's metadata stays as it is: `dmsnap lvm merge` ends what
+    /// was merged.
     #[arg(value_name = "ORIGIN", required_unless_present = "table")]
     origin: Option<PathBuf>,
 
@@ -147,6 +151,8 @@ Examples:
     qemu-system-x86_64 -drive 'file=nbd+unix:///vm1?socket=/run/vm.sock,format=raw'
   The same, gone when the server ends:
     dmsnap serve golden.img --snapshot vm1=scratch.img,transient=64k --nbd unix:/run/vm.sock
+  A look into a disk image: an origin of LVM's and all its snapshots:
+    dmsnap serve --read-only lvm:disk.img:vg0/root --nbd unix:/run/look.sock
   Merge while clients go on:
     dmsnap serve disk.img --snapshot s=snap.cow --merge s --rate 50M
   What device-mapper would map, with the targets snapshot and snapshot-origin in `table`:
@@ -156,8 +162,10 @@ Examples:
 
 impl Args {
     pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
-        let plan = self.plan()?;
-        let merge = plan.merge.clone().or(self.merge.clone());
+        let mut plan = self.plan()?;
+        plan.add_those_of_lvm().await?;
+        let merge = self.merge_of(&plan)?;
+        let alias = plan.alias.clone();
         let stop = Stop::on_signals()
             .map_err(|error| Failure::of("signals", format_args!("cannot be received: {error}")))?;
         let ticks = Ticks::every(Duration::from_secs(1))
@@ -166,7 +174,7 @@ impl Args {
         let mode = if self.read_only { Mode::Read } else { Mode::Write };
         let volume = plan.open(mode, self.io.into(), merge.as_deref()).await?;
         volume.allow_backlog(self.write_back);
-        let exports = self.exports(&volume);
+        let exports = self.exports(&volume, alias.as_deref());
         let Listening { listeners, uris } = Listening::at(&self.nbd, tls.is_some()).await?;
         for uri in uris {
             out.line(format_args!("listening on {uri}"))?;
@@ -214,10 +222,25 @@ impl Args {
         Limits { connections: self.connections.into(), bytes, ..Limits::default() }
     }
 
-    fn exports(&self, volume: &Rc<Disk>) -> Exports {
+    /// The snapshot that is to merge: by the command line, by the table, or by LVM.
+    fn merge_of(&self, plan: &Plan) -> Result<Option<String>, Failure> {
+        match (&plan.merge, &self.merge) {
+            (Some(planned), Some(wanted)) if planned != wanted => {
+                let found = format_args!("found {wanted}, but {planned} merges already");
+                Err(Failure::of("--merge", found))
+            }
+            (Some(name), _) | (None, Some(name)) => Ok(Some(name.clone())),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn exports(&self, volume: &Rc<Disk>, alias: Option<&str>) -> Exports {
         let exports = Exports::new();
-        // Names were told apart when the snapshots were added.
+        // Names were told apart when the snapshots were added; that of an origin may be `origin`.
         let _ = exports.add(Live::origin(volume, self.read_only));
+        if let Some(alias) = alias {
+            let _ = exports.add(Live::origin(volume, self.read_only).named(alias));
+        }
         for snapshot in volume.snapshots() {
             let _ = exports.add(Live::snapshot(volume, &snapshot, self.read_only));
         }
@@ -225,8 +248,9 @@ impl Args {
     }
 
     /// Merges beside the clients. What goes wrong is told; they are served all the same.
-    async fn merge(&self, volume: &Disk, snapshot: Option<Rc<Snapshot<File>>>) {
-        let Some(snapshot) = snapshot else { return };
+    async fn merge(&self, volume: &Disk, snapshot: Option<Rc<Snapshot<AnyDevice>>>) {
+        // Who only looks sees the snapshot's content, and merges nothing.
+        let Some(snapshot) = snapshot.filter(|_| !self.read_only) else { return };
         let watch = match Watch::new(false, self.rate) {
             Ok(watch) => watch,
             Err(failure) => return tell(failure),
@@ -255,7 +279,7 @@ impl Args {
 async fn start_merge(
     volume: &Disk,
     name: Option<&str>,
-) -> Result<Option<Rc<Snapshot<File>>>, Failure> {
+) -> Result<Option<Rc<Snapshot<AnyDevice>>>, Failure> {
     let Some(name) = name else { return Ok(None) };
     let snapshot = volume
         .snapshot(name)

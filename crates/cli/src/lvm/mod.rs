@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use dmsnap::device::{AnyDevice, Caching, Mode};
-use dmsnap::ops::Which;
+use dmsnap::ops::{self, Which};
 
 use crate::devices::open_file;
 use crate::place::{Address, Name, Place};
@@ -83,7 +83,32 @@ fn refuse_snapshot(group: Group<'_>, place: &Place, name: &Name) -> Result<(), F
     }
 }
 
+/// A snapshot of an origin.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) address: Address,
+    pub(crate) merging: bool,
+    pub(crate) valid: bool,
+}
+
 impl Address {
+    /// The snapshots of an origin.
+    pub(crate) async fn snapshots(&self) -> Result<Vec<Snapshot>, Failure> {
+        let images = Images::default();
+        let scan = Scan::of(&images, &self.images, Mode::Look, Caching::Buffered).await?;
+        let group = scan.group_of(&self.name)?;
+        let vg = &group.found.vg;
+        let mut snapshots = Vec::new();
+        for snapshot in vg.snapshots_of(&self.name.volume) {
+            let name = Name { group: Some(vg.name.clone()), volume: snapshot.name.clone() };
+            let info = ops::info(&group.device(&snapshot.name)?).await;
+            let info = info.map_err(|error| group.failure(&snapshot.name, error))?;
+            let address = Self { images: self.images.clone(), name };
+            snapshots.push(Snapshot { address, merging: snapshot.merging, valid: info.valid });
+        }
+        Ok(snapshots)
+    }
+
     /// The origin of a snapshot; `None` if the volume is none.
     pub(crate) async fn origin(&self) -> Result<Option<Self>, Failure> {
         let images = Images::default();

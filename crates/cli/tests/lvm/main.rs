@@ -3,10 +3,13 @@
 
 #[path = "../common/mod.rs"]
 mod common; // running the command
+#[path = "../serving/mod.rs"]
+mod serving; // servers and their clients
 mod samples; // those disks, and what LVM and the kernel make of them
 mod listed; // as `lvs` lists them
 mod exported; // snapshots as images
 mod merged; // snapshots back into their origins
+mod served; // origins and their snapshots over NBD
 mod evidence; // what only reads writes nothing
 mod named; // what a name stands for, and what it does not
 mod damaged; // disks that are not whole

@@ -43,6 +43,11 @@ impl Place {
         place
     }
 
+    /// For an origin that lies elsewhere.
+    pub(crate) fn empty() -> Self {
+        Self { dir: tempfile::tempdir().expect("a directory") }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

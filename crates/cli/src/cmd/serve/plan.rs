@@ -4,28 +4,33 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::str::FromStr;
 
-use dmsnap::device::{Caching, Device, File, Mode, is_same};
+use dmsnap::device::{AnyDevice, Caching, Device, Mode, is_same};
 use dmsnap::format::{ChunkSize, SECTOR_BYTES};
-use dmsnap::ops::{self, Error, MergeOptions};
+use dmsnap::ops::{self, Error, MergeOptions, Which};
 use dmsnap_serve::{ORIGIN, OnFull, SnapshotOptions, Volume};
 use rustix::fs::{major, minor};
 
-use crate::devices::open_failure;
+use crate::devices::overlap;
+use crate::lvm::Volumes;
+use crate::place::Place;
 use crate::report::{Failure, tell};
 use crate::size;
 use crate::table::{self, Line, Target};
 
-pub(super) type Disk = Volume<File, File>;
+pub(super) type Disk = Volume<AnyDevice, AnyDevice>;
 
-/// What is served, told by options or by a table.
+/// What is served, told by options or by a table. Devices are named as on the command line, see
+/// [`Place`].
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) origin: PathBuf,
     snapshots: Vec<Spec>,
-    /// The snapshot that the table merges.
+    /// The snapshot that the table, or LVM, merges.
     pub(super) merge: Option<String>,
     /// Where it was promised, and how long the origin is, in sectors.
     promised: Option<(String, u64)>,
+    /// LVM's name of the origin.
+    pub(super) alias: Option<String>,
 }
 
 /// `NAME=COW[,OPTION]...`, or a line of a table.
@@ -54,8 +59,8 @@ impl FromStr for Spec {
             .split_once('=')
             .ok_or_else(|| format!("found `{text}`; a snapshot is NAME=COW[,OPTION]..."))?;
         refuse_reserved(name)?;
-        let mut parts = rest.split(',');
-        let cow = PathBuf::from(parts.next().unwrap_or_default());
+        let (cow, mut parts) = Place::take(rest)?;
+        let cow = PathBuf::from(cow.to_string());
         let options = SnapshotOptions::default();
         let mut spec = Self { name: name.into(), cow, store: Store::Persistent, options };
         parts.try_for_each(|part| spec.option(part))?;
@@ -113,8 +118,8 @@ impl Spec {
     /// is left of them would be wiped), and, to merge, an origin that looks like a store.
     async fn refuse_doubtful(
         &self,
-        cow: &File,
-        (path, origin): (&Path, &File),
+        cow: &AnyDevice,
+        (path, origin): (&Path, &AnyDevice),
         merges: bool,
     ) -> Result<(), Failure> {
         if matches!(self.store, Store::Transient(_)) {
@@ -143,7 +148,7 @@ impl Spec {
     }
 
     /// Opens the store, or makes it before.
-    async fn add_to(self, volume: &Disk, cow: File, mode: Mode) -> Result<(), Failure> {
+    async fn add_to(self, volume: &Disk, cow: AnyDevice, mode: Mode) -> Result<(), Failure> {
         let failed = |error| Failure::about(&self.cow, error);
         match self.store {
             Store::Persistent | Store::MaybeNew(_) if mode != Mode::Write => {
@@ -171,6 +176,11 @@ impl Spec {
     }
 }
 
+/// What a name of the command line, or of a table, stands for.
+fn place(name: &Path) -> Result<Place, String> {
+    Place::parse(name.to_owned().into_os_string())
+}
+
 /// The device node, also where nobody keeps links to all of them by their numbers.
 fn node(path: &Path) -> PathBuf {
     let named = || {
@@ -189,7 +199,11 @@ fn node(path: &Path) -> PathBuf {
 }
 
 /// Makes a store where a kernel would: where the magic is zero. What else lies there is kept.
-async fn make_if_blank(path: &Path, cow: &File, wanted: Option<ChunkSize>) -> Result<(), Failure> {
+async fn make_if_blank(
+    path: &Path,
+    cow: &AnyDevice,
+    wanted: Option<ChunkSize>,
+) -> Result<(), Failure> {
     const MAGIC_BYTES: usize = 4;
     const DEFAULT_SECTORS: u32 = 32;
     let magic = cow.read(0, MAGIC_BYTES).await.map_err(|error| Failure::about(path, error))?;
@@ -214,7 +228,7 @@ async fn make_if_blank(path: &Path, cow: &File, wanted: Option<ChunkSize>) -> Re
 impl Plan {
     pub(super) fn of_options(origin: &Path, snapshots: &[Spec]) -> Result<Self, Failure> {
         let (origin, snapshots) = (origin.to_owned(), snapshots.to_vec());
-        let plan = Self { origin, snapshots, merge: None, promised: None };
+        let plan = Self { origin, snapshots, merge: None, promised: None, alias: None };
         plan.refuse_same()?;
         Ok(plan)
     }
@@ -234,6 +248,7 @@ impl Plan {
             snapshots: Vec::new(),
             merge: None,
             promised: Some((format!("{}:{}", path.display(), first.number), first.len_sectors)),
+            alias: None,
         };
         for line in &lines {
             plan.take(line, first).map_err(|found| about(line.number, &found))?;
@@ -242,17 +257,51 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Adds what an origin of LVM's has of snapshots, under their own names, unless they were named
+    /// already: a write to the origin must not change what they show. What LVM merges is merged.
+    pub(super) async fn add_those_of_lvm(&mut self) -> Result<(), Failure> {
+        let about = |found: String| Failure::about(&self.origin, found);
+        let Place::Volume(origin) = place(&self.origin).map_err(about)? else { return Ok(()) };
+        self.alias = Some(origin.name.volume.clone());
+        for found in origin.snapshots().await? {
+            let (name, place) = (found.address.name.volume.clone(), Place::Volume(found.address));
+            let known =
+                |spec: &Spec| self::place(&spec.cow).is_ok_and(|it| overlap(&it, &place).is_some());
+            let known =
+                self.snapshots.iter().find(|spec| known(spec)).map(|spec| spec.name.clone());
+            if !found.valid {
+                tell(Failure::of(&name, "was dropped before: it is not served"));
+                continue;
+            }
+            let served = match known {
+                Some(served) => served,
+                None => {
+                    refuse_reserved(&name).map_err(|it| Failure::of("--snapshot", it))?;
+                    let (cow, options) = (place.to_string().into(), SnapshotOptions::default());
+                    let store = Store::Persistent;
+                    self.snapshots.push(Spec { name: name.clone(), cow, store, options });
+                    name
+                }
+            };
+            if found.merging {
+                self.merge = Some(served);
+            }
+        }
+        Ok(())
+    }
+
     /// Takes one line over. Everything that can be said without opening a device is said here.
     fn take(&mut self, line: &Line, first: &Line) -> Result<(), String> {
         let (origin, planned) = (line.origin.display(), self.origin.display());
-        match is_same(&node(&line.origin), &self.origin) {
-            Ok(true) => {}
-            Ok(false) => {
-                return Err(format!(
-                    "found the origin {origin}, expected {planned}; one server has one origin"
-                ));
-            }
-            Err(error) => return Err(format!("found the origin {origin}: {error}")),
+        let same = match (place(&node(&line.origin))?, place(&self.origin)?) {
+            (Place::Path(found), Place::Path(expected)) => is_same(&found, &expected)
+                .map_err(|error| format!("found the origin {origin}: {error}"))?,
+            (found, expected) => overlap(&found, &expected).is_some(),
+        };
+        if !same {
+            return Err(format!(
+                "found the origin {origin}, expected {planned}; one server has one origin"
+            ));
         }
         if line.len_sectors != first.len_sectors {
             let (found, expected) = (line.len_sectors, first.len_sectors);
@@ -279,8 +328,8 @@ impl Plan {
         let paths: Vec<_> = [&self.origin].into_iter().chain(cows).collect();
         for (n, path) in paths.iter().enumerate() {
             for other in &paths[..n] {
-                if is_same(path, other).unwrap_or(false) {
-                    let found = format!("the same file or device as {}", other.display());
+                let named = |path: &Path| place(path).map_err(|it| Failure::about(path, it));
+                if let Some(found) = overlap(&named(other)?, &named(path)?) {
                     return Err(Failure::about(path, found).advise("each must be its own"));
                 }
             }
@@ -295,11 +344,12 @@ impl Plan {
         caching: Caching,
         merge: Option<&str>,
     ) -> Result<Rc<Disk>, Failure> {
-        let open = async |path: &Path, mode: Mode| {
-            let opened = File::open(path, mode, caching).await;
-            opened.map_err(|error| open_failure(path, &error))
+        let volumes = Volumes::default();
+        let open = async |path: &Path, which: Which, mode: Mode| {
+            let place = place(path).map_err(|found| Failure::about(path, found))?;
+            volumes.open(&place, which, mode, caching).await
         };
-        let origin = open(&self.origin, mode).await?;
+        let origin = open(&self.origin, Which::Origin, mode).await?;
         let volume = Volume::new(origin).map_err(|error| Failure::about(&self.origin, error))?;
         let sectors = volume.len_bytes() / SECTOR_BYTES;
         if let Some((line, found)) = self.promised.filter(|(_, promised)| *promised != sectors) {
@@ -309,7 +359,7 @@ impl Plan {
         }
         let mut cows = Vec::new();
         for spec in self.snapshots {
-            let cow = open(&spec.cow, spec.mode(mode)).await?;
+            let cow = open(&spec.cow, Which::Cow, spec.mode(mode)).await?;
             cows.push((spec, cow));
         }
         for (spec, cow) in cows {
