@@ -25,6 +25,9 @@ _dmsnap() {
             dmsnap,create)
                 cmd="dmsnap__subcmd__create"
                 ;;
+            dmsnap,ctl)
+                cmd="dmsnap__subcmd__ctl"
+                ;;
             dmsnap,dump)
                 cmd="dmsnap__subcmd__dump"
                 ;;
@@ -46,6 +49,48 @@ _dmsnap() {
             dmsnap,serve)
                 cmd="dmsnap__subcmd__serve"
                 ;;
+            dmsnap__subcmd__ctl,flush)
+                cmd="dmsnap__subcmd__ctl__subcmd__flush"
+                ;;
+            dmsnap__subcmd__ctl,grow)
+                cmd="dmsnap__subcmd__ctl__subcmd__grow"
+                ;;
+            dmsnap__subcmd__ctl,merge)
+                cmd="dmsnap__subcmd__ctl__subcmd__merge"
+                ;;
+            dmsnap__subcmd__ctl,shutdown)
+                cmd="dmsnap__subcmd__ctl__subcmd__shutdown"
+                ;;
+            dmsnap__subcmd__ctl,snapshot)
+                cmd="dmsnap__subcmd__ctl__subcmd__snapshot"
+                ;;
+            dmsnap__subcmd__ctl,status)
+                cmd="dmsnap__subcmd__ctl__subcmd__status"
+                ;;
+            dmsnap__subcmd__ctl__subcmd__merge,cancel)
+                cmd="dmsnap__subcmd__ctl__subcmd__merge__subcmd__cancel"
+                ;;
+            dmsnap__subcmd__ctl__subcmd__merge,pause)
+                cmd="dmsnap__subcmd__ctl__subcmd__merge__subcmd__pause"
+                ;;
+            dmsnap__subcmd__ctl__subcmd__merge,rate)
+                cmd="dmsnap__subcmd__ctl__subcmd__merge__subcmd__rate"
+                ;;
+            dmsnap__subcmd__ctl__subcmd__merge,resume)
+                cmd="dmsnap__subcmd__ctl__subcmd__merge__subcmd__resume"
+                ;;
+            dmsnap__subcmd__ctl__subcmd__merge,start)
+                cmd="dmsnap__subcmd__ctl__subcmd__merge__subcmd__start"
+                ;;
+            dmsnap__subcmd__ctl__subcmd__snapshot,create)
+                cmd="dmsnap__subcmd__ctl__subcmd__snapshot__subcmd__create"
+                ;;
+            dmsnap__subcmd__ctl__subcmd__snapshot,invalidate)
+                cmd="dmsnap__subcmd__ctl__subcmd__snapshot__subcmd__invalidate"
+                ;;
+            dmsnap__subcmd__ctl__subcmd__snapshot,remove)
+                cmd="dmsnap__subcmd__ctl__subcmd__snapshot__subcmd__remove"
+                ;;
             dmsnap__subcmd__lvm,check)
                 cmd="dmsnap__subcmd__lvm__subcmd__check"
                 ;;
@@ -65,7 +110,7 @@ _dmsnap() {
 
     case "${cmd}" in
         dmsnap)
-            opts="-h -V --help --version create info check dump export merge serve lvm completions man"
+            opts="-h -V --help --version create info check dump export merge serve lvm ctl completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -121,6 +166,240 @@ _dmsnap() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__ctl)
+            opts="-h -V --control --json --help --version status snapshot merge grow flush shutdown"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__ctl__subcmd__flush)
+            opts="-h -V --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__ctl__subcmd__grow)
+            opts="-h -V --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__ctl__subcmd__merge)
+            opts="-h -V --json --help --version start pause resume cancel rate"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__ctl__subcmd__merge__subcmd__cancel)
+            opts="-h -V --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__ctl__subcmd__merge__subcmd__pause)
+            opts="-h -V --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__ctl__subcmd__merge__subcmd__rate)
+            opts="-h -V --window --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --window)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__ctl__subcmd__merge__subcmd__resume)
+            opts="-h -V --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__ctl__subcmd__merge__subcmd__start)
+            opts="-h -V --rate --window --wait --progress --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --window)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__ctl__subcmd__shutdown)
+            opts="-h -V --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__ctl__subcmd__snapshot)
+            opts="-h -V --json --help --version create remove invalidate"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__ctl__subcmd__snapshot__subcmd__create)
+            opts="-h -V --make --chunk-size --size --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --chunk-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__ctl__subcmd__snapshot__subcmd__invalidate)
+            opts="-h -V --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__ctl__subcmd__snapshot__subcmd__remove)
+            opts="-h -V --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__ctl__subcmd__status)
+            opts="-h -V --dmsetup --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;
@@ -313,7 +592,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__serve)
-            opts="-h -V --snapshot --table --nbd --tls --tls-certificates --tls-verify-peer --connections --connection-memory --merge --rate --window --read-only --write-back --io --help --version"
+            opts="-h -V --snapshot --table --nbd --tls --tls-certificates --tls-verify-peer --connections --connection-memory --control --merge --rate --window --read-only --write-back --io --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -344,6 +623,10 @@ _dmsnap() {
                     return 0
                     ;;
                 --connection-memory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -34,6 +34,7 @@ complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "export" -d 'Write the
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "merge" -d 'Copy the snapshot\'s chunks back to the origin'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "serve" -d 'Serve an origin and its snapshots as block devices over NBD'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "lvm" -d 'List, check, export and merge LVM\'s snapshots in disk images'
+complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "ctl" -d 'Look at a running `dmsnap serve`, and change it'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "completions" -d 'Print a script that lets a shell complete dmsnap\'s commands and options'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "man" -d 'Write the manual pages, one per command, to a directory'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l chunk-size -d 'Unit of copying: a power of two from 512 bytes to 1 GiB' -r
@@ -84,6 +85,7 @@ required\t''"
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l tls-certificates -d 'Folder of PEM files: server-cert.pem, server-key.pem, ca-cert.pem' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l connections -d 'Most connections at a time' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l connection-memory -d 'Most memory for the requests of one connection; one request may take 32 MiB in any case' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l control -d 'Let this server be looked at and changed over a socket there, by its owner alone' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l merge -d 'Merge this snapshot into the origin meanwhile' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l rate -d 'Most bytes a second that the merge moves' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l window -d 'Most data in one window of the merge' -r
@@ -129,6 +131,43 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subco
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l drop-full -d 'Go on although another snapshot has no room for what it shows, which drops it'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -l control -d 'The server\'s control socket, as it was given to `dmsnap serve`' -r -F
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -l json -d 'The answer as JSON, where there is one'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "status" -d 'Origin, snapshots, merge and exports, and how they are'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "snapshot" -d 'Add, remove or drop a snapshot'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "merge" -d 'Merge a snapshot into the origin'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "grow" -d 'Make the file of a store longer'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "flush" -d 'Make durable what was written to the exports'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "shutdown" -d 'End the server, as SIGTERM does: everything is published and flushed'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -l dmsetup -d 'Lines as `dmsetup status` prints them'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -l json -d 'The answer as JSON, where there is one'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from snapshot" -l json -d 'The answer as JSON, where there is one'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from snapshot" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from snapshot" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from snapshot" -f -a "create" -d 'Add a snapshot, and its export'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from snapshot" -f -a "remove" -d 'Stop serving a snapshot; its store stays'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from snapshot" -f -a "invalidate" -d 'Drop a snapshot for good, as a write to the origin does when the store is full'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -l json -d 'The answer as JSON, where there is one'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "start" -d 'Start to merge a snapshot: from now on it and the origin are one device'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "pause" -d 'Let it stop after the window under way'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "resume" -d 'Let it go on, also after a device has failed'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "cancel" -d 'Give it up: the snapshot is a plain one again, with the same content'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "rate" -d 'Change how fast it goes'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from grow" -l json -d 'The answer as JSON, where there is one'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from grow" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from grow" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from flush" -l json -d 'The answer as JSON, where there is one'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from flush" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from flush" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from shutdown" -l json -d 'The answer as JSON, where there is one'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from shutdown" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from shutdown" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand completions" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'

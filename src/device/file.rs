@@ -320,6 +320,18 @@ impl Device for File {
         }
     }
 
+    /// Makes a regular file longer, with a hole up to its new last block. It never becomes shorter,
+    /// whatever else makes it longer at the same time.
+    async fn grow(&self, len_bytes: u64) -> io::Result<()> {
+        if self.len_bytes()? >= len_bytes {
+            return Ok(());
+        }
+        match self.is_disk {
+            true => Err(io::ErrorKind::Unsupported.into()),
+            false => self.fallocate(FallocateFlags::empty(), len_bytes - 1, 1).await,
+        }
+    }
+
     fn block_bytes(&self) -> u32 {
         self.block_bytes
     }

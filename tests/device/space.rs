@@ -243,3 +243,23 @@ fn a_block_is_a_power_of_two_between_a_sector_and_a_page() {
         }
     });
 }
+
+/// A file grows and never shrinks, also if two ask for it at once; what was there stays.
+#[test]
+fn a_file_grows_and_never_shrinks() {
+    let scratch = Scratch::new();
+    run(async {
+        for caching in [Caching::Direct, Caching::Buffered] {
+            let path = scratch.file("grows", &pattern(3, 10_000));
+            let file = open(&path, Mode::Write, caching).await;
+            let (more, less) = (file.grow(1 << 20), file.grow(1 << 19));
+            let (more, less) = futures_util::future::join(more, less).await;
+            more.and(less).expect("grown");
+            assert_eq!(file.len_bytes().expect("a size"), 1 << 20);
+            file.grow(1).await.expect("long enough");
+            let found = fs::read(&path).expect("readable");
+            assert!(found.len() == 1 << 20 && found.starts_with(&pattern(3, 10_000)));
+            assert!(found[10_000..].iter().all(|byte| *byte == 0));
+        }
+    });
+}

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::error::ErrorKind as Usage;
 use clap::{CommandFactory, ValueEnum};
-use dmsnap::device::{AnyDevice, Caching, File, Identity, Mode, OpenError, is_same};
+use dmsnap::device::{AnyDevice, Caching, Device, File, Identity, Mode, OpenError, is_same};
 use dmsnap::ops::{Error, Which};
 
 use crate::lvm::Volumes;
@@ -239,5 +239,36 @@ fn create_failure(path: &Path, error: &OpenError) -> Failure {
             Failure::about(path, format_args!("cannot make this file: {error}"))
         }
         error => open_failure(path, error),
+    }
+}
+
+/// What is there, or a new file of `wanted` bytes. What is there must have that size, if one is
+/// wanted.
+pub(crate) async fn open_or_make(
+    path: &Path,
+    wanted: Option<u64>,
+    caching: Caching,
+) -> Result<(File, Option<NewFile<'_>>), Failure> {
+    match (File::open(path, Mode::Write, caching).await, wanted) {
+        (Err(OpenError::System(error)), Some(size)) if error.kind() == ErrorKind::NotFound => {
+            let (file, new) = NewFile::create(path, size, caching).await?;
+            Ok((file, Some(new)))
+        }
+        (Err(OpenError::System(error)), None) if error.kind() == ErrorKind::NotFound => {
+            Err(Failure::about(path, error).advise("to make a new file, give its --size"))
+        }
+        (Err(error), _) => Err(open_failure(path, &error)),
+        (Ok(file), None) => Ok((file, None)),
+        (Ok(file), Some(wanted)) => {
+            let found = file.len_bytes().map_err(|error| Failure::about(path, error))?;
+            match found == wanted {
+                true => Ok((file, None)),
+                false => Err(Failure::about(
+                    path,
+                    format_args!("exists and has {found} bytes, not {wanted}"),
+                )
+                .advise("leave out --size to use it as it is")),
+            }
+        }
     }
 }

@@ -43,6 +43,13 @@ pub(crate) fn parse_chunk_size(text: &str) -> Result<ChunkSize, String> {
     })
 }
 
+/// So many bytes, and what is missing to a whole sector.
+pub(crate) fn whole_sectors(bytes: u64) -> Result<u64, String> {
+    bytes
+        .checked_next_multiple_of(SECTOR_BYTES)
+        .ok_or_else(|| format!("found {bytes} bytes, which is more than any file has"))
+}
+
 /// Bytes for people to read: `512 B`, `4 KiB`, `1.5 GiB`. Cut, not rounded, after one decimal.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bytes(pub(crate) u64);

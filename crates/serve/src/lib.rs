@@ -1,4 +1,4 @@
-//! Devices offered to others.
+//! Devices offered to others, and the ways to change what is offered.
 //!
 //! A server runs on the thread of the devices it serves: one compio runtime, nothing is `Send`.
 
@@ -6,8 +6,14 @@
 
 pub mod nbd; // the network block device protocol
 mod live; // a volume's devices as exports
+mod rate; // bytes spread over time
+mod merger; // a merge beside the clients
+mod forecast; // when a store will be full
+pub mod control; // a socket to look at all that and to change it
 
 pub use live::{Keeper, Live, ORIGIN};
+pub use merger::{MergeEnd, MergePhase, MergeProgress, Merger, OnEnd};
+pub use rate::Rate;
 
 // What is served: whoever starts a server has no need to look further down.
 pub use dmsnap::volume::{

@@ -1,6 +1,6 @@
 use std::io;
 use std::ops::Range;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use dmsnap::device::Device;
 use dmsnap::volume::{Snapshot, State, View, Volume};
@@ -153,7 +153,8 @@ impl<O: Device + 'static, C: Device + 'static> Export for Live<O, C> {
 pub struct Keeper<O, C> {
     volume: Rc<Volume<O, C>>,
     /// Unpublished exceptions of each snapshot when last looked at, and for how many ticks.
-    seen: Vec<(Rc<Snapshot<C>>, u64, u32)>,
+    /// One that was taken out is kept by nobody: its COW device is free at once.
+    seen: Vec<(Weak<Snapshot<C>>, u64, u32)>,
 }
 
 impl<O: Device, C: Device> Keeper<O, C> {
@@ -167,10 +168,10 @@ impl<O: Device, C: Device> Keeper<O, C> {
     pub async fn tick(&mut self) {
         self.volume.tick();
         let snapshots = self.volume.snapshots();
-        self.seen.retain(|(known, ..)| snapshots.iter().any(|it| Rc::ptr_eq(it, known)));
+        self.seen.retain(|(known, ..)| snapshots.iter().any(|it| is(known, it)));
         for snapshot in snapshots {
             let now = snapshot.unpublished();
-            let known = self.seen.iter_mut().find(|(known, ..)| Rc::ptr_eq(known, &snapshot));
+            let known = self.seen.iter_mut().find(|(known, ..)| is(known, &snapshot));
             let idle = match known {
                 Some((_, before, ticks)) if *before == now => {
                     *ticks += 1;
@@ -181,7 +182,7 @@ impl<O: Device, C: Device> Keeper<O, C> {
                     0
                 }
                 None => {
-                    self.seen.push((snapshot.clone(), now, 0));
+                    self.seen.push((Rc::downgrade(&snapshot), now, 0));
                     0
                 }
             };
@@ -190,4 +191,8 @@ impl<O: Device, C: Device> Keeper<O, C> {
             }
         }
     }
+}
+
+fn is<C>(known: &Weak<Snapshot<C>>, snapshot: &Rc<Snapshot<C>>) -> bool {
+    std::ptr::eq(known.as_ptr(), Rc::as_ptr(snapshot))
 }

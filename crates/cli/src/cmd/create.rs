@@ -1,16 +1,15 @@
-use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use dmsnap::device::{Caching, Device, File, Mode, OpenError};
-use dmsnap::format::{ChunkSize, SECTOR_BYTES};
+use dmsnap::device::Caching;
+use dmsnap::format::ChunkSize;
 use dmsnap::ops::{self, Created};
 
-use crate::devices::{Devices, NewFile, open_failure};
+use crate::devices::{Devices, open_or_make};
 use crate::exit::Outcome;
 use crate::output::Output;
 use crate::place::is_address;
 use crate::report::{Failure, tell};
-use crate::size::{self, Bytes, Sectors};
+use crate::size::{self, Bytes, Sectors, whole_sectors};
 
 /// Format a new, empty store
 ///
@@ -62,7 +61,9 @@ impl Args {
                 .advise("LVM makes snapshots there; a file of that name is ./lvm:..."));
         }
         let devices = Devices::of_cow(&self.cow.clone().into());
-        let (cow, new) = self.open().await?;
+        let wanted = self.size.map(whole_sectors).transpose();
+        let wanted = wanted.map_err(|found| Failure::of("--size", found))?;
+        let (cow, new) = open_or_make(&self.cow, wanted, Caching::Buffered).await?;
         let created = ops::create(&cow, self.chunk_size, self.force)
             .await
             .map_err(|error| devices.failure(&error))?;
@@ -71,35 +72,6 @@ impl Args {
         }
         self.show(created, out)?;
         Ok(Outcome::Yes)
-    }
-
-    /// What is there, or a new file.
-    async fn open(&self) -> Result<(File, Option<NewFile<'_>>), Failure> {
-        let path = self.cow.as_path();
-        let wanted = self.size.map(whole_sectors).transpose();
-        let wanted = wanted.map_err(|found| Failure::of("--size", found))?;
-        match (File::open(path, Mode::Write, Caching::Buffered).await, wanted) {
-            (Err(OpenError::System(error)), Some(size)) if error.kind() == ErrorKind::NotFound => {
-                let (file, new) = NewFile::create(path, size, Caching::Buffered).await?;
-                Ok((file, Some(new)))
-            }
-            (Err(OpenError::System(error)), None) if error.kind() == ErrorKind::NotFound => {
-                Err(Failure::about(path, error).advise("to make a new file, give its --size"))
-            }
-            (Err(error), _) => Err(open_failure(path, &error)),
-            (Ok(file), None) => Ok((file, None)),
-            (Ok(file), Some(wanted)) => {
-                let found = file.len_bytes().map_err(|error| Failure::about(path, error))?;
-                match found == wanted {
-                    true => Ok((file, None)),
-                    false => Err(Failure::about(
-                        path,
-                        format_args!("exists and has {found} bytes, not {wanted}"),
-                    )
-                    .advise("leave out --size to use it as it is")),
-                }
-            }
-        }
     }
 
     fn show(&self, created: Created, out: &mut Output) -> Result<(), Failure> {
@@ -124,10 +96,4 @@ impl Args {
         }
         Ok(())
     }
-}
-
-fn whole_sectors(bytes: u64) -> Result<u64, String> {
-    bytes
-        .checked_next_multiple_of(SECTOR_BYTES)
-        .ok_or_else(|| format!("found {bytes} bytes, which is more than any file has"))
 }

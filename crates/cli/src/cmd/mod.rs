@@ -8,6 +8,7 @@ mod export;
 mod merge;
 mod serve;
 mod lvm;
+mod ctl;
 mod completions;
 mod man;
 
@@ -26,6 +27,7 @@ pub(crate) enum Command {
     Merge(merge::Args),
     Serve(serve::Args),
     Lvm(lvm::Args),
+    Ctl(ctl::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -41,6 +43,7 @@ impl Command {
             Self::Merge(args) => runtime::run(args.run(out)),
             Self::Serve(args) => runtime::run(args.run(out)),
             Self::Lvm(args) => runtime::run(args.run(out)),
+            Self::Ctl(args) => runtime::run(args.run(out)),
             Self::Completions(args) => args.run(out),
             Self::Man(args) => args.run(),
         }

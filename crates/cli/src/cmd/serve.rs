@@ -1,31 +1,40 @@
 mod plan; // what is served, before it is opened
 mod listening; // where clients come from
 mod encryption; // TLS
+mod doors; // what clients of the control socket may open
 
+use std::convert::Infallible;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use clap::ArgGroup;
+use compio::time::sleep;
 use dmsnap::device::{AnyDevice, Mode};
+use dmsnap_serve::control::{Control, Desk, Facts, Private};
 use dmsnap_serve::nbd::{Exports, Limits, Server};
-use dmsnap_serve::{Keeper, Live, MergeState, Snapshot, State};
-use futures_util::future::select;
+use dmsnap_serve::{Keeper, Live, MergeEnd, MergePhase, Merger, State};
+use futures_channel::oneshot;
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
 use sd_notify::NotifyState;
 
 use crate::devices::Io;
 use crate::exit::Outcome;
 use crate::output::Output;
-use crate::progress::Watch;
 use crate::report::{Failure, tell};
 use crate::signals::Stop;
 use crate::size;
 use crate::ticks::Ticks;
 
+use doors::Doors;
 use encryption::Encryption;
 use listening::{Listening, notify};
-use plan::{Disk, Plan, Spec};
+use plan::{Disk, Plan};
+
+pub(crate) use plan::Spec;
 
 /// Serve an origin and its snapshots as block devices over NBD
 ///
@@ -111,6 +120,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size::parse)]
     connection_memory: u64,
 
+    /// Let this server be looked at and changed over a socket there, by its owner alone
+    ///
+    /// `dmsnap ctl` is its client. It speaks HTTP with JSON, and has metrics for Prometheus.
+    #[arg(long, value_name = "unix:PATH", value_parser = unix_path)]
+    control: Option<PathBuf>,
+
     /// Merge this snapshot into the origin meanwhile
     ///
     /// From now on both exports are one device with the snapshot's content; clients may go on
@@ -157,6 +172,8 @@ Examples:
     dmsnap serve disk.img --snapshot s=snap.cow --merge s --rate 50M
   What device-mapper would map, with the targets snapshot and snapshot-origin in `table`:
     dmsnap serve --table table --nbd unix:/run/vm.sock
+  To be changed while it runs, by `dmsnap ctl --control unix:/run/vm.ctl`:
+    dmsnap serve disk.img --nbd unix:/run/vm.sock --control unix:/run/vm.ctl
   Which chunks have changed since the snapshot:
     nbdinfo --map=qemu:dirty-bitmap:s nbd://localhost/origin";
 
@@ -172,31 +189,89 @@ impl Args {
             .map_err(|error| Failure::of("timer", format_args!("cannot be had: {error}")))?;
         let tls = self.encryption.tls()?;
         let mode = if self.read_only { Mode::Read } else { Mode::Write };
+        let (origin, cows) = (plan.origin.clone(), plan.cows());
         let volume = plan.open(mode, self.io.into(), merge.as_deref()).await?;
         volume.allow_backlog(self.write_back);
         let exports = self.exports(&volume, alias.as_deref());
         let Listening { listeners, uris } = Listening::at(&self.nbd, tls.is_some()).await?;
+        let control = match &self.control {
+            Some(path) => Some(open_control(path).await?),
+            None => None,
+        };
         for uri in uris {
             out.line(format_args!("listening on {uri}"))?;
         }
-        let merging = start_merge(&volume, merge.as_deref()).await?;
+        let merger = Merger::new(volume.clone(), self.window, Box::new(tell_end));
+        merger.set_rate(self.rate);
+        if let Some(name) = &merge {
+            self.start_merge(&volume, &merger, name).await?;
+        }
+        let doors = Doors::new(&origin, mode, self.io.into());
+        let desk =
+            Desk::new(volume.clone(), exports.clone(), merger.clone(), doors, self.facts(&origin));
+        cows.iter().for_each(|(name, cow)| desk.name_cow(name, cow));
         out.flush()?;
         notify(NotifyState::Ready);
 
         let server = Server::new(exports, self.limits());
         let server = if let Some(tls) = tls { server.with_tls(tls) } else { server };
+        let stopping = async {
+            let _ = select(pin!(stop.wait()), pin!(desk.shutdown_asked())).await;
+        };
+        let stopping = stopping.shared();
         let serving = server.run(listeners, async {
-            stop.wait().await;
+            stopping.clone().await;
             notify(NotifyState::Stopping);
+            volume.hurry();
         });
-        let keeping = keep(&volume, &ticks, &stop);
-        let writing_back = volume.run_write_back(stop.wait());
-        let merging = self.merge(&volume, merging);
-        let (served, (), (), ()) = futures_util::join!(serving, keeping, merging, writing_back);
+        let controlling = async {
+            if let Some(control) = control {
+                control.serve(&desk, stopping.clone()).await;
+            }
+        };
+        let merging = async {
+            stopping.clone().await;
+            merger.stop().await;
+        };
+        let (ended, end) = oneshot::channel();
+        let work = async {
+            let writing_back = volume.run_write_back(stopping.clone());
+            let (served, (), (), ()) =
+                futures_util::join!(serving, controlling, merging, writing_back);
+            drop(ended);
+            served
+        };
+        let (served, ()) = futures_util::join!(work, keep(&volume, &desk, &ticks, end));
+        tell_what_is_left(&merger);
         let not_durable = |error| Failure::of("shutdown", format_args!("not all durable: {error}"));
         served.map_err(not_durable)?;
         volume.flush_all().await.map_err(not_durable)?;
         Ok(Outcome::Yes)
+    }
+
+    /// Who only looks sees the snapshot's content on both devices, and merges nothing.
+    async fn start_merge(
+        &self,
+        volume: &Disk,
+        merger: &Rc<Merger<AnyDevice, AnyDevice>>,
+        name: &str,
+    ) -> Result<(), Failure> {
+        let snapshot = volume
+            .snapshot(name)
+            .ok_or_else(|| Failure::of("--merge", format_args!("no snapshot is named {name}")))?;
+        let started = match self.read_only {
+            true => volume.start_merge(&snapshot).await,
+            false => merger.start(&snapshot).await,
+        };
+        started.map_err(|error| Failure::of(name, format_args!("cannot be merged: {error}")))
+    }
+
+    fn facts(&self, origin: &Path) -> Facts {
+        Facts {
+            version: env!("CARGO_PKG_VERSION").into(),
+            origin: origin.display().to_string(),
+            read_only: self.read_only,
+        }
     }
 
     fn plan(&self) -> Result<Plan, Failure> {
@@ -246,62 +321,74 @@ impl Args {
         }
         exports
     }
+}
 
-    /// Merges beside the clients. What goes wrong is told; they are served all the same.
-    async fn merge(&self, volume: &Disk, snapshot: Option<Rc<Snapshot<AnyDevice>>>) {
-        // Who only looks sees the snapshot's content, and merges nothing.
-        let Some(snapshot) = snapshot.filter(|_| !self.read_only) else { return };
-        let watch = match Watch::new(false, self.rate) {
-            Ok(watch) => watch,
-            Err(failure) => return tell(failure),
-        };
-        let window = self.window.min(self.rate.unwrap_or(u64::MAX));
-        let stopping = async {
-            watch.stop().wait().await;
-            volume.pause_merge();
-        };
-        let merging = async {
-            let ended = volume.run_merge(window, &watch).await;
-            let name = snapshot.name();
-            match ended {
-                Ok(MergeState::Finished) => tell(format_args!("{name}: merged")),
-                Ok(_) => tell(format_args!(
-                    "{name}: {} exceptions left; dmsnap merge goes on with them",
-                    snapshot.exceptions()
-                )),
-                Err(error) => tell(format_args!("{name}: the merge has stopped: {error}")),
-            }
-        };
-        futures_util::join!(merging, stopping);
+/// Where the control socket is: `unix:PATH`.
+pub(crate) fn unix_path(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("unix:") {
+        Some(path) if !path.is_empty() => Ok(path.into()),
+        _ => Err("a control socket is unix:PATH".into()),
     }
 }
 
-async fn start_merge(
-    volume: &Disk,
-    name: Option<&str>,
-) -> Result<Option<Rc<Snapshot<AnyDevice>>>, Failure> {
-    let Some(name) = name else { return Ok(None) };
-    let snapshot = volume
-        .snapshot(name)
-        .ok_or_else(|| Failure::of("--merge", format_args!("no snapshot is named {name}")))?;
-    let started = volume.start_merge(&snapshot).await;
-    started.map_err(|error| Failure::of(name, format_args!("cannot be merged: {error}")))?;
-    Ok(Some(snapshot))
+/// Listens for clients of the control socket. A server that was killed a moment ago still listens until
+/// the system has cleared up its ring, so it is given a second.
+async fn open_control(path: &Path) -> Result<Control, Failure> {
+    const PAUSE: Duration = Duration::from_millis(50);
+    let mut socket = Private::take(path);
+    for _ in 0..20 {
+        match &socket {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => sleep(PAUSE).await,
+            _ => break,
+        }
+        socket = Private::take(path);
+    }
+    socket.and_then(Control::start).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            let found = "is there already, and no socket that was left behind";
+            Failure::about(path, found).advise("choose another path for --control")
+        }
+        _ => Failure::about(path, format_args!("no control socket: {error}")),
+    })
 }
 
-/// Lets the volume's time pass, and says so when a snapshot is lost.
-async fn keep(volume: &Rc<Disk>, ticks: &Ticks, stop: &Stop) {
+/// What goes wrong with a merge is told; clients are served all the same.
+fn tell_end(name: &str, end: MergeEnd<'_>) {
+    match end {
+        MergeEnd::Finished => tell(format_args!("{name}: merged")),
+        MergeEnd::Failed(error) => tell(format_args!("{name}: the merge has stopped: {error}")),
+    }
+}
+
+fn tell_what_is_left(merger: &Rc<Merger<AnyDevice, AnyDevice>>) {
+    if let Some(merge) = merger.progress().filter(|it| it.state == MergePhase::Paused) {
+        let (name, left) = (merge.snapshot, merge.exceptions_left);
+        tell(format_args!("{name}: {left} exceptions left; dmsnap merge goes on with them"));
+    }
+}
+
+/// Lets time pass until `end`, for the volume and for whoever watches it, and says so when a snapshot
+/// is lost.
+async fn keep(
+    volume: &Rc<Disk>,
+    desk: &Desk<AnyDevice, AnyDevice, Doors>,
+    ticks: &Ticks,
+    mut end: oneshot::Receiver<Infallible>,
+) {
     let mut keeper = Keeper::new(volume.clone());
     let mut lost: Vec<String> = Vec::new();
-    while !stop.requested() {
+    loop {
         keeper.tick().await;
-        for snapshot in volume.snapshots() {
-            let name = snapshot.name();
-            if snapshot.state() == State::Invalid && !lost.iter().any(|known| known == name) {
-                tell(format_args!("{name}: dropped: its store is full or its COW device failed"));
-                lost.push(name.into());
-            }
+        desk.tick();
+        let snapshots = volume.snapshots();
+        let invalid = snapshots.iter().filter(|it| it.state() == State::Invalid);
+        let invalid: Vec<String> = invalid.map(|it| it.name().into()).collect();
+        for name in invalid.iter().filter(|name| !lost.contains(name)) {
+            tell(format_args!("{name}: dropped: its store is full or its COW device failed"));
         }
-        let _ = select(pin!(ticks.next()), pin!(stop.wait())).await;
+        lost = invalid;
+        if let Either::Right(_) = select(pin!(ticks.next()), &mut end).await {
+            return;
+        }
     }
 }

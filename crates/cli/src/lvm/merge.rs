@@ -186,7 +186,7 @@ struct Control<'a> {
 
 impl MergeControl for Control<'_> {
     async fn pace(&self, bytes: u64) {
-        MergeControl::pace(self.watch, bytes).await;
+        Observer::pace(self.watch, bytes).await;
         self.done.set(self.done.get() + bytes);
         self.watch.progress(Progress { done: self.done.get(), total: self.total });
         if self.watch.stop_requested() {

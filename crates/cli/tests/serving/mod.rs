@@ -133,6 +133,12 @@ impl Serving {
         said
     }
 
+    /// Waits for it to end without being told to here.
+    pub(crate) fn stop_by_itself(mut self) {
+        let status = self.0.wait().expect("ended");
+        assert!(status.success(), "{status}");
+    }
+
     pub(crate) fn kill(mut self) {
         self.0.kill().expect("killed");
         self.0.wait().expect("ended");

@@ -4,7 +4,7 @@ use std::task::{Poll, Waker};
 
 /// Wakes the tasks of this thread that wait for a condition.
 #[derive(Debug, Default)]
-pub(super) struct Event {
+pub(crate) struct Event {
     /// By the keys of their places.
     waiting: RefCell<Vec<(u64, Waker)>>,
     next: Cell<u64>,
@@ -12,7 +12,7 @@ pub(super) struct Event {
 
 impl Event {
     /// Something changed: whoever waits looks again.
-    pub(super) fn notify(&self) {
+    pub(crate) fn notify(&self) {
         if self.waiting.borrow().is_empty() {
             return;
         }
@@ -29,7 +29,7 @@ impl Event {
 
     /// Waits until `condition` gives a value. It is looked at now and after every
     /// [`notify`](Self::notify).
-    pub(super) async fn until<T>(&self, mut condition: impl FnMut() -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&self, mut condition: impl FnMut() -> Option<T>) -> T {
         if let Some(value) = condition() {
             return value;
         }
@@ -69,22 +69,22 @@ impl Drop for Place<'_> {
 
 /// Raised once, for good.
 #[derive(Debug, Default)]
-pub(super) struct Signal {
+pub(crate) struct Signal {
     raised: Cell<bool>,
     event: Event,
 }
 
 impl Signal {
-    pub(super) fn raise(&self) {
+    pub(crate) fn raise(&self) {
         self.raised.set(true);
         self.event.notify();
     }
 
-    pub(super) fn is_raised(&self) -> bool {
+    pub(crate) fn is_raised(&self) -> bool {
         self.raised.get()
     }
 
-    pub(super) async fn wait(&self) {
+    pub(crate) async fn wait(&self) {
         self.event.until(|| self.raised.get().then_some(())).await;
     }
 }

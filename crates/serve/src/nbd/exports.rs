@@ -10,7 +10,8 @@ use futures_util::future::LocalBoxFuture;
 use super::codec::MIN_BLOCK_BYTES;
 use super::event::{Event, Signal};
 use super::export::{is_askable, tidied};
-use super::{Context, Export, Extent};
+use super::meter::Meter;
+use super::{Context, Counts, Export, Extent, Kind};
 
 /// What a server serves. A clone is the same set; exports come and go while it is being served.
 #[derive(Clone, Default)]
@@ -71,6 +72,16 @@ impl Exports {
         self.all().iter().map(|slot| slot.target.name().to_owned()).collect()
     }
 
+    /// How each export is used, in the order they were added.
+    pub fn uses(&self) -> Vec<Use> {
+        let used = |slot: &Rc<Slot>| Use {
+            name: slot.target.name().to_owned(),
+            connections: slot.users.get(),
+            counts: slot.meter.counts(),
+        };
+        self.0.borrow().iter().map(used).collect()
+    }
+
     pub(super) fn all(&self) -> Vec<Rc<Slot>> {
         self.0.borrow().clone()
     }
@@ -83,11 +94,23 @@ impl Exports {
     }
 }
 
+/// How an export is used.
+#[derive(Clone, Debug)]
+pub struct Use {
+    /// The export's name.
+    pub name: String,
+    /// Clients that have it now.
+    pub connections: usize,
+    /// What was asked of it since it was added, kind by kind as in [`Kind::ALL`].
+    pub counts: [Counts; Kind::ALL.len()],
+}
+
 /// One export and what the server knows of it.
 pub(super) struct Slot {
     pub(super) target: Box<dyn Target>,
     /// No longer served: connections end.
     pub(super) removed: Signal,
+    pub(super) meter: Meter,
     users: Cell<usize>,
     left: Event,
     /// Something was written since the last flush began.
@@ -102,6 +125,7 @@ impl Slot {
         Self {
             target: Box::new(export),
             removed: Signal::default(),
+            meter: Meter::default(),
             users: Cell::new(0),
             left: Event::default(),
             dirty: Cell::new(false),

@@ -22,6 +22,7 @@ mod relay; // the thread that encrypts
 mod transport; // sockets
 mod reader; // messages from a socket
 mod export; // what can be served
+mod meter; // what clients ask for, counted
 mod exports; // what is being served
 mod handshake; // options
 mod budget; // how much of a client's wishes is in flight
@@ -29,8 +30,10 @@ mod outbox; // replies on their way to the socket
 mod transmission; // requests
 mod server; // accepting, shutting down
 
+pub(crate) use event::{Event, Signal};
 pub use export::{Context, Export, Extent, HOLE, ZERO, allocation};
-pub use exports::{DuplicateName, Exports};
+pub use exports::{DuplicateName, Exports, Use};
+pub use meter::{Counts, Kind, LATENCY_MICROS};
 pub use server::{Limits, Server};
 pub use tls::Tls;
 pub use transport::Listener;

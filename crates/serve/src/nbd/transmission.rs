@@ -3,6 +3,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Waker};
+use std::time::Instant;
 
 use bytes::Bytes;
 use dmsnap::device::Allocation;
@@ -139,7 +140,10 @@ async fn serve(
     permit: Permit,
 ) {
     let session = &running.0;
-    let reply = match session.run(command, payload).await {
+    let begun = Instant::now();
+    let ended = session.run(command, payload).await;
+    session.slot().meter.count(command, begun.elapsed(), ended.is_err());
+    let reply = match ended {
         Ok(chunks) => session.success(cookie, chunks),
         Err(error) => session.failure(cookie, Errno::from(&error), error.to_string()),
     };

@@ -7,10 +7,11 @@ use std::str::FromStr;
 use dmsnap::device::{AnyDevice, Caching, Device, Mode, is_same};
 use dmsnap::format::{ChunkSize, SECTOR_BYTES};
 use dmsnap::ops::{self, Error, MergeOptions, Which};
+use dmsnap_serve::control::{NewSnapshot, OnFullText};
 use dmsnap_serve::{ORIGIN, OnFull, SnapshotOptions, Volume};
 use rustix::fs::{major, minor};
 
-use crate::devices::overlap;
+use crate::devices::{open_file, overlap};
 use crate::lvm::Volumes;
 use crate::place::Place;
 use crate::report::{Failure, tell};
@@ -35,7 +36,7 @@ pub(super) struct Plan {
 
 /// `NAME=COW[,OPTION]...`, or a line of a table.
 #[derive(Clone, Debug)]
-pub(super) struct Spec {
+pub(crate) struct Spec {
     name: String,
     cow: PathBuf,
     store: Store,
@@ -80,13 +81,7 @@ impl Spec {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         let options = &mut self.options;
         match (name, value) {
-            ("on-full", "invalidate") => options.on_full = OnFull::Invalidate,
-            ("on-full", "fail") => options.on_full = OnFull::Fail,
-            ("on-full", wait) if wait.starts_with("wait:") => {
-                let ticks = wait["wait:".len()..].parse();
-                let ticks = ticks.map_err(|_| format!("found `{wait}`; seconds come last"))?;
-                options.on_full = OnFull::Wait { ticks };
-            }
+            ("on-full", rule) => options.on_full = rule.parse::<OnFullText>()?.0,
             ("max-size", size) => options.max_bytes = Some(size::parse(size)?),
             ("transient", size) => self.store = Store::Transient(size::parse_chunk_size(size)?),
             ("discard-zeroes", "") => options.discard_zeroes = true,
@@ -94,6 +89,58 @@ impl Spec {
             _ => return Err(format!("found the option `{text}`, which there is not")),
         }
         Ok(())
+    }
+
+    /// What a client of the control socket asks for. A store that it makes is made before.
+    pub(super) fn of_request(wanted: &NewSnapshot) -> Result<Self, String> {
+        let chunk_size = |bytes: u64| size::parse_chunk_size(&bytes.to_string());
+        let store = match wanted.transient_chunk_bytes.map(chunk_size).transpose()? {
+            Some(chunk_size) => Store::Transient(chunk_size),
+            None => Store::Persistent,
+        };
+        let options = SnapshotOptions {
+            on_full: wanted.on_full.map_or(OnFull::default(), |text| text.0),
+            max_bytes: wanted.max_size_bytes,
+            discard_zeroes: wanted.discard_zeroes,
+            discard_passdown: wanted.discard_passdown,
+        };
+        let (name, cow) = (wanted.name.clone(), PathBuf::from(&wanted.cow));
+        Ok(Self { name, cow, store, options })
+    }
+
+    /// The same as a client of the control socket says it.
+    pub(crate) fn into_request(self) -> Result<NewSnapshot, String> {
+        let transient_chunk_bytes = match self.store {
+            Store::Transient(chunk_size) => Some(chunk_size.bytes()),
+            Store::Persistent | Store::MaybeNew(_) => None,
+        };
+        let cow = std::path::absolute(&self.cow).map_err(|error| error.to_string())?;
+        let cow = cow.into_os_string().into_string();
+        Ok(NewSnapshot {
+            name: self.name,
+            cow: cow.map_err(|path| format!("found the path {}; it is no text", path.display()))?,
+            make: None,
+            transient_chunk_bytes,
+            on_full: Some(OnFullText(self.options.on_full)),
+            max_size_bytes: self.options.max_bytes,
+            discard_zeroes: self.options.discard_zeroes,
+            discard_passdown: self.options.discard_passdown,
+        })
+    }
+
+    /// Opens the COW device beside a volume that is there, and adds it.
+    pub(super) async fn open(
+        self,
+        volume: &Disk,
+        origin: &Path,
+        mode: Mode,
+        caching: Caching,
+    ) -> Result<(), Failure> {
+        let cow = AnyDevice::from(open_file(&self.cow, self.mode(mode), caching).await?);
+        if mode == Mode::Write {
+            self.refuse_doubtful(&cow, (origin, volume.origin_device()), false).await?;
+        }
+        self.add_to(volume, cow, mode).await
     }
 
     fn from_table(name: Option<&str>, snapshot: &table::Snapshot) -> Result<Self, String> {
@@ -288,6 +335,11 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// The snapshots and their COW devices.
+    pub(super) fn cows(&self) -> Vec<(String, PathBuf)> {
+        self.snapshots.iter().map(|spec| (spec.name.clone(), spec.cow.clone())).collect()
     }
 
     /// Takes one line over. Everything that can be said without opening a device is said here.

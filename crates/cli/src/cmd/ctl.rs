@@ -1,0 +1,320 @@
+mod show; // status for people and for programs that know dmsetup
+mod waiting; // until a merge has ended
+
+use std::path::{Path, PathBuf};
+
+use dmsnap::format::ChunkSize;
+use dmsnap_serve::MergeProgress;
+use dmsnap_serve::control::{
+    Client, ClientError, Code, Grow, MakeStore, NewSnapshot, SnapshotStatus, StartMerge, TuneMerge,
+};
+use serde::Serialize;
+
+use super::serve::{Spec, unix_path};
+use crate::exit::Outcome;
+use crate::output::Output;
+use crate::report::Failure;
+use crate::size;
+
+/// Look at a running `dmsnap serve`, and change it
+///
+/// The server must have been started with --control. Its socket can be opened by the server's owner
+/// (and by root) alone. Whatever is asked for is done when this returns; clients of the
+/// exports go on meanwhile.
+///
+/// With --json the answer is the server's own; docs/openapi.json describes it, for any HTTP client.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The server's control socket, as it was given to `dmsnap serve`
+    #[arg(long, value_name = "unix:PATH", value_parser = unix_path)]
+    control: PathBuf,
+
+    /// The answer as JSON, where there is one
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  A server that can be changed:
+    dmsnap serve disk.img --nbd unix:/run/d.sock --control unix:/run/d.ctl
+  What it serves, and how full the stores are:
+    dmsnap ctl --control unix:/run/d.ctl status
+  The same as `dmsetup status` would say it:
+    dmsnap ctl --control unix:/run/d.ctl status --dmsetup
+  A snapshot of this moment, in a new store of 10 GiB; its export is there at once:
+    dmsnap ctl --control unix:/run/d.ctl snapshot create monday=/srv/monday.cow --make --size 10G
+  It is no longer wanted:
+    dmsnap ctl --control unix:/run/d.ctl snapshot remove monday
+  Back to Monday, while clients go on, slowly, and faster in the night:
+    dmsnap ctl --control unix:/run/d.ctl merge start monday --rate 20M
+    dmsnap ctl --control unix:/run/d.ctl merge rate none
+  Metrics for Prometheus, with curl:
+    curl --unix-socket /run/d.ctl http://localhost/metrics";
+
+/// How one of its commands is called.
+macro_rules! example {
+    ($words:literal) => {
+        concat!("Examples:\n  dmsnap ctl --control unix:/run/d.ctl ", $words)
+    };
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Origin, snapshots, merge and exports, and how they are
+    #[command(after_long_help = example!("status --json"))]
+    Status {
+        /// Lines as `dmsetup status` prints them
+        #[arg(long, conflicts_with = "json")]
+        dmsetup: bool,
+    },
+    /// Add, remove or drop a snapshot
+    #[command(subcommand)]
+    #[command(after_long_help = example!("snapshot remove monday"))]
+    Snapshot(SnapshotCommand),
+    /// Merge a snapshot into the origin
+    #[command(subcommand)]
+    #[command(after_long_help = example!("merge pause"))]
+    Merge(MergeCommand),
+    /// Make the file of a store longer
+    #[command(after_long_help = example!("grow monday 20G"))]
+    Grow {
+        /// The snapshot
+        name: String,
+        /// Size of its COW file
+        #[arg(value_parser = size::parse)]
+        size: u64,
+    },
+    /// Make durable what was written to the exports
+    #[command(after_long_help = example!("flush monday"))]
+    Flush {
+        /// Only this snapshot
+        name: Option<String>,
+    },
+    /// End the server, as SIGTERM does: everything is published and flushed
+    #[command(after_long_help = example!("shutdown"))]
+    Shutdown,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum SnapshotCommand {
+    /// Add a snapshot, and its export
+    ///
+    /// An empty store makes one of this moment. Nothing can be added while a merge is not finished.
+    #[command(after_long_help = example!("snapshot create monday=/srv/monday.cow --make --size 10G"))]
+    Create {
+        /// As with `dmsnap serve --snapshot`; COW is a file or device of the server's machine
+        #[arg(value_name = "NAME=COW[,OPTION]...")]
+        snapshot: Spec,
+
+        /// Make a new, empty store on COW first
+        #[arg(long)]
+        make: bool,
+
+        /// Unit of copying of the new store
+        #[arg(
+            long,
+            value_name = "SIZE",
+            default_value = "4k",
+            value_parser = size::parse_chunk_size,
+            requires = "make"
+        )]
+        chunk_size: ChunkSize,
+
+        /// Size of the file to make, if COW does not exist
+        #[arg(long, value_name = "SIZE", value_parser = size::parse, requires = "make")]
+        size: Option<u64>,
+    },
+    /// Stop serving a snapshot; its store stays
+    ///
+    /// Its clients are disconnected first. From then on writes to the origin no longer keep old data
+    /// for it.
+    #[command(after_long_help = example!("snapshot remove monday"))]
+    Remove {
+        /// The snapshot
+        name: String,
+    },
+    /// Drop a snapshot for good, as a write to the origin does when the store is full
+    #[command(after_long_help = example!("snapshot invalidate monday"))]
+    Invalidate {
+        /// The snapshot
+        name: String,
+    },
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum MergeCommand {
+    /// Start to merge a snapshot: from now on it and the origin are one device
+    #[command(after_long_help = example!("merge start monday --rate 20M --wait"))]
+    Start {
+        /// The snapshot
+        name: String,
+
+        /// Most bytes a second
+        #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+        rate: Option<u64>,
+
+        /// Most data in one window
+        #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+        window: Option<u64>,
+
+        /// Return when the merge has ended; a signal ends the waiting, not the merge
+        #[arg(long)]
+        wait: bool,
+
+        /// Show progress also where stderr is no terminal
+        #[arg(long, requires = "wait")]
+        progress: bool,
+    },
+    /// Let it stop after the window under way
+    #[command(after_long_help = example!("merge pause"))]
+    Pause,
+    /// Let it go on, also after a device has failed
+    #[command(after_long_help = example!("merge resume"))]
+    Resume,
+    /// Give it up: the snapshot is a plain one again, with the same content
+    #[command(after_long_help = example!("merge cancel"))]
+    Cancel,
+    /// Change how fast it goes
+    #[command(after_long_help = example!("merge rate 100M"))]
+    Rate {
+        /// Most bytes a second, or `none`
+        #[arg(value_parser = rate)]
+        rate: u64,
+
+        /// Most data in one window
+        #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+        window: Option<u64>,
+    },
+}
+
+fn rate(text: &str) -> Result<u64, String> {
+    if text == "none" { Ok(0) } else { size::parse(text) }
+}
+
+impl Args {
+    pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
+        let client = Client::new(&self.control);
+        match &self.command {
+            Command::Status { dmsetup } => {
+                let status = self.asked(client.status().await)?;
+                match (dmsetup, self.json) {
+                    (true, _) => show::dmsetup(&status, out)?,
+                    (false, true) => out.json(&status)?,
+                    (false, false) => show::status(&status, out)?,
+                }
+            }
+            Command::Snapshot(command) => self.snapshot(client, command, out).await?,
+            Command::Merge(command) => return self.merge(client, command, out).await,
+            Command::Grow { name, size } => {
+                let grown = client.grow(name, Grow { size_bytes: *size }).await;
+                self.tell(out, &self.asked(grown)?, show::snapshot)?;
+            }
+            Command::Flush { name } => self.asked(client.flush(name.as_deref()).await)?,
+            Command::Shutdown => self.asked(client.shut_down().await)?,
+        }
+        Ok(Outcome::Yes)
+    }
+
+    async fn snapshot(
+        &self,
+        client: Client<'_>,
+        command: &SnapshotCommand,
+        out: &mut Output,
+    ) -> Result<(), Failure> {
+        let done = match command {
+            SnapshotCommand::Create { snapshot, make, chunk_size, size } => {
+                let chunk_bytes = chunk_size.bytes();
+                let make = make.then_some(MakeStore { chunk_bytes, size_bytes: *size });
+                let wanted = snapshot.clone().into_request();
+                let wanted = wanted.map_err(|found| Failure::of("snapshot", found))?;
+                client.create(&NewSnapshot { make, ..wanted }).await
+            }
+            SnapshotCommand::Remove { name } => return self.asked(client.remove(name).await),
+            SnapshotCommand::Invalidate { name } => client.invalidate(name).await,
+        };
+        let done: SnapshotStatus = self.asked(done)?;
+        self.tell(out, &done, show::snapshot)
+    }
+
+    async fn merge(
+        &self,
+        client: Client<'_>,
+        command: &MergeCommand,
+        out: &mut Output,
+    ) -> Result<Outcome, Failure> {
+        let merge = match command {
+            MergeCommand::Start { name, rate, window, wait, progress } => {
+                let start = StartMerge {
+                    snapshot: name.clone(),
+                    rate_bytes_per_second: *rate,
+                    window_bytes: *window,
+                };
+                let started = self.asked(client.start_merge(&start).await)?;
+                match wait {
+                    false => started,
+                    true => self.wait(client, started, *progress).await?,
+                }
+            }
+            MergeCommand::Pause => self.asked(client.pause_merge().await)?,
+            MergeCommand::Resume => self.asked(client.resume_merge().await)?,
+            MergeCommand::Cancel => {
+                let snapshot = self.asked(client.cancel_merge().await)?;
+                self.tell(out, &snapshot, show::snapshot)?;
+                return Ok(Outcome::Yes);
+            }
+            MergeCommand::Rate { rate, window } => {
+                let tune = TuneMerge { rate_bytes_per_second: Some(*rate), window_bytes: *window };
+                self.asked(client.tune_merge(tune).await)?
+            }
+        };
+        self.tell(out, &merge, show::merge)?;
+        Ok(Outcome::Yes)
+    }
+
+    async fn wait(
+        &self,
+        client: Client<'_>,
+        started: MergeProgress,
+        progress: bool,
+    ) -> Result<MergeProgress, Failure> {
+        let name = started.snapshot.clone();
+        let ended = waiting::wait(client, started, progress).await?;
+        match ended {
+            waiting::Ended::Finished(merge) => Ok(merge),
+            waiting::Ended::Otherwise(found) => Err(Failure::of(&name, found)),
+            waiting::Ended::Lost(error) => Err(self.failure(&error)),
+        }
+    }
+
+    fn tell<T: Serialize>(
+        &self,
+        out: &mut Output,
+        answer: &T,
+        show: impl Fn(&T, &mut Output) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        if self.json { out.json(answer) } else { show(answer, out) }
+    }
+
+    fn asked<T>(&self, answer: Result<T, ClientError>) -> Result<T, Failure> {
+        answer.map_err(|error| self.failure(&error))
+    }
+
+    fn failure(&self, error: &ClientError) -> Failure {
+        let socket: &Path = &self.control;
+        match error {
+            ClientError::Connection(_) => Failure::about(socket, error)
+                .advise("is a server running with this --control, and is it yours?"),
+            ClientError::Refused(refusal) => match refusal.code {
+                // They name what they are about.
+                Code::NotMerging => Failure::of("merge", refusal),
+                _ => Failure::of("the server refuses", refusal),
+            },
+            error => Failure::about(socket, error),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+use std::time::Duration;
+
+use dmsnap::format::SECTOR_BYTES;
+use dmsnap_serve::control::{SnapshotState, SnapshotStatus, Status};
+use dmsnap_serve::{MergePhase, MergeProgress, ORIGIN};
+use indicatif::HumanDuration;
+
+use crate::output::Output;
+use crate::report::Failure;
+use crate::size::{Bytes, Count};
+
+/// What `dmsetup status` would print if device-mapper had mapped it.
+pub(super) fn dmsetup(status: &Status, out: &mut Output) -> Result<(), Failure> {
+    let sectors = status.origin.len_bytes / SECTOR_BYTES;
+    // Behind a target without a status there is a blank all the same.
+    out.line(format_args!("{ORIGIN}: 0 {sectors} snapshot-origin "))?;
+    for snapshot in &status.snapshots {
+        let target = if snapshot.merging { "snapshot-merge" } else { "snapshot" };
+        let SnapshotStatus { name, status, .. } = snapshot;
+        out.line(format_args!("{name}: 0 {sectors} {target} {status}"))?;
+    }
+    Ok(())
+}
+
+/// Everything, in tables.
+pub(super) fn status(status: &Status, out: &mut Output) -> Result<(), Failure> {
+    let origin = &status.origin;
+    let up = HumanDuration(Duration::from_secs_f64(status.seconds.max(0.0)));
+    let read_only = if status.read_only { ", read-only" } else { "" };
+    let size = Bytes(origin.len_bytes);
+    out.line(format_args!("origin {}: {size}, served for {up}{read_only}", origin.path))?;
+    if !status.snapshots.is_empty() {
+        out.line("")?;
+        let heads = ["SNAPSHOT", "STATE", "FILL", "USED", "SIZE", "EXCEPTIONS", "CHUNK", "FULL IN"];
+        let rows = status.snapshots.iter().map(row).collect();
+        table(&[&heads[..], &["COW"]].concat(), rows, out)?;
+    }
+    if let Some(progress) = &status.merge {
+        out.line("")?;
+        merge(progress, out)?;
+    }
+    out.line("")?;
+    let rows = status.exports.iter().map(|it| {
+        let (requests, errors) = (it.requests.to_string(), it.errors.to_string());
+        let (read, written) = (Bytes(it.read_bytes), Bytes(it.written_bytes));
+        vec![
+            it.name.clone(),
+            it.connections.to_string(),
+            requests,
+            errors,
+            read.to_string(),
+            written.to_string(),
+        ]
+    });
+    let heads = ["EXPORT", "CLIENTS", "REQUESTS", "ERRORS", "READ", "WRITTEN"];
+    table(&heads, rows.collect(), out)
+}
+
+/// One snapshot, on a line.
+pub(super) fn snapshot(it: &SnapshotStatus, out: &mut Output) -> Result<(), Failure> {
+    let SnapshotStatus { name, status, exceptions, .. } = it;
+    out.line(format_args!("{name}: {status}, {}", Count(*exceptions, "exception")))
+}
+
+/// A merge, on a line.
+pub(super) fn merge(it: &MergeProgress, out: &mut Output) -> Result<(), Failure> {
+    let (done, total) = (it.bytes_total.saturating_sub(it.bytes_left), it.bytes_total);
+    let state = match it.state {
+        MergePhase::Running => "running",
+        MergePhase::Pausing => "pausing",
+        MergePhase::Paused => "paused",
+        MergePhase::Finished => "finished",
+        MergePhase::Failed => "failed",
+    };
+    let mut line =
+        format!("merge of {}: {state}, {} of {} done", it.snapshot, Bytes(done), Bytes(total));
+    if let Some(speed) = it.bytes_per_second {
+        line += &format!(", {}/s", Bytes(speed));
+    }
+    if let Some(left) = it.seconds_left {
+        line += &format!(", {:#} left", HumanDuration(Duration::from_secs(left)));
+    }
+    if let Some(rate) = it.rate_bytes_per_second {
+        line += &format!(", at most {}/s", Bytes(rate));
+    }
+    if let Some(error) = &it.error {
+        line += &format!(": {error}");
+    }
+    out.line(line)
+}
+
+fn row(it: &SnapshotStatus) -> Vec<String> {
+    let known = |bytes: Option<u64>| bytes.map_or("-".into(), |it| Bytes(it).to_string());
+    let state = match (it.state, it.merging) {
+        (SnapshotState::Invalid, _) => "invalid",
+        (_, true) => "merging",
+        (SnapshotState::Active, _) => "active",
+        (SnapshotState::Overflowed, _) => "overflow",
+    };
+    let full = it.seconds_to_full.filter(|it| it.is_finite() && *it < 1e9);
+    let full = full.map(|it| HumanDuration(Duration::from_secs_f64(it)).to_string());
+    vec![
+        it.name.clone(),
+        state.into(),
+        it.percent.map_or("-".into(), |percent| format!("{percent:.2} %")),
+        known(it.allocated_bytes),
+        known(it.total_bytes),
+        it.exceptions.to_string(),
+        Bytes(it.chunk_bytes).to_string(),
+        full.unwrap_or("-".into()),
+        it.cow.clone(),
+    ]
+}
+
+/// Columns under their heads: as wide as what stands in them, two blanks apart.
+fn table(heads: &[&str], rows: Vec<Vec<String>>, out: &mut Output) -> Result<(), Failure> {
+    let heads: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
+    let all: Vec<_> = [heads].into_iter().chain(rows).collect();
+    let width = |n: usize| all.iter().map(|row| row[n].chars().count()).max().unwrap_or(0);
+    for row in &all {
+        let cells = row.iter().enumerate().map(|(n, cell)| {
+            let cell: String = cell.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+            format!("{cell:<width$}  ", width = width(n))
+        });
+        out.line(cells.collect::<String>().trim_end())?;
+    }
+    Ok(())
+}

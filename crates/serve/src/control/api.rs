@@ -1,0 +1,238 @@
+//! What is said over the control socket. `_bytes` are bytes, `_seconds` seconds; a value that nobody
+//! knows is null.
+
+use std::fmt;
+use std::str::FromStr;
+
+use dmsnap::volume::OnFull;
+use serde::{Deserialize, Serialize};
+
+use crate::MergeProgress;
+
+/// Everything.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the server.
+    pub version: String,
+    /// How long it has been running.
+    pub seconds: f64,
+    /// Clients' writes are refused.
+    pub read_only: bool,
+    /// What everything else is a snapshot of.
+    pub origin: OriginStatus,
+    /// Oldest first.
+    pub snapshots: Vec<SnapshotStatus>,
+    /// The merge, if one was started and its snapshot is still there.
+    pub merge: Option<MergeProgress>,
+    /// What clients can ask for, in the order it was added.
+    pub exports: Vec<ExportStatus>,
+}
+
+/// The origin.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OriginStatus {
+    /// As it was named to the server.
+    pub path: String,
+    /// Its size, and that of every snapshot.
+    pub len_bytes: u64,
+}
+
+/// How a snapshot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SnapshotState {
+    /// Reads and writes.
+    Active,
+    /// A write found no room; everything that needs none goes on.
+    Overflowed,
+    /// Dropped.
+    Invalid,
+}
+
+/// One snapshot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotStatus {
+    /// Also that of its export.
+    pub name: String,
+    /// The COW device, as it was named to the server.
+    pub cow: String,
+    /// False if it is gone with the server.
+    pub persistent: bool,
+    /// How it is.
+    pub state: SnapshotState,
+    /// It is, or has been, merged: its device is the origin's.
+    pub merging: bool,
+    /// What a kernel prints behind the target's name.
+    pub status: String,
+    /// The unit of copying.
+    pub chunk_bytes: u64,
+    /// Size of the COW device.
+    pub total_bytes: Option<u64>,
+    /// Of that, what is given out, metadata included.
+    pub allocated_bytes: Option<u64>,
+    /// Of that, metadata.
+    pub metadata_bytes: Option<u64>,
+    /// Fill level from 0 to 100, as LVM counts it.
+    pub percent: Option<f64>,
+    /// Chunks that differ, or have differed, from the origin.
+    pub exceptions: u64,
+    /// Of those, what a power cut would take at this moment.
+    pub unpublished: u64,
+    /// Memory of its table.
+    pub memory_bytes: u64,
+    /// What origin writes do when the store is full.
+    pub on_full: OnFullText,
+    /// Up to this size the COW file grows by itself.
+    pub max_size_bytes: Option<u64>,
+    /// Discards zero whole chunks.
+    pub discard_zeroes: bool,
+    /// Discards go to the origin as well.
+    pub discard_passdown: bool,
+    /// How fast it fills, on average over some minutes.
+    pub fill_bytes_per_second: Option<f64>,
+    /// When it will be full at that speed, growth up to `max_size_bytes` included; null if it does
+    /// not fill.
+    pub seconds_to_full: Option<f64>,
+    /// Writes of slots since it was added.
+    pub metadata_writes: Option<u64>,
+    /// Flushes of the COW device for slots since it was added.
+    pub metadata_flushes: Option<u64>,
+}
+
+/// An export, and how it is used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportStatus {
+    /// Clients ask for it by this name.
+    pub name: String,
+    /// Clients that have it now.
+    pub connections: u64,
+    /// Requests answered since it was added.
+    pub requests: u64,
+    /// Of those, the ones that failed.
+    pub errors: u64,
+    /// Bytes that clients have read.
+    pub read_bytes: u64,
+    /// Bytes that clients have written.
+    pub written_bytes: u64,
+}
+
+/// A snapshot that is to be added.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewSnapshot {
+    /// Of snapshot and export.
+    pub name: String,
+    /// The COW device: an absolute path.
+    pub cow: String,
+    /// Make a store there first; without it the one that is there is opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub make: Option<MakeStore>,
+    /// No store: the snapshot is gone with the server, `cow` is overwritten in chunks of this size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transient_chunk_bytes: Option<u64>,
+    /// What origin writes do when the store is full; `invalidate` if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_full: Option<OnFullText>,
+    /// Up to this size the COW file grows by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_size_bytes: Option<u64>,
+    /// Discards zero whole chunks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub discard_zeroes: bool,
+    /// Discards go to the origin as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub discard_passdown: bool,
+}
+
+/// A store that is to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MakeStore {
+    /// A power of two from 512 bytes to 1 GiB.
+    pub chunk_bytes: u64,
+    /// Size of the file to make; without it the device must be there, and begin with zeroes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+}
+
+/// How long a COW file is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grow {
+    /// At least the size it has.
+    pub size_bytes: u64,
+}
+
+/// A merge that is to be started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartMerge {
+    /// Name of the snapshot.
+    pub snapshot: String,
+    /// Most bytes a second; 0 for as many as there are. Left out: as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_bytes_per_second: Option<u64>,
+    /// Most data in one window. Left out: as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_bytes: Option<u64>,
+}
+
+/// Changes of a merge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TuneMerge {
+    /// Most bytes a second; 0 for as many as there are. Left out: as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_bytes_per_second: Option<u64>,
+    /// Most data in one window. Left out: as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_bytes: Option<u64>,
+}
+
+/// [`OnFull`] in words: `invalidate`, `fail`, `wait:SECONDS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct OnFullText(pub OnFull);
+
+impl fmt::Display for OnFullText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            OnFull::Invalidate => f.write_str("invalidate"),
+            OnFull::Fail => f.write_str("fail"),
+            OnFull::Wait { ticks } => write!(f, "wait:{ticks}"),
+        }
+    }
+}
+
+impl FromStr for OnFullText {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = match text {
+            "invalidate" => Some(OnFull::Invalidate),
+            "fail" => Some(OnFull::Fail),
+            _ => {
+                let seconds = text.strip_prefix("wait:");
+                let digits = |it: &&str| it.bytes().all(|byte| byte.is_ascii_digit());
+                let ticks = seconds.filter(digits).and_then(|it| it.parse().ok());
+                ticks.map(|ticks| OnFull::Wait { ticks })
+            }
+        };
+        let expected = || format!("found `{text}`; it is invalidate, fail or wait:SECONDS");
+        found.map(Self).ok_or_else(expected)
+    }
+}
+
+impl TryFrom<String> for OnFullText {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<OnFullText> for String {
+    fn from(text: OnFullText) -> Self {
+        text.to_string()
+    }
+}

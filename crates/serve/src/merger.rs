@@ -1,0 +1,335 @@
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use compio::time::sleep;
+use dmsnap::device::Device;
+use dmsnap::volume::{MergeControl, MergeState, Snapshot, Volume};
+use serde::{Deserialize, Serialize};
+
+use crate::Rate;
+use crate::nbd::Event;
+
+/// How long a merge sleeps at most before it looks whether it is to hurry.
+const NAP: Duration = Duration::from_millis(50);
+
+/// How a merge is, for whoever started it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MergePhase {
+    /// Windows are merged.
+    Running,
+    /// The last window before a pause is under way.
+    Pausing,
+    /// Nothing is moved; origin and snapshot are one device all the same.
+    Paused,
+    /// Nothing is left.
+    Finished,
+    /// A device failed; what is left may be tried again.
+    Failed,
+}
+
+/// How far a merge is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MergeProgress {
+    /// Name of the snapshot that merges.
+    pub snapshot: String,
+    /// How it is.
+    pub state: MergePhase,
+    /// Exceptions when it was started.
+    pub exceptions_total: u64,
+    /// Exceptions that are left.
+    pub exceptions_left: u64,
+    /// Bytes when it was started, in whole chunks.
+    pub bytes_total: u64,
+    /// Bytes that are left.
+    pub bytes_left: u64,
+    /// The limit, if there is one.
+    pub rate_bytes_per_second: Option<u64>,
+    /// Most data in one window.
+    pub window_bytes: u64,
+    /// What it moved on average while it ran; none before the first window has ended.
+    pub bytes_per_second: Option<u64>,
+    /// How long it ran, without pauses.
+    pub seconds: f64,
+    /// What is left of it at that speed; none if nobody can tell.
+    pub seconds_left: Option<u64>,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
+}
+
+/// What became of a merge that nobody paused.
+#[derive(Clone, Copy, Debug)]
+pub enum MergeEnd<'a> {
+    /// Nothing is left.
+    Finished,
+    /// A device failed.
+    Failed(&'a io::Error),
+}
+
+/// Whom to tell: the snapshot's name, and what became of its merge.
+pub type OnEnd = Box<dyn Fn(&str, MergeEnd<'_>)>;
+
+/// Merges one snapshot of a volume at a time, beside the clients, on a task of its own.
+///
+/// However it was started, it can be paused, resumed, given up, and its rate and window changed while
+/// it runs. A change takes hold with the next window; a window is never larger than what a
+/// second of the rate moves (but for one chunk).
+pub struct Merger<O, C> {
+    volume: Rc<Volume<O, C>>,
+    on_end: OnEnd,
+    rate: RefCell<Option<Rate>>,
+    window_bytes: Cell<u64>,
+    job: RefCell<Option<Rc<Job<C>>>>,
+    /// A task of a job has ended.
+    rested: Event,
+}
+
+/// One merge.
+struct Job<C> {
+    snapshot: Rc<Snapshot<C>>,
+    exceptions_total: u64,
+    /// It is to run.
+    wanted: Cell<bool>,
+    /// Its task exists.
+    at_work: Cell<bool>,
+    /// Time of work before the task of now.
+    worked: Cell<Duration>,
+    /// When the task of now, or the last one, began.
+    begun: Cell<Instant>,
+    error: RefCell<Option<String>>,
+}
+
+impl<C> Job<C> {
+    fn worked(&self) -> Duration {
+        let now = if self.at_work.get() { self.begun.get().elapsed() } else { Duration::ZERO };
+        self.worked.get() + now
+    }
+}
+
+impl<O: Device + 'static, C: Device + 'static> Merger<O, C> {
+    /// For a volume. Windows have at most `window_bytes`.
+    pub fn new(volume: Rc<Volume<O, C>>, window_bytes: u64, on_end: OnEnd) -> Rc<Self> {
+        Rc::new(Self {
+            volume,
+            on_end,
+            rate: RefCell::default(),
+            window_bytes: window_bytes.into(),
+            job: RefCell::default(),
+            rested: Event::default(),
+        })
+    }
+
+    /// Most data in one window, in bytes, from the next window on.
+    pub fn set_window(&self, bytes: u64) {
+        self.window_bytes.set(bytes);
+        self.take_hold();
+    }
+
+    /// Most bytes a second, from now on; `None` for as many as there are.
+    pub fn set_rate(&self, bytes_per_second: Option<u64>) {
+        self.rate.replace(bytes_per_second.map(Rate::new));
+        self.take_hold();
+    }
+
+    /// Starts to merge `snapshot`: from now on it and the origin are one device.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::ResourceBusy`] while another merge is not finished, or its snapshot not
+    /// removed; as [`Volume::start_merge`].
+    pub async fn start(self: &Rc<Self>, snapshot: &Rc<Snapshot<C>>) -> io::Result<()> {
+        if let Some(job) = self.job() {
+            let name = job.snapshot.name();
+            let found = match self.phase(&job) {
+                MergePhase::Finished => format!("{name} has merged; remove it first"),
+                _ => format!("{name} is merging"),
+            };
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, found));
+        }
+        self.volume.start_merge(snapshot).await?;
+        let job = Rc::new(Job {
+            snapshot: snapshot.clone(),
+            exceptions_total: snapshot.exceptions(),
+            wanted: true.into(),
+            at_work: false.into(),
+            worked: Cell::default(),
+            begun: Instant::now().into(),
+            error: RefCell::default(),
+        });
+        self.job.replace(Some(job.clone()));
+        self.work(job);
+        Ok(())
+    }
+
+    /// Asks it to stop after the window under way. False if there is none, or it has finished.
+    pub fn pause(&self) -> bool {
+        let Some(job) = self.job().filter(|job| self.phase(job) != MergePhase::Finished) else {
+            return false;
+        };
+        job.wanted.set(false);
+        self.volume.pause_merge();
+        true
+    }
+
+    /// Goes on with a paused or failed merge. False if there is none, or it has finished.
+    pub fn resume(self: &Rc<Self>) -> bool {
+        let Some(job) = self.job().filter(|job| self.phase(job) != MergePhase::Finished) else {
+            return false;
+        };
+        job.wanted.set(true);
+        job.error.take();
+        if !job.at_work.get() {
+            self.work(job);
+        }
+        true
+    }
+
+    /// Gives it up: the snapshot is a plain one again, with the same content. Returns its name;
+    /// `None` if there is no merge, or it has finished. Waits for the window under way.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::ResourceBusy`] if somebody resumed it meanwhile.
+    pub async fn cancel(&self) -> io::Result<Option<String>> {
+        if !self.pause() {
+            return Ok(None);
+        }
+        self.rest().await;
+        let Some(job) = self.job() else { return Ok(None) };
+        self.volume.cancel_merge().await?;
+        self.job.take();
+        Ok(Some(job.snapshot.name().to_owned()))
+    }
+
+    /// Pauses it for good: returns when nothing is moved any more.
+    pub async fn stop(&self) {
+        self.pause();
+        self.rest().await;
+    }
+
+    /// How far it is, if one was started and its snapshot is still there.
+    pub fn progress(&self) -> Option<MergeProgress> {
+        let job = self.job()?;
+        let chunk = job.snapshot.chunk_size().bytes();
+        let state = self.phase(&job);
+        let left = self.volume.merge_state().map_or(0, |(_, left)| left);
+        let seconds = job.worked().as_secs_f64();
+        let moved = job.exceptions_total.saturating_sub(left) * chunk;
+        let speed = (moved > 0 && seconds > 0.0).then(|| moved as f64 / seconds);
+        let seconds_left = speed.map(|speed| (left * chunk) as f64 / speed);
+        let error = job.error.borrow().clone();
+        Some(MergeProgress {
+            snapshot: job.snapshot.name().into(),
+            state,
+            exceptions_total: job.exceptions_total,
+            exceptions_left: left,
+            bytes_total: job.exceptions_total * chunk,
+            bytes_left: left * chunk,
+            rate_bytes_per_second: self.rate.borrow().as_ref().map(Rate::bytes_per_second),
+            window_bytes: self.window_bytes.get(),
+            bytes_per_second: speed.map(whole),
+            seconds,
+            seconds_left: seconds_left.map(whole).filter(|_| state == MergePhase::Running),
+            error,
+        })
+    }
+
+    /// The merge of a snapshot that is still there.
+    fn job(&self) -> Option<Rc<Job<C>>> {
+        self.forget_removed();
+        self.job.borrow().clone()
+    }
+
+    /// Keeps nothing of a finished merge whose snapshot was taken out.
+    pub(crate) fn forget_removed(&self) {
+        let snapshots = self.volume.snapshots();
+        let there = |job: &Rc<Job<C>>| snapshots.iter().any(|it| Rc::ptr_eq(it, &job.snapshot));
+        let gone = self.job.borrow().as_ref().is_some_and(|job| !there(job));
+        if gone {
+            self.job.take();
+        }
+    }
+
+    fn phase(&self, job: &Job<C>) -> MergePhase {
+        match self.volume.merge_state().map(|(state, _)| state) {
+            Some(MergeState::Finished) => MergePhase::Finished,
+            _ if job.at_work.get() && job.wanted.get() => MergePhase::Running,
+            _ if job.at_work.get() => MergePhase::Pausing,
+            Some(MergeState::Failed) => MergePhase::Failed,
+            _ => MergePhase::Paused,
+        }
+    }
+
+    /// Makes a running merge look at rate and window again.
+    fn take_hold(&self) {
+        // Its task goes on at once: the merge is still wanted.
+        self.volume.pause_merge();
+    }
+
+    fn work(self: &Rc<Self>, job: Rc<Job<C>>) {
+        let merger = self.clone();
+        job.at_work.set(true);
+        job.begun.set(Instant::now());
+        // Detached: a window is driven to its end in any case; `rest` waits for it.
+        compio::runtime::spawn(async move { merger.run(&job).await }).detach();
+    }
+
+    async fn run(&self, job: &Job<C>) {
+        let ended = loop {
+            if !job.wanted.get() {
+                break Ok(MergeState::Paused);
+            }
+            let most = self.rate.borrow().as_ref().map_or(u64::MAX, Rate::bytes_per_second);
+            let ended = self.volume.run_merge(self.window_bytes.get().min(most), self).await;
+            match ended {
+                Ok(MergeState::Paused) => {}
+                ended => break ended,
+            }
+        };
+        job.worked.set(job.worked.get() + job.begun.get().elapsed());
+        job.at_work.set(false);
+        let name = job.snapshot.name();
+        match &ended {
+            Ok(MergeState::Finished) => (self.on_end)(name, MergeEnd::Finished),
+            Ok(_) => {}
+            Err(error) => {
+                job.error.replace(Some(error.to_string()));
+                (self.on_end)(name, MergeEnd::Failed(error));
+            }
+        }
+        self.rested.notify();
+    }
+
+    /// Returns when no task is at work.
+    async fn rest(&self) {
+        let resting = || self.job.borrow().as_ref().is_none_or(|job| !job.at_work.get());
+        self.rested.until(|| resting().then_some(())).await;
+    }
+
+    /// True if a window that waits for its turn should not.
+    fn hurries(&self) -> bool {
+        let running = self.volume.merge_state().map(|(state, _)| state);
+        running != Some(MergeState::Running)
+    }
+}
+
+impl<O: Device + 'static, C: Device + 'static> MergeControl for Merger<O, C> {
+    async fn pace(&self, bytes: u64) {
+        let Some(begin) = self.rate.borrow().as_ref().map(|rate| rate.admit(bytes)) else { return };
+        while !self.hurries() {
+            let left = begin.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            sleep(left.min(NAP)).await;
+        }
+    }
+}
+
+/// Positive and not absurd, so that nothing is lost but the fraction.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded by `as`")]
+fn whole(number: f64) -> u64 {
+    number.round() as u64
+}
