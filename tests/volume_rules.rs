@@ -523,3 +523,19 @@ fn no_snapshot_is_taken_in_the_middle_of_a_merge() {
     let late = run(late()).expect("taken");
     assert_eq!(read_all(&View::snapshot(&volume, &late))[..512], data(100, 1));
 }
+
+/// What clients see on the origin is the merging snapshot: it is not dropped, and a merge that goes
+/// on brings all of it. The fuzz target `image` dropped one, and the merge went on with its origin.
+#[test]
+fn a_snapshot_is_not_dropped_in_the_middle_of_its_merge() {
+    let volume = Rc::new(Sim::new(origin(64, &Power::steady())).expect("a size"));
+    let snapshot = add(&volume, "s", empty_cow(1, 100, &Power::steady()), Default::default());
+    run(View::snapshot(&volume, &snapshot).write(0, data(100, 7))).expect("there is room");
+    run(volume.start_merge(&snapshot)).expect("started");
+    let error = run(volume.invalidate(&snapshot)).expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::ResourceBusy);
+    assert_eq!(read_all(&View::origin(&volume))[..7 * 512], data(100, 7));
+    run(volume.run_merge(1 << 20, &Unpaced)).expect("merges");
+    run(volume.invalidate(&snapshot)).expect("nothing is left of it");
+    assert_eq!(read_all(&View::origin(&volume))[..7 * 512], data(100, 7));
+}

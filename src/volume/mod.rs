@@ -222,9 +222,7 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// [`io::ErrorKind::ResourceBusy`] while it merges; an error of its COW device, and then it is
     /// out all the same.
     pub async fn remove(&self, snapshot: &Rc<Snapshot<C>>) -> io::Result<()> {
-        if self.merging_of(snapshot).is_some_and(|merging| !merging.is_finished()) {
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the snapshot is merging"));
-        }
+        self.refuse_merging(snapshot)?;
         let _nobody_writes = self.gate.close().await;
         self.write_back().await;
         self.snapshots.borrow_mut().retain(|other| !Rc::ptr_eq(other, snapshot));
@@ -241,9 +239,11 @@ impl<O: Device, C: Device> Volume<O, C> {
     ///
     /// # Errors
     ///
+    /// [`io::ErrorKind::ResourceBusy`] while it merges: clients would lose what they see on the origin.
     /// An error of its COW device: then it is dropped in memory only.
-    pub async fn invalidate(&self, snapshot: &Snapshot<C>) -> io::Result<()> {
+    pub async fn invalidate(&self, snapshot: &Rc<Snapshot<C>>) -> io::Result<()> {
         let _nobody_writes = self.gate.close().await;
+        self.refuse_merging(snapshot)?;
         snapshot.invalidate().await.map_err(to_io)
     }
 
@@ -286,6 +286,13 @@ impl<O: Device, C: Device> Volume<O, C> {
             _ if failed => "Merge failed".into(),
             (State::Overflowed, _) => "Overflow".into(),
             (State::Active, Some(usage)) => usage.to_string(),
+        }
+    }
+
+    fn refuse_merging(&self, snapshot: &Rc<Snapshot<C>>) -> io::Result<()> {
+        match self.merging_of(snapshot).is_some_and(|merging| !merging.is_finished()) {
+            true => Err(io::Error::new(io::ErrorKind::ResourceBusy, "the snapshot is merging")),
+            false => Ok(()),
         }
     }
 
