@@ -40,6 +40,13 @@ pub enum Allocation {
     Keep,
 }
 
+/// Is the error that there is no room below the device: a file without all its blocks on a full file
+/// system, a quota, a limit of file sizes?
+pub(crate) fn is_no_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
 /// Bytes at positions.
 ///
 /// All positions and lengths are in bytes. Completion of a write promises nothing about a power

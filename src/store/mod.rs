@@ -83,7 +83,8 @@ pub trait Store {
     ///
     /// # Errors
     ///
-    /// Any error of the device, which ends the use of the store for writing.
+    /// Any error of the device, which ends the use of the store for writing; but for a lack of room below
+    /// it, for new areas, after which the same call may succeed later.
     async fn publish(&self) -> Result<Published, StoreError>;
 
     /// Forgets the newest `count` published exceptions, durably. The caller has made their data

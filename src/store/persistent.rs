@@ -12,7 +12,7 @@ use super::queue::Queue;
 use super::room::Room;
 use super::scan::{End, read_exceptions, read_range, read_strays};
 use super::{Ledger, Place, Prepared, Published, Store, StoreError};
-use crate::device::{Allocation, Barrier, Buffer, Device};
+use crate::device::{Allocation, Barrier, Buffer, Device, is_no_room};
 
 /// Reads and judges the header of a COW device.
 ///
@@ -278,13 +278,41 @@ impl<D: Device> Persistent<D> {
         Ok(())
     }
 
-    /// Writes `exceptions` into the slots from `first` on. See [`Store::publish`].
-    async fn write_slots(&self, first: u64, exceptions: &[Exception]) -> Result<(), StoreError> {
-        let per_area = self.layout.exceptions_per_area();
-        let (area, slot) = self.layout.position(first);
-        let room = usize::try_from(per_area - slot).unwrap_or(usize::MAX);
-        let (linking, behind) = exceptions.split_at(exceptions.len().min(room));
+    /// The same for a change that no reader can see yet: where there is no room for it, the store is as it
+    /// was, and may be used on.
+    async fn change_unseen(
+        &self,
+        change: impl Future<Output = Result<(), StoreError>>,
+    ) -> Result<(), StoreError> {
+        let unfinished = BreaksWhenDropped(&self.standing);
+        let ended = change.await;
+        let harmless = match &ended {
+            Ok(()) => true,
+            Err(StoreError::Io { source, .. }) => is_no_room(source),
+            Err(_) => false,
+        };
+        if harmless {
+            std::mem::forget(unfinished);
+        }
+        ended
+    }
 
+    /// Those of `exceptions`, from slot `first` on, that lie in its area; and the others.
+    fn split<'e>(
+        &self,
+        first: u64,
+        exceptions: &'e [Exception],
+    ) -> (&'e [Exception], &'e [Exception]) {
+        let (_, slot) = self.layout.position(first);
+        let room = self.layout.exceptions_per_area() - slot;
+        exceptions.split_at(exceptions.len().min(usize::try_from(room).unwrap_or(usize::MAX)))
+    }
+
+    /// Writes what follows the area of slot `first`, which nobody can reach yet. See [`Store::publish`].
+    async fn write_behind(&self, first: u64, exceptions: &[Exception]) -> Result<(), StoreError> {
+        let per_area = self.layout.exceptions_per_area();
+        let (area, _) = self.layout.position(first);
+        let (_, behind) = self.split(first, exceptions);
         let mut areas = behind.chunks(usize::try_from(per_area).unwrap_or(usize::MAX));
         let mut next = area + 1;
         for slots in areas.by_ref() {
@@ -294,10 +322,14 @@ impl<D: Device> Persistent<D> {
         if (first + exceptions.len() as u64).is_multiple_of(per_area) {
             self.write_area(next, &[]).await?;
         }
-        self.make_durable("copied chunks").await?;
+        Ok(())
+    }
 
+    /// Makes that durable, and writes what links it. See [`Store::publish`].
+    async fn link(&self, first: u64, exceptions: &[Exception]) -> Result<(), StoreError> {
+        self.make_durable("copied chunks").await?;
         let mut keep = first;
-        let mut rest = linking;
+        let (mut rest, _) = self.split(first, exceptions);
         while !rest.is_empty() {
             let unit = keep - keep % self.unit_slots;
             let fits = usize::try_from(unit + self.unit_slots - keep).unwrap_or(usize::MAX);
@@ -393,13 +425,17 @@ impl<D: Device> Store for Persistent<D> {
     /// A crash before 4 leaves the list as it was: it ends inside F. A crash in 4 or 5 leaves a
     /// first part of the new exceptions, all with their data; what lies behind F is reached only
     /// with F full, and is whole then. No crash leaves a slot behind a gap.
+    ///
+    /// If there is no room for 2 below the device, nothing has happened that counts: the next publish
+    /// writes all of it again.
     async fn publish(&self) -> Result<Published, StoreError> {
         let _turn = self.writer.lock().await;
         self.usable()?;
         let (entries, exceptions) = self.queue.borrow().settled();
         if !exceptions.is_empty() {
             let first = self.published.get();
-            self.change(self.write_slots(first, &exceptions)).await?;
+            self.change_unseen(self.write_behind(first, &exceptions)).await?;
+            self.change(self.link(first, &exceptions)).await?;
             self.published.set(first + exceptions.len() as u64);
             let mut in_lock_step = (first..)
                 .zip(&exceptions)

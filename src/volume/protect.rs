@@ -11,7 +11,7 @@ use super::payload::Payload;
 use super::snapshot::{OnFull, Snapshot, State};
 use super::window::{all, index, joined};
 use super::{Volume, to_io};
-use crate::device::Device;
+use crate::device::{Device, is_no_room};
 use crate::store::{Prepared, StoreError};
 
 /// Old data in memory at a time, for one origin write or one group of them.
@@ -87,9 +87,9 @@ impl<O: Device, C: Device> Volume<O, C> {
         for group in groups(ranges) {
             self.keep_old(&snapshots, &group).await?;
         }
-        join_all(snapshots.iter().map(|snapshot| publish_ranges(snapshot, ranges))).await;
+        let ended = join_all(snapshots.iter().map(|it| publish_ranges(it, ranges))).await;
         self.all_marked().await;
-        Ok(())
+        ended.into_iter().collect()
     }
 
     /// Returns when no dropped snapshot waits for its mark: an origin write that goes on without it
@@ -165,10 +165,10 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// Reads each stretch of the origin once and writes it to every chunk that needs it.
     async fn copy_old(&self, mut keeps: Vec<Keep<C>>) -> io::Result<()> {
         keeps.sort_by_key(|keep| keep.range.start);
-        let mut lost: Vec<Rc<Snapshot<C>>> = Vec::new();
+        let mut failed: Vec<(Rc<Snapshot<C>>, io::Error)> = Vec::new();
         for pieces in lots(union(keeps.iter().map(|keep| keep.range.clone()).collect())) {
             match self.copy_lot(&keeps, pieces).await {
-                Ok(failed) => lost.extend(failed),
+                Ok(more) => failed.extend(more),
                 // That the origin cannot be read is an error: nobody could keep its old data then.
                 Err(error) => {
                     for keep in keeps {
@@ -179,24 +179,28 @@ impl<O: Device, C: Device> Volume<O, C> {
             }
         }
         for keep in keeps {
-            match lost.iter().any(|it| Rc::ptr_eq(it, &keep.snapshot)) {
+            match failed.iter().any(|(it, _)| Rc::ptr_eq(it, &keep.snapshot)) {
                 false => keep.snapshot.complete(keep.prepared, keep.old),
                 true => keep.snapshot.give_up(keep.prepared, keep.old),
             }
         }
-        for snapshot in lost {
-            drop_snapshot(&snapshot).await;
+        let mut ended = Ok(());
+        for (snapshot, error) in failed {
+            match refusal(&error, snapshot.options.on_full) {
+                Some(refusal) => ended = ended.and(Err(refusal)),
+                None => drop_snapshot(&snapshot).await,
+            }
         }
-        Ok(())
+        ended
     }
 
     /// Copies some stretches of the origin: read once, written to each COW device in large requests, since
-    /// chunks were given out one behind the other. Returns the snapshots whose COW devices refused.
+    /// chunks were given out one behind the other. Returns the snapshots whose COW devices refused, and why.
     async fn copy_lot(
         &self,
         keeps: &[Keep<C>],
         pieces: Vec<Range<u64>>,
-    ) -> io::Result<Vec<Rc<Snapshot<C>>>> {
+    ) -> io::Result<Vec<(Rc<Snapshot<C>>, io::Error)>> {
         let reads = pieces.iter().map(|piece| async {
             let read = self.origin.read(piece.start, index(piece.end - piece.start)).await;
             read.map(|data| (piece.clone(), data.freeze()))
@@ -220,7 +224,18 @@ impl<O: Device, C: Device> Volume<O, C> {
         });
         // Every copy is driven to its end, also beside one that fails.
         let ended = join_all(copies).await;
-        Ok(ended.into_iter().filter(|(_, ended)| ended.is_err()).map(|(it, _)| it).collect())
+        Ok(ended.into_iter().filter_map(|(it, ended)| Some((it, ended.err()?))).collect())
+    }
+}
+
+/// What becomes of an origin write if a COW device would not take its old data, because there is no room
+/// below it (a file without all its blocks, on a full file system) and the snapshot is not to be dropped
+/// for that.
+fn refusal(error: &io::Error, on_full: OnFull) -> Option<io::Error> {
+    match on_full {
+        OnFull::Fail if is_no_room(error) => Some(to_io(StoreError::Full)),
+        OnFull::Wait { ticks } if is_no_room(error) => Some(NoRoom { ticks }.into()),
+        _ => None,
     }
 }
 
@@ -242,17 +257,25 @@ fn parts<C: Device>(
     )
 }
 
-/// Makes the exceptions for these ranges durable. A snapshot where that fails is dropped: the
-/// origin write goes on without it.
-async fn publish_ranges<C: Device>(snapshot: &Snapshot<C>, ranges: &[Range<u64>]) {
+/// Makes the exceptions for these ranges durable. A snapshot where that fails is dropped, and the origin
+/// write goes on without it; unless that is for lack of room, and its rule is another one.
+async fn publish_ranges<C: Device>(
+    snapshot: &Snapshot<C>,
+    ranges: &[Range<u64>],
+) -> io::Result<()> {
     if snapshot.state() == State::Invalid {
-        return;
+        return Ok(());
     }
     let chunks = ranges.iter().flat_map(|range| snapshot.chunks(range));
-    let Some(ticket) = chunks.filter_map(|old| snapshot.ticket_of(old)).max() else { return };
-    if snapshot.publish_through(ticket).await.is_err() {
-        drop_snapshot(snapshot).await;
+    let Some(ticket) = chunks.filter_map(|old| snapshot.ticket_of(old)).max() else {
+        return Ok(());
+    };
+    let Err(error) = snapshot.publish_through(ticket).await.map_err(to_io) else { return Ok(()) };
+    match refusal(&error, snapshot.options.on_full) {
+        Some(refusal) => return Err(refusal),
+        None => drop_snapshot(snapshot).await,
     }
+    Ok(())
 }
 
 /// Drops a snapshot that cannot keep old data any more. If not even the mark can be written, its

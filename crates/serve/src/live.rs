@@ -118,6 +118,11 @@ impl<O: Device + 'static, C: Device + 'static> Export for Live<O, C> {
         self.read_only
     }
 
+    /// The volume knows better: after a flush for which there was no room nothing is lost.
+    fn remembers_failed_flushes(&self) -> bool {
+        true
+    }
+
     fn contexts(&self) -> Vec<Context> {
         let bitmaps = self.told().into_iter().map(|it| Context::dirty_bitmap(it.name()));
         [Context::base_allocation(), Context::allocation_depth()]

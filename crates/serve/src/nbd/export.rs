@@ -79,6 +79,12 @@ pub trait Export: 'static {
         false
     }
 
+    /// Does a flush fail as long as something may be lost that an earlier one should have made
+    /// durable? If not, the server lets no flush succeed after one that failed.
+    fn remembers_failed_flushes(&self) -> bool {
+        false
+    }
+
     /// The kinds of metadata it knows of itself.
     fn contexts(&self) -> Vec<Context> {
         vec![Context::base_allocation()]

@@ -116,7 +116,7 @@ pub(super) struct Slot {
     /// Something was written since the last flush began.
     dirty: Cell<bool>,
     /// A flush failed. What it should have made durable may be lost, and a later flush would
-    /// succeed without saying so: so none may.
+    /// succeed without saying so: so none may, unless the export sees to that itself.
     flush_failed: Cell<bool>,
 }
 
@@ -147,7 +147,8 @@ impl Slot {
         self.dirty.set(false);
         let flushed = self.target.run(Work::Flush).await;
         if flushed.is_err() {
-            self.flush_failed.set(true);
+            self.dirty.set(true);
+            self.flush_failed.set(!self.target.remembers_failed_flushes());
         }
         flushed.map(|_| ())
     }
@@ -213,6 +214,7 @@ pub(super) trait Target {
     fn description(&self) -> Option<String>;
     fn read_only(&self) -> bool;
     fn has_fast_zeroes(&self) -> bool;
+    fn remembers_failed_flushes(&self) -> bool;
     fn contexts(&self) -> Vec<Context>;
     fn len_bytes(&self) -> io::Result<u64>;
     fn block_bytes(&self) -> u32;
@@ -234,6 +236,10 @@ impl<E: Export> Target for E {
 
     fn has_fast_zeroes(&self) -> bool {
         Export::has_fast_zeroes(self)
+    }
+
+    fn remembers_failed_flushes(&self) -> bool {
+        Export::remembers_failed_flushes(self)
     }
 
     fn contexts(&self) -> Vec<Context> {
