@@ -45,6 +45,8 @@ pub(crate) struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Where that cannot be had, everything else still can.
+    let _ = signals::outlive_size_limits();
     let mut out = Output::stdout();
     let outcome = cli.command.run(&mut out).and_then(|outcome| out.flush().map(|()| outcome));
     let outcome = outcome.unwrap_or_else(|failure| {

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use compio::runtime::fd::PollFd;
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::{Handle, Signals};
 use signal_hook::low_level::pipe;
@@ -51,6 +51,12 @@ impl Stop {
             }
         }
     }
+}
+
+/// Makes a write beyond the limit of `ulimit -f` an error like any other. The system's own way is to end the
+/// process, without a word and with whatever it serves.
+pub(crate) fn outlive_size_limits() -> io::Result<()> {
+    flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(|_| ())
 }
 
 /// Calls back on every SIGUSR1, on a thread of its own, until dropped.

@@ -241,11 +241,15 @@ impl Args {
             drop(ended);
             served
         };
-        let (served, ()) = futures_util::join!(work, keep(&volume, &desk, &ticks, end));
+        let mut lost = Lost::default();
+        let keeping = keep(&volume, &desk, (&ticks, end), &mut lost);
+        let (served, ()) = futures_util::join!(work, keeping);
         tell_what_is_left(&merger);
         let not_durable = |error| Failure::of("shutdown", format_args!("not all durable: {error}"));
-        served.map_err(not_durable)?;
-        volume.flush_all().await.map_err(not_durable)?;
+        let flushed = volume.flush_all().await;
+        // What was dropped in the last moment, or for what waited in memory.
+        lost.tell(&volume);
+        served.and(flushed).map_err(not_durable)?;
         Ok(Outcome::Yes)
     }
 
@@ -367,26 +371,36 @@ fn tell_what_is_left(merger: &Rc<Merger<AnyDevice, AnyDevice>>) {
     }
 }
 
+/// Snapshots that were dropped, as far as that was said.
+#[derive(Debug, Default)]
+struct Lost(Vec<String>);
+
+impl Lost {
+    fn tell(&mut self, volume: &Disk) {
+        let snapshots = volume.snapshots();
+        let invalid = snapshots.iter().filter(|it| it.state() == State::Invalid);
+        let invalid: Vec<String> = invalid.map(|it| it.name().into()).collect();
+        for name in invalid.iter().filter(|name| !self.0.contains(name)) {
+            tell(format_args!("{name}: dropped: its store is full or its COW device failed"));
+        }
+        // One that was taken out may come back under the same name.
+        self.0 = invalid;
+    }
+}
+
 /// Lets time pass until `end`, for the volume and for whoever watches it, and says so when a snapshot
 /// is lost.
 async fn keep(
     volume: &Rc<Disk>,
     desk: &Desk<AnyDevice, AnyDevice, Doors>,
-    ticks: &Ticks,
-    mut end: oneshot::Receiver<Infallible>,
+    (ticks, mut end): (&Ticks, oneshot::Receiver<Infallible>),
+    lost: &mut Lost,
 ) {
     let mut keeper = Keeper::new(volume.clone());
-    let mut lost: Vec<String> = Vec::new();
     loop {
         keeper.tick().await;
         desk.tick();
-        let snapshots = volume.snapshots();
-        let invalid = snapshots.iter().filter(|it| it.state() == State::Invalid);
-        let invalid: Vec<String> = invalid.map(|it| it.name().into()).collect();
-        for name in invalid.iter().filter(|name| !lost.contains(name)) {
-            tell(format_args!("{name}: dropped: its store is full or its COW device failed"));
-        }
-        lost = invalid;
+        lost.tell(volume);
         if let Either::Right(_) = select(pin!(ticks.next()), &mut end).await {
             return;
         }
