@@ -4,12 +4,17 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 pub(crate) const DMSNAP: &str = env!("CARGO_BIN_EXE_dmsnap");
 pub(crate) const MIB: u64 = 1 << 20;
+
+/// How long a server may take to end.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs a program, which must be there and succeed.
 pub(crate) fn tool(name: &str, args: &[&str]) -> String {
@@ -122,13 +127,7 @@ impl Serving {
 
     /// Ends it as an administrator would. Returns what it said on stderr.
     pub(crate) fn stop(self) -> String {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
-        let mut this = std::mem::ManuallyDrop::new(self);
-        let mut said = String::new();
-        let mut err = this.0.stderr.take().expect("piped");
-        std::io::Read::read_to_string(&mut err, &mut said).expect("text");
-        let status = this.0.wait().expect("ended");
+        let (status, said) = self.end();
         assert!(status.success(), "{status}: {said}");
         said
     }
@@ -137,6 +136,28 @@ impl Serving {
     pub(crate) fn stop_by_itself(mut self) {
         let status = self.0.wait().expect("ended");
         assert!(status.success(), "{status}");
+    }
+
+    /// The same, however it ends; but it has to, and soon.
+    pub(crate) fn end(mut self) -> (ExitStatus, String) {
+        rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM)
+            .expect("signalled");
+        let began = Instant::now();
+        let status = loop {
+            match self.0.try_wait().expect("a child") {
+                Some(status) => break status,
+                None => assert!(began.elapsed() < PATIENCE, "the server does not end"),
+            }
+            sleep(Duration::from_millis(5));
+        };
+        let mut said = String::new();
+        let mut err = self.0.stderr.take().expect("piped");
+        std::io::Read::read_to_string(&mut err, &mut said).expect("text");
+        (status, said)
+    }
+
+    pub(crate) fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.0)
     }
 
     pub(crate) fn kill(mut self) {
