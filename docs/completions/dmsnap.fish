@@ -90,7 +90,7 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l merge -d 'Merge 
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l rate -d 'Most bytes a second that the merge moves' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l window -d 'Most data in one window of the merge' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l write-back -d 'Most memory for origin writes that wait to be written together; 0: none waits' -r
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l io -d 'Through the page cache or around it' -r -f -a "direct\t'Around the page cache, where the device can'
 buffered\t'Through the page cache'"
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l tls-verify-peer -d 'Let in only clients with a certificate that ca-cert.pem vouches for'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l read-only -d 'Refuse every write'

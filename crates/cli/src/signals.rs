@@ -59,6 +59,33 @@ pub(crate) fn outlive_size_limits() -> io::Result<()> {
     flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(|_| ())
 }
 
+/// SIGUSR1, for a task that is waited for. Several at once may count as one.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// Holds a byte for each signal that was not seen yet.
+    woken: PollFd<PipeReader>,
+}
+
+impl Asked {
+    pub(crate) fn on_usr1() -> io::Result<Self> {
+        let (woken, wake) = io::pipe()?;
+        rustix::io::ioctl_fionbio(&woken, true)?;
+        pipe::register(SIGUSR1, wake)?;
+        Ok(Self { woken: PollFd::new(woken)? })
+    }
+
+    /// Returns at the next signal; at once if one came meanwhile.
+    pub(crate) async fn next(&self) {
+        /// How often to look where the system cannot wake.
+        const NAP: Duration = Duration::from_millis(500);
+        while !matches!(rustix::io::read(&self.woken, &mut [0; 64]), Ok(1..)) {
+            if self.woken.read_ready().await.is_err() {
+                compio::time::sleep(NAP).await;
+            }
+        }
+    }
+}
+
 /// Calls back on every SIGUSR1, on a thread of its own, until dropped.
 #[derive(Debug)]
 pub(crate) struct OnUsr1(Handle);

@@ -78,6 +78,33 @@ fn origin_and_snapshots_are_devices_of_their_own() {
 }
 
 #[test]
+fn usr1_tells_how_everything_is_and_ends_nothing() {
+    let place = Place::new(16, &["a", "b"]);
+    let (a, b) = (cow(&place, "a"), cow(&place, "b"));
+    let filling = Serving::start(&place, &["--snapshot", &a]);
+    place.qemu_io("a", &["write -P 7 0 4M", "flush"]);
+    filling.stop();
+
+    let merging = ["--merge", "a", "--rate", "64k", "--window", "64k"];
+    let args = [&["--snapshot", &a, "--snapshot", &b][..], &merging].concat();
+    let mut serving = Serving::start(&place, &args);
+    for _ in 0..2 {
+        rustix::process::kill_process(serving.pid(), rustix::process::Signal::USR1).expect("sent");
+        let lines = [(); 4].map(|()| serving.next_line());
+        assert_eq!(lines[0], format!("dmsnap: origin {}: 16 MiB", place.text("origin")));
+        for (line, state) in [(&lines[1], "a: merging, "), (&lines[2], "b: active, ")] {
+            assert!(line.starts_with(&format!("dmsnap: {state}")), "{lines:?}");
+            assert!(line.contains(" % full, ") && line.contains(" of 96 MiB, "), "{lines:?}");
+            assert!(line.contains(" exception"), "{lines:?}");
+        }
+        assert!(lines[3].starts_with("dmsnap: merge of a: running, "), "{lines:?}");
+        assert!(lines[3].contains(" of 4 MiB done"), "{lines:?}");
+    }
+    place.qemu_io("b", &["read 0 64k"]);
+    serving.stop();
+}
+
+#[test]
 fn clients_write_and_verify_while_a_snapshot_merges() {
     let place = Place::new(64, &["s", "other"]);
     let before = place.read("origin");

@@ -1,4 +1,4 @@
-mod show; // status for people and for programs that know dmsetup
+pub(crate) mod show; // status for people and for programs that know dmsetup
 mod waiting; // until a merge has ended
 
 use std::path::{Path, PathBuf};

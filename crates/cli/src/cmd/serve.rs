@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::ArgGroup;
 use compio::time::sleep;
 use dmsnap::device::{AnyDevice, Mode};
-use dmsnap_serve::control::{Control, Desk, Facts, Private};
+use dmsnap_serve::control::{Control, Desk, Facts, OriginStatus, Private};
 use dmsnap_serve::nbd::{Exports, Limits, Server};
 use dmsnap_serve::{Keeper, Live, MergeEnd, MergePhase, Merger, State};
 use futures_channel::oneshot;
@@ -21,12 +21,13 @@ use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use sd_notify::NotifyState;
 
+use super::ctl::show;
 use crate::devices::Io;
 use crate::exit::Outcome;
 use crate::output::Output;
 use crate::report::{Failure, tell};
-use crate::signals::Stop;
-use crate::size;
+use crate::signals::{Asked, Stop};
+use crate::size::{self, Bytes};
 use crate::ticks::Ticks;
 
 use doors::Doors;
@@ -44,7 +45,8 @@ pub(crate) use plan::Spec;
 /// go to its COW device, and a flush makes them durable.
 ///
 /// SIGINT or SIGTERM ends it: requests are finished, everything is published and flushed. Killed, it
-/// loses nothing that was flushed.
+/// loses nothing that was flushed. SIGUSR1 prints a line on stderr for the origin, for each snapshot (state,
+/// fill, exceptions) and for the merge.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 #[command(group(ArgGroup::new("merging").args(["merge", "table"]).multiple(true)))]
@@ -153,8 +155,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = size::parse)]
     write_back: u64,
 
-    /// Around the page cache or through it
-    #[arg(long, value_enum, value_name = "WAY", default_value_t)]
+    /// Through the page cache or around it
+    ///
+    /// What a flush promises is the same. The page cache answers sooner, most of all clients with few
+    /// requests at a time; around it, the server needs no more memory than its own, and what it
+    /// serves is not cached twice where clients cache it themselves.
+    #[arg(long, value_enum, value_name = "WAY", default_value_t = Io::Buffered)]
     io: Io,
 }
 
@@ -183,8 +189,10 @@ impl Args {
         plan.add_those_of_lvm().await?;
         let merge = self.merge_of(&plan)?;
         let alias = plan.alias.clone();
-        let stop = Stop::on_signals()
-            .map_err(|error| Failure::of("signals", format_args!("cannot be received: {error}")))?;
+        let no_signals =
+            |error| Failure::of("signals", format_args!("cannot be received: {error}"));
+        let stop = Stop::on_signals().map_err(no_signals)?;
+        let asked = Asked::on_usr1().map_err(no_signals)?;
         let ticks = Ticks::every(Duration::from_secs(1))
             .map_err(|error| Failure::of("timer", format_args!("cannot be had: {error}")))?;
         let tls = self.encryption.tls()?;
@@ -243,7 +251,11 @@ impl Args {
         };
         let mut lost = Lost::default();
         let keeping = keep(&volume, &desk, (&ticks, end), &mut lost);
-        let (served, ()) = futures_util::join!(work, keeping);
+        let working = async { futures_util::join!(work, keeping).0 };
+        let served = match select(pin!(working), pin!(tell_when_asked(&asked, &desk))).await {
+            Either::Left((served, _)) => served,
+            Either::Right((never, _)) => match never {},
+        };
         tell_what_is_left(&merger);
         let not_durable = |error| Failure::of("shutdown", format_args!("not all durable: {error}"));
         let flushed = volume.flush_all().await;
@@ -368,6 +380,22 @@ fn tell_what_is_left(merger: &Rc<Merger<AnyDevice, AnyDevice>>) {
     if let Some(merge) = merger.progress().filter(|it| it.state == MergePhase::Paused) {
         let (name, left) = (merge.snapshot, merge.exceptions_left);
         tell(format_args!("{name}: {left} exceptions left; dmsnap merge goes on with them"));
+    }
+}
+
+/// Says how everything is, as often as somebody asks.
+async fn tell_when_asked(asked: &Asked, desk: &Desk<AnyDevice, AnyDevice, Doors>) -> Infallible {
+    loop {
+        asked.next().await;
+        let status = desk.status();
+        let OriginStatus { path, len_bytes } = &status.origin;
+        tell(Failure::of(&format!("origin {path}"), Bytes(*len_bytes)));
+        for snapshot in &status.snapshots {
+            tell(show::snapshot_line(snapshot));
+        }
+        if let Some(merge) = &status.merge {
+            tell(show::merge_line(merge));
+        }
     }
 }
 

@@ -156,6 +156,14 @@ impl Serving {
         (status, said)
     }
 
+    /// The next line it says on stderr; nothing once it has ended.
+    pub(crate) fn next_line(&mut self) -> String {
+        let err = self.0.stderr.as_mut().expect("piped");
+        let bytes = std::io::Read::bytes(err).map(|byte| byte.expect("readable"));
+        let line: Vec<u8> = bytes.take_while(|byte| *byte != b'\n').collect();
+        String::from_utf8(line).expect("text")
+    }
+
     pub(crate) fn pid(&self) -> rustix::process::Pid {
         rustix::process::Pid::from_child(&self.0)
     }

@@ -433,7 +433,8 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
         Ok(Answer::Snapshot(self.look(&self.find(name)?)))
     }
 
-    fn status(&self) -> Status {
+    /// How everything is.
+    pub fn status(&self) -> Status {
         Status {
             version: self.facts.version.clone(),
             seconds: self.begun.elapsed().as_secs_f64(),

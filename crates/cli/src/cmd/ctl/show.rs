@@ -62,8 +62,29 @@ pub(super) fn snapshot(it: &SnapshotStatus, out: &mut Output) -> Result<(), Fail
     out.line(format_args!("{name}: {status}, {}", Count(*exceptions, "exception")))
 }
 
+/// The same at more length: how it is, how full, and when it will be full.
+pub(crate) fn snapshot_line(it: &SnapshotStatus) -> String {
+    let mut line = format!("{}: {}", it.name, state(it));
+    if let Some(percent) = it.percent {
+        line += &format!(", {percent:.2} % full");
+    }
+    if let (Some(used), Some(total)) = (it.allocated_bytes, it.total_bytes) {
+        line += &format!(", {} of {}", Bytes(used), Bytes(total));
+    }
+    line += &format!(", {}", Count(it.exceptions, "exception"));
+    if let Some(full) = full_in(it) {
+        line += &format!(", full in {full}");
+    }
+    line
+}
+
 /// A merge, on a line.
 pub(super) fn merge(it: &MergeProgress, out: &mut Output) -> Result<(), Failure> {
+    out.line(merge_line(it))
+}
+
+/// How far a merge is, and how fast.
+pub(crate) fn merge_line(it: &MergeProgress) -> String {
     let (done, total) = (it.bytes_total.saturating_sub(it.bytes_left), it.bytes_total);
     let state = match it.state {
         MergePhase::Running => "running",
@@ -86,28 +107,35 @@ pub(super) fn merge(it: &MergeProgress, out: &mut Output) -> Result<(), Failure>
     if let Some(error) = &it.error {
         line += &format!(": {error}");
     }
-    out.line(line)
+    line
 }
 
-fn row(it: &SnapshotStatus) -> Vec<String> {
-    let known = |bytes: Option<u64>| bytes.map_or("-".into(), |it| Bytes(it).to_string());
-    let state = match (it.state, it.merging) {
+fn state(it: &SnapshotStatus) -> &'static str {
+    match (it.state, it.merging) {
         (SnapshotState::Invalid, _) => "invalid",
         (_, true) => "merging",
         (SnapshotState::Active, _) => "active",
         (SnapshotState::Overflowed, _) => "overflow",
-    };
-    let full = it.seconds_to_full.filter(|it| it.is_finite() && *it < 1e9);
-    let full = full.map(|it| HumanDuration(Duration::from_secs_f64(it)).to_string());
+    }
+}
+
+/// When it will be full, unless that is far away.
+fn full_in(it: &SnapshotStatus) -> Option<String> {
+    let seconds = it.seconds_to_full.filter(|it| it.is_finite() && *it < 1e9);
+    seconds.map(|it| HumanDuration(Duration::from_secs_f64(it)).to_string())
+}
+
+fn row(it: &SnapshotStatus) -> Vec<String> {
+    let known = |bytes: Option<u64>| bytes.map_or("-".into(), |it| Bytes(it).to_string());
     vec![
         it.name.clone(),
-        state.into(),
+        state(it).into(),
         it.percent.map_or("-".into(), |percent| format!("{percent:.2} %")),
         known(it.allocated_bytes),
         known(it.total_bytes),
         it.exceptions.to_string(),
         Bytes(it.chunk_bytes).to_string(),
-        full.unwrap_or("-".into()),
+        full_in(it).unwrap_or("-".into()),
         it.cow.clone(),
     ]
 }
