@@ -24,6 +24,9 @@ mod served; // NBD clients and the kernel write in turn
 mod attached; // file systems of the kernel on what is served
 #[path = "../serving/mod.rs"]
 mod serving; // servers and their clients
+#[path = "../controlled/mod.rs"]
+mod controlled; // servers with a control socket
+mod status; // their status and that of `dmsetup`
 #[path = "../killed/sectors.rs"]
 mod sectors; // what each sector may hold after a crash
 #[path = "../killed/client.rs"]

@@ -37,6 +37,21 @@ look() {
     done
     vgchange -q -an "$vg"
 }
+
+# What the metadata of before a merge brings back, for the same disks as the last `look`.
+#   restore NAME VG ORIGIN SNAPSHOT BACKUP
+restore() {
+    force=
+    case $1 in others*) force=--force ;; esac # LVM wants that where there are thin volumes
+    vgcfgrestore -q -y $force -f "$5" "$2" >/dev/null
+    vgck "$2"
+    echo "$1 restored $(lvs -a --noheadings -o lv_name "$2" | tr -d ' []' | sort | tr '\n' ' ')"
+    lvchange -q -ay "$2/$3"
+    content "$1/$3" restored "/dev/$2/$3"
+    # Not where LVM had begun to merge: it has nothing left to do, and ends that at once.
+    if [ -e "/dev/$2/$4" ]; then content "$1/$4" restored "/dev/$2/$4"; fi
+    vgchange -q -an "$2"
+}
 "#;
 
 /// A merge that dmsnap did.
@@ -64,6 +79,7 @@ fn lvm_finds_a_healthy_group_with_the_merged_content_behind_every_merge() {
         let said = look(&waiting);
         for merged in &waiting {
             merged.assert_as_lvms_own(&said);
+            merged.assert_restored(&said);
             seen += 1;
         }
         waiting = rest;
@@ -91,10 +107,13 @@ fn look(merges: &[Merged]) -> Said {
     let mut guest = Guest::new();
     let tests = in_guest(&repository().join("tests/kernel"));
     guest.line(format!("export KERNEL_TESTS={tests}\n. {tests}/lvm.sh\n{LOOK}"));
-    for Merged { sample, name, .. } in merges {
+    for Merged { sample, name, snapshot, .. } in merges {
         let disks: Vec<_> = sample.images.iter().map(|image| guest.disk(image)).collect();
         let (group, origin) = (sample.group(), origin(sample, name));
         guest.line(format!("look '{name}' '{group}' '{origin}' {}", disks.join(" ")));
+        let backup = sample.dir.names().into_iter().find(|it| it.ends_with(".vg"));
+        let backup = in_guest(&sample.dir.path(&backup.expect("the old text is kept")));
+        guest.line(format!("restore '{name}' '{group}' '{origin}' '{snapshot}' '{backup}'"));
     }
     guest.run()
 }
@@ -123,6 +142,19 @@ impl Merged {
             if let Some(hash) = hash.as_str() {
                 assert_eq!(content(lv), hash, "{name}: {lv}");
             }
+        }
+    }
+
+    /// The group of before, in which the snapshot has an empty store: it shows the merged origin.
+    fn assert_restored(&self, said: &Said) {
+        let Self { sample, name, snapshot, says } = self;
+        let lvs: String = sample.rows("lvs").keys().map(|lv| format!("{lv} ")).collect();
+        assert_eq!(said.get(name, "restored"), lvs, "{name}");
+        let content = |lv: &str| said.get(&format!("{name}/{lv}"), "restored");
+        let merged = text(&says["origin_sha256"]);
+        assert_eq!(content(origin(sample, name)), merged, "{name}");
+        if !name.starts_with("merg") {
+            assert_eq!(content(snapshot), merged, "{name}");
         }
     }
 }

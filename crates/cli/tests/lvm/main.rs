@@ -9,6 +9,10 @@ mod samples; // those disks, and what LVM and the kernel make of them
 mod listed; // as `lvs` lists them
 mod exported; // snapshots as images
 mod merged; // snapshots back into their origins
+#[path = "../kernel/random.rs"]
+#[allow(dead_code, reason = "others take more from it")]
+mod random; // choices from a seed
+mod killed; // the same, killed on the way
 mod served; // origins and their snapshots over NBD
 mod evidence; // what only reads writes nothing
 mod named; // what a name stands for, and what it does not

@@ -16,7 +16,8 @@ fn inactive(row: &Value) -> Value {
     row
 }
 
-fn assert_like_lvms(sample: &Sample, snapshot: &str, says: &Value) {
+/// What LVM's own merge left, on the origin and in its other snapshots.
+pub(crate) fn assert_like_lvms(sample: &Sample, snapshot: &str, says: &Value) {
     let told = format!("{}: {snapshot}", sample.name);
     let origin = text(&sample.says["content"][snapshot]["origin"]);
     assert_eq!(sha256(&sample.extents(origin)), text(&says["origin_sha256"]), "{told}");

@@ -25,8 +25,11 @@ use crate::size::{Bytes, Count};
 /// room for it is refused, or dropped with --drop-full, as LVM does.
 ///
 /// Before the first write the metadata text is put into a file (see --backup), from which
-/// `vgcfgrestore -f` brings it back. The data comes before the metadata: after a crash the same
-/// command goes on where it was.
+/// `vgcfgrestore -f FILE VG` brings it back: the volumes of before, not what they held. The snapshot is
+/// empty then and shows the merged origin. With thin volumes in the group LVM wants --force for that.
+///
+/// The data comes before the metadata: after a crash the same command goes on where it was. Once it finds
+/// no such volume any more, all is done.
 ///
 /// All images are locked. One that is mounted, mapped, or attached to a loop device is refused.
 #[derive(Debug, clap::Args)]
