@@ -12,4 +12,7 @@ mod case; // a store to begin with
 pub mod header; // chunk 0, and where everything lies
 pub mod areas; // lists of exceptions
 pub mod image; // a store, an origin, and what clients and commands do with them
+mod content; // what a device should hold
 mod live; // clients of a volume, against a naive model
+mod disks; // what LVM wrote, and how it is spoilt
+pub mod lvm; // readers and writers of LVM metadata

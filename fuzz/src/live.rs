@@ -1,5 +1,4 @@
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
@@ -13,6 +12,7 @@ use dmsnap::volume::{
 };
 use futures_executor::block_on;
 
+use crate::content::Content;
 use crate::input::{Input, told};
 use crate::sparse::{Sparse, index};
 
@@ -20,16 +20,6 @@ use crate::sparse::{Sparse, index};
 const MOST_STEPS: usize = 60;
 
 type Disk = Volume<Rc<Sparse>, Rc<Sparse>>;
-
-/// What a device should hold, in bytes.
-#[derive(Clone)]
-struct Content {
-    now: Vec<u8>,
-    /// Not written since the last flush that succeeded: must be there after any failure.
-    safe: Vec<bool>,
-    /// What bytes may be as well: a write failed, and what became of them could not be read.
-    unsure: HashMap<usize, Vec<u8>>,
-}
 
 /// One snapshot: its COW device and what is known about it.
 struct Layer {
@@ -71,37 +61,6 @@ impl MergeControl for Pausing<'_> {
             Some(left) => self.left.set(left),
             None => self.volume.pause_merge(),
         }
-    }
-}
-
-impl Content {
-    fn of(now: Vec<u8>) -> Self {
-        Self { safe: vec![true; now.len()], now, unsure: HashMap::new() }
-    }
-
-    fn put(&mut self, range: Range<usize>, byte: u8) {
-        self.now[range.clone()].fill(byte);
-        self.unsure.retain(|at, _| !range.contains(at));
-        self.safe[range].fill(false);
-    }
-
-    /// The bytes may be this one by now, or still what they were.
-    fn may_be(&mut self, range: Range<usize>, byte: u8) {
-        range.for_each(|at| self.unsure.entry(at).or_default().push(byte));
-    }
-
-    /// These bytes were read, and are known from now on. True if each of them could be, or `lost` says
-    /// that it need not.
-    fn learn(&mut self, from: usize, found: &[u8], lost: impl Fn(&Self, usize) -> bool) -> bool {
-        if self.unsure.is_empty() && self.now[from..from + found.len()] == *found {
-            return true;
-        }
-        (from..).zip(found).all(|(at, byte)| {
-            let right = self.now[at] == *byte || lost(self, at);
-            let other = self.unsure.remove(&at).is_some_and(|others| others.contains(byte));
-            self.now[at] = *byte;
-            right || other
-        })
     }
 }
 
@@ -233,6 +192,11 @@ impl World {
         self.origin_sick || sick(layer) || sick(self.merging)
     }
 
+    /// What waits in memory is lost if the origin does not take it.
+    fn is_losing(&self, layer: Option<usize>) -> bool {
+        layer.is_none() && self.merging.is_none() && self.origin_sick
+    }
+
     fn read(&mut self, input: &mut Input<'_>) {
         let (layer, range) = (self.device(input), self.range(input));
         self.is_right(layer, range.clone());
@@ -242,8 +206,10 @@ impl World {
             data.start
         });
         let hole = index(range.start)..index(next.max(range.start));
+        let losing = self.is_losing(layer);
         let content = self.content(layer);
-        let zero = |at: usize| content.now[at] == 0 || content.unsure.contains_key(&at);
+        let lost = |at| content.unsure.contains_key(&at) || losing && !content.safe[at];
+        let zero = |at: usize| content.now[at] == 0 || lost(at);
         assert!(hole.into_iter().all(zero), "a hole with data");
     }
 
@@ -251,8 +217,7 @@ impl World {
         let read = block_on(self.view(layer).read(range.start, index(range.end - range.start)));
         match read {
             Ok(found) => {
-                // What waits in memory is lost if the origin does not take it.
-                let losing = layer.is_none() && self.merging.is_none() && self.origin_sick;
+                let losing = self.is_losing(layer);
                 let content = self.content(layer);
                 let right =
                     content.learn(index(range.start), &found, |it, at| losing && !it.safe[at]);
@@ -540,7 +505,7 @@ impl World {
         let expected = self.content.clone();
         self.learn_the_origin();
         if merging.is_none() {
-            has_kept(&expected, &self.content.now, "the origin");
+            expected.has_kept(&self.content.now, "the origin");
         }
         for n in 0..2 {
             self.reopen_layer(n);
@@ -557,7 +522,7 @@ impl World {
         let opened = self.open(n);
         assert!(opened.is_ok(), "{}: {opened:?}", self.layers[n].name);
         let found = self.layers[n].content.clone().expect("it was opened");
-        has_kept(&expected, &found.now, self.layers[n].name);
+        expected.has_kept(&found.now, self.layers[n].name);
     }
 
     /// What lies on the devices is what the commands find.
@@ -578,17 +543,5 @@ impl World {
             block_on(ops::merge(&cow, &origin, options, &Silent)).expect("sound");
             assert!(origin.content(all) == expected.now, "{}: merged", layer.name);
         }
-    }
-}
-
-/// Nothing that was flushed is lost.
-fn has_kept(expected: &Content, found: &[u8], name: &str) {
-    if expected.now == found {
-        return;
-    }
-    for (at, found) in found.iter().enumerate() {
-        let other = expected.unsure.get(&at).is_some_and(|others| others.contains(found));
-        let kept = other || !expected.safe[at] || expected.now[at] == *found;
-        assert!(kept, "{name}, byte {at}: found {found}, expected {}", expected.now[at]);
     }
 }
