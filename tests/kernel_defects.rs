@@ -15,6 +15,7 @@ use dmsnap::store::{
     self, End, Fault as Unbelievable, Persistent, Store, StoreError, read_exceptions, read_header,
     read_strays,
 };
+use dmsnap::volume::{SnapshotOptions, Volume};
 use dmsnap_sim::{Disk, Fault, Power, run};
 
 use common::{World, bytes, scattered};
@@ -461,6 +462,30 @@ fn d6_check_recognises_an_area_whose_front_was_zeroed() {
         let found = check(&torn.cow, Some(&torn.origin));
         assert_eq!(found, [slot("front-of-area-zeroed", 514, 1, sectors as u64 * 32)]);
     }
+}
+
+/// Opened for writing, what is left of the area would be wiped.
+#[test]
+fn d6_a_store_that_has_lost_the_front_of_an_area_is_not_opened_unasked() {
+    let olds: Vec<u64> = (0..812).collect();
+    let world = World::new(16, 900, 16 * 900).with_exceptions(&olds);
+    let open = |cow: &[u8]| {
+        let power = Power::steady();
+        let volume = Volume::new(Memory::zeroed(world.origin.len())).expect("a volume");
+        let options = SnapshotOptions::default();
+        let opened = run(ops::open_snapshot(&volume, "s", steady(cow, &power), options));
+        assert_eq!(power.operations(), 0, "opening wrote to the store");
+        opened.map(|snapshot| snapshot.exceptions())
+    };
+    assert_eq!(open(&world.cow).expect("sound"), 812);
+    let mut torn = world.clone();
+    let area = 514 * torn.chunk_bytes();
+    torn.cow[area..area + 4 * 512].fill(0);
+    let left = match open(&torn.cow) {
+        Err(Error::FrontZeroed { area: 1, chunk: 514, left }) => left,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(left, 812 - 512 - 4 * 32);
 }
 
 fn with_slot(old: u64, new: u64) -> World {

@@ -230,8 +230,8 @@ impl<F: FnMut(Finding)> Check<F> {
         survey: &Survey,
         terminator: u64,
     ) -> Result<(), Error> {
-        each_stretch(cow, survey, terminator, |stretch| {
-            self.tell(stretch.finding(survey, terminator));
+        each_stretch(cow, survey.layout, terminator, |stretch| {
+            self.tell(stretch.finding(survey.layout, terminator));
         })
         .await
     }

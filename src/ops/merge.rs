@@ -6,7 +6,7 @@ use futures_util::stream::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
 use super::strays::refuse_lost_front;
-use super::survey::{Survey, right_way_round, whole_sectors};
+use super::survey::{right_way_round, whole_sectors};
 use super::{Error, Observer, Progress, Which};
 use crate::device::{Device, share};
 use crate::store::{Persistent, Store};
@@ -89,15 +89,14 @@ pub async fn plan_merge<C: Device, O: Device>(
     origin: &O,
     options: MergeOptions,
 ) -> Result<MergePlan, Error> {
-    let Checked { survey, exceptions, bytes, .. } = examine(cow, origin, options).await?;
-    let layout = survey.layout;
-    let unit_slots = layout.slots_per_unit(cow.block_bytes());
-    let (mut end, mut windows) = (exceptions, 0);
+    let Checked { store, bytes, .. } = examine(cow, origin, options).await?;
+    let layout = store.layout();
+    let (mut end, mut windows) = (store.published(), 0);
     while end > 0 {
-        end = cut(layout, unit_slots, end, options.window_chunks(layout));
+        end = cut(layout, store.unit_slots(), end, options.window_chunks(layout));
         windows += 1;
     }
-    Ok(MergePlan { exceptions, bytes, windows, flushes: 2 * windows })
+    Ok(MergePlan { exceptions: store.published(), bytes, windows, flushes: 2 * windows })
 }
 
 /// Copies the snapshot's chunks back to the origin and forgets them, window by window from the
@@ -130,8 +129,8 @@ pub async fn merge<C: Device, O: Device>(
     options: MergeOptions,
     observer: &impl Observer,
 ) -> Result<Merged, Error> {
-    let Checked { origin_bytes, bytes: total, .. } = examine(&cow, &origin, options).await?;
-    let store = Persistent::open(cow, Some(origin_bytes), |_| {}).await?;
+    let Checked { store, origin_bytes, bytes: total } = examine(cow, &origin, options).await?;
+    let store = store.into_writable().await?;
     let merge = Merge {
         origin: &origin,
         store: &store,
@@ -147,38 +146,34 @@ pub async fn merge<C: Device, O: Device>(
 }
 
 /// What a merge knows before it begins.
-struct Checked {
-    survey: Survey,
+struct Checked<C> {
+    /// Only looked at so far.
+    store: Persistent<C>,
     origin_bytes: u64,
-    exceptions: u64,
     /// What has to be copied back.
     bytes: u64,
 }
 
-/// Everything that a merge refuses is refused here, before anything is written.
+/// Everything that a merge refuses is refused here, before anything is written. The list is read
+/// once.
 async fn examine<C: Device, O: Device>(
-    cow: &C,
+    cow: C,
     origin: &O,
     options: MergeOptions,
-) -> Result<Checked, Error> {
-    right_way_round(cow, origin, options.force).await?;
+) -> Result<Checked<C>, Error> {
+    right_way_round(&cow, origin, options.force).await?;
     let origin_bytes = whole_sectors(origin, Which::Origin)?;
-    let survey = Survey::of(cow, Some(origin_bytes)).await?;
-    if !survey.header.valid {
-        return Err(Error::Invalid);
-    }
-    let size = survey.layout.chunk_size();
-    let mut bytes = 0;
-    let ledger = survey.believe(cow, |exception| {
-        // One that lies beyond the origin is refused right after.
-        let at = exception.old.byte(size).unwrap_or(origin_bytes);
-        bytes += size.bytes().min(origin_bytes.saturating_sub(at));
-    });
-    let exceptions = ledger.await?.tally().exceptions();
+    let mut last = None;
+    let visit = |it: Exception| last = last.max(Some(it.old));
+    let store = Persistent::open_read_only(cow, Some(origin_bytes), visit).await?;
     if !options.force {
-        refuse_lost_front(cow, &survey, exceptions).await?;
+        refuse_lost_front(store.device(), store.layout(), store.published()).await?;
     }
-    Ok(Checked { survey, origin_bytes, exceptions, bytes })
+    let chunk = store.layout().chunk_size().bytes();
+    // Only the last chunk can be longer than what the origin has of it.
+    let beyond = last.map_or(0, |old| ((old.get() + 1) * chunk).saturating_sub(origin_bytes));
+    let bytes = store.published() * chunk - beyond;
+    Ok(Checked { store, origin_bytes, bytes })
 }
 
 struct Merge<'a, C, O, P> {

@@ -12,6 +12,7 @@ mod check;
 mod dump;
 mod export;
 mod merge;
+mod open;
 
 pub use check::{Report, check};
 pub use create::{Created, create};
@@ -22,3 +23,4 @@ pub use finding::{Finding, Place, Severity};
 pub use info::{Info, info};
 pub use merge::{MergeOptions, MergePlan, Merged, merge, plan_merge};
 pub use observer::{Observer, Progress, Silent};
+pub use open::open_snapshot;

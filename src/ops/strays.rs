@@ -1,6 +1,7 @@
+use dmsnap_format::Layout;
+
 use super::Error;
 use super::finding::Finding;
-use super::survey::Survey;
 use crate::device::Device;
 use crate::store::{self, read_strays};
 
@@ -16,15 +17,14 @@ impl Stretch {
     /// True if these are the exceptions of an area whose front was zeroed: cut on a sector, in step,
     /// with nothing left before them. A torn write does not leave that, an unaligned discard in a
     /// kernel does.
-    fn front_was_zeroed(&self, survey: &Survey, terminator: u64) -> bool {
-        let first = store::Place::of(survey.layout, self.first).slot;
-        let (_, end) = survey.layout.position(terminator);
+    fn front_was_zeroed(&self, layout: Layout, terminator: u64) -> bool {
+        let first = store::Place::of(layout, self.first).slot;
+        let (_, end) = layout.position(terminator);
         end == 0 && first > 0 && first.is_multiple_of(32) && self.in_step
     }
 
     /// What `check` says of it.
-    pub(super) fn finding(&self, survey: &Survey, terminator: u64) -> Finding {
-        let layout = survey.layout;
+    pub(super) fn finding(&self, layout: Layout, terminator: u64) -> Finding {
         let place = store::Place::of(layout, self.first);
         let end = store::Place::of(layout, terminator);
         let (first, last) = (place.slot, place.slot + self.len - 1);
@@ -35,7 +35,7 @@ impl Stretch {
                 end.slot
             ),
         };
-        if self.front_was_zeroed(survey, terminator) {
+        if self.front_was_zeroed(layout, terminator) {
             message += ": the front of this area was zeroed, as kernels do when a discard is not \
                         aligned to chunks; the exceptions in it are lost to them";
             return Finding::damage("front-of-area-zeroed", place, message);
@@ -49,13 +49,13 @@ impl Stretch {
 /// millions of them: they are not collected.
 pub(super) async fn each_stretch<C: Device>(
     cow: &C,
-    survey: &Survey,
+    layout: Layout,
     terminator: u64,
     mut each: impl FnMut(Stretch),
 ) -> Result<(), Error> {
     let mut open: Option<Stretch> = None;
-    read_strays(cow, survey.layout, terminator, |index, raw| {
-        let in_step = raw.new.get() == survey.layout.lock_step_chunk(index).get();
+    read_strays(cow, layout, terminator, |index, raw| {
+        let in_step = raw.new.get() == layout.lock_step_chunk(index).get();
         match &mut open {
             Some(stretch) if stretch.first + stretch.len == index => {
                 stretch.len += 1;
@@ -76,19 +76,19 @@ pub(super) async fn each_stretch<C: Device>(
 /// wipe them.
 pub(super) async fn refuse_lost_front<C: Device>(
     cow: &C,
-    survey: &Survey,
+    layout: Layout,
     terminator: u64,
 ) -> Result<(), Error> {
     let mut lost = None;
-    each_stretch(cow, survey, terminator, |stretch| {
-        if stretch.front_was_zeroed(survey, terminator) {
+    each_stretch(cow, layout, terminator, |stretch| {
+        if stretch.front_was_zeroed(layout, terminator) {
             lost = Some(stretch);
         }
     })
     .await?;
     match lost {
         Some(stretch) => {
-            let place = store::Place::of(survey.layout, terminator);
+            let place = store::Place::of(layout, terminator);
             Err(Error::FrontZeroed { area: place.area, chunk: place.chunk, left: stretch.len })
         }
         None => Ok(()),

@@ -93,9 +93,7 @@ impl<D: Device> Persistent<D> {
         origin_bytes: Option<u64>,
         visit: impl FnMut(Exception),
     ) -> Result<Self, StoreError> {
-        let store = Self::load(cow, origin_bytes, visit).await?;
-        store.scrub(store.published.get()).await?;
-        Ok(store)
+        Self::open_read_only(cow, origin_bytes, visit).await?.into_writable().await
     }
 
     /// Opens a valid store for looking at what the snapshot shows. Nothing is ever written to the
@@ -112,6 +110,22 @@ impl<D: Device> Persistent<D> {
         let store = Self::load(cow, origin_bytes, visit).await?;
         store.standing.set(Standing::ReadOnly);
         Ok(store)
+    }
+
+    /// Makes a store that was opened to be looked at one that may be written. So whoever has doubts
+    /// about a store judges it in between, and the list is read once.
+    ///
+    /// # Ordering
+    ///
+    /// Step 2 of [`open`](Self::open).
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open) in step 2.
+    pub async fn into_writable(self) -> Result<Self, StoreError> {
+        self.standing.set(Standing::Usable);
+        self.scrub(self.published.get()).await?;
+        Ok(self)
     }
 
     async fn load(

@@ -75,7 +75,7 @@ impl Opener<AnyDevice, AnyDevice> for Doors {
                 Some(make) => self.make(cow, make).await?,
                 None => None,
             };
-            spec.open(volume, &self.origin, self.mode, self.caching).await?;
+            spec.open(volume, self.mode, self.caching).await?;
             if let Some(new) = made {
                 new.keep();
             }

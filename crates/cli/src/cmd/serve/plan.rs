@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::str::FromStr;
 
 use dmsnap::device::{AnyDevice, Caching, Device, Mode, is_same};
-use dmsnap::format::{ChunkSize, SECTOR_BYTES};
-use dmsnap::ops::{self, Error, MergeOptions, Which};
+use dmsnap::format::{ChunkSize, MAGIC, SECTOR_BYTES};
+use dmsnap::ops::{self, Error, Which};
 use dmsnap_serve::control::{NewSnapshot, OnFullText};
 use dmsnap_serve::{ORIGIN, OnFull, SnapshotOptions, Volume};
 use rustix::fs::{major, minor};
@@ -17,6 +17,9 @@ use crate::place::Place;
 use crate::report::{Failure, tell};
 use crate::size;
 use crate::table::{self, Line, Target};
+
+/// What can be done about a merge, or an opening, that was refused.
+const MERGE_ANYWAY: &str = "`dmsnap merge --force` merges it all the same";
 
 pub(super) type Disk = Volume<AnyDevice, AnyDevice>;
 
@@ -132,14 +135,10 @@ impl Spec {
     pub(super) async fn open(
         self,
         volume: &Disk,
-        origin: &Path,
         mode: Mode,
         caching: Caching,
     ) -> Result<(), Failure> {
         let cow = AnyDevice::from(open_file(&self.cow, self.mode(mode), caching).await?);
-        if mode == Mode::Write {
-            self.refuse_doubtful(&cow, (origin, volume.origin_device()), false).await?;
-        }
         self.add_to(volume, cow, mode).await
     }
 
@@ -161,30 +160,6 @@ impl Spec {
         Ok(Self { name, cow: node(&snapshot.cow), store, options })
     }
 
-    /// What a merge refuses and an opening would not notice: exceptions that were partly lost (what
-    /// is left of them would be wiped), and, to merge, an origin that looks like a store.
-    async fn refuse_doubtful(
-        &self,
-        cow: &AnyDevice,
-        (path, origin): (&Path, &AnyDevice),
-        merges: bool,
-    ) -> Result<(), Failure> {
-        if matches!(self.store, Store::Transient(_)) {
-            return Ok(());
-        }
-        let advice = "`dmsnap merge --force` merges it all the same";
-        match ops::plan_merge(cow, origin, MergeOptions::default()).await {
-            Err(error @ Error::OriginIsStore) if merges => {
-                Err(Failure::about(path, error).advise(advice))
-            }
-            Err(error @ Error::FrontZeroed { .. }) => {
-                Err(Failure::about(&self.cow, error).advise(advice))
-            }
-            // Whatever else there is, opening the store says it.
-            _ => Ok(()),
-        }
-    }
-
     /// How the COW device is opened where the origin is opened for `mode`. A transient store has nothing
     /// worth keeping.
     fn mode(&self, mode: Mode) -> Mode {
@@ -197,22 +172,26 @@ impl Spec {
     /// Opens the store, or makes it before.
     async fn add_to(self, volume: &Disk, cow: AnyDevice, mode: Mode) -> Result<(), Failure> {
         let failed = |error| Failure::about(&self.cow, error);
+        let refused = |error: Error| match error {
+            Error::FrontZeroed { .. } => Failure::about(&self.cow, error).advise(MERGE_ANYWAY),
+            _ => Failure::about(&self.cow, error),
+        };
+        let Self { name, options, .. } = &self;
+        let options = options.clone();
         match self.store {
             Store::Persistent | Store::MaybeNew(_) if mode != Mode::Write => {
-                let added = volume.open_read_only(&self.name, cow, self.options).await;
-                added.map_err(failed)?;
+                volume.open_read_only(name, cow, options).await.map_err(failed)?;
             }
             Store::Transient(chunk_size) => {
-                let added = volume.open_transient(&self.name, cow, chunk_size, self.options).await;
-                added.map_err(failed)?;
+                volume.open_transient(name, cow, chunk_size, options).await.map_err(failed)?;
             }
             Store::Persistent => {
-                volume.open(&self.name, cow, self.options).await.map_err(failed)?;
+                ops::open_snapshot(volume, name, cow, options).await.map_err(refused)?;
             }
             Store::MaybeNew(wanted) => {
                 make_if_blank(&self.cow, &cow, wanted).await?;
-                let added = volume.open(&self.name, cow, self.options).await.map_err(failed)?;
-                let found = added.chunk_size();
+                let added = ops::open_snapshot(volume, name, cow, options).await;
+                let found = added.map_err(refused)?.chunk_size();
                 if wanted.is_some_and(|wanted| wanted != found) {
                     let found = format_args!("warning: its chunks have {found}");
                     tell(Failure::about(&self.cow, found).advise("the table's size is not used"));
@@ -243,6 +222,17 @@ fn node(path: &Path) -> PathBuf {
         (metadata.file_type().is_block_device() && same).then_some(node)
     };
     named().unwrap_or_else(|| path.to_owned())
+}
+
+/// For a merge: an origin that looks like a store.
+async fn refuse_store(path: &Path, volume: &Disk) -> Result<(), Failure> {
+    let len = MAGIC.len().min(usize::try_from(volume.len_bytes()).unwrap_or(MAGIC.len()));
+    let first = volume.origin_device().read(0, len).await;
+    let first = first.map_err(|error| Failure::about(path, error))?;
+    match first.starts_with(&MAGIC) {
+        true => Err(Failure::about(path, Error::OriginIsStore).advise(MERGE_ANYWAY)),
+        false => Ok(()),
+    }
 }
 
 /// Makes a store where a kernel would: where the magic is zero. What else lies there is kept.
@@ -415,9 +405,8 @@ impl Plan {
             cows.push((spec, cow));
         }
         for (spec, cow) in cows {
-            let merges = merge == Some(&spec.name);
-            if mode == Mode::Write {
-                spec.refuse_doubtful(&cow, (&self.origin, volume.origin_device()), merges).await?;
+            if merge == Some(&spec.name) && mode == Mode::Write {
+                refuse_store(&self.origin, &volume).await?;
             }
             spec.add_to(&volume, cow, mode).await?;
         }
