@@ -2,6 +2,7 @@ use dmsnap_format::{Exception, Extents, Tally};
 use roaring::RoaringTreemap;
 
 use super::Fault;
+use super::seen::Seen;
 
 /// The most free chunks that are listed: one exception at the end of a device of 16 TiB would leave
 /// 32 GiB of their numbers.
@@ -10,14 +11,15 @@ const MOST_FREE: usize = 1 << 20;
 /// Takes a store's exceptions in the order of their slots and says which of them cannot be
 /// believed: those that contradict the devices' sizes and those that repeat an earlier one.
 ///
-/// Memory grows with the exceptions seen, never with what a number on disk claims. COW chunks in
-/// lock-step with their slots (all of them, in a store of any kernel since 2013) are remembered by
-/// their count alone.
+/// Memory grows with the exceptions seen, never with what a number on disk claims: that of origin
+/// chunks is one bit for each chunk of the origin at most, where that is at hand and not huge. COW
+/// chunks in lock-step with their slots (all of them, in a store of any kernel since 2013) are
+/// remembered by their count alone.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     extents: Extents,
     tally: Tally,
-    olds: RoaringTreemap,
+    olds: Seen,
     /// Slots whose chunk is not in lock-step.
     displaced: RoaringTreemap,
     /// The chunks of those slots.
@@ -30,7 +32,7 @@ impl Ledger {
         Self {
             extents,
             tally: Tally::new(extents.layout),
-            olds: RoaringTreemap::new(),
+            olds: Seen::below(extents.origin_chunks.unwrap_or(0)),
             displaced: RoaringTreemap::new(),
             displaced_news: RoaringTreemap::new(),
         }

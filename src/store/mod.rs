@@ -6,6 +6,7 @@
 //! published is gone after a crash, and its chunks are free again.
 
 mod error; // what can be wrong with a store
+mod seen; // chunk numbers that have come before
 mod ledger; // which exceptions can be believed
 mod scan; // slots read in order, many areas at a time
 mod format; // making a store
