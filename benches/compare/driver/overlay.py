@@ -1,6 +1,6 @@
 """An overlay over NBD: random and sequential reads and writes."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 from . import servers
 from .servers import Running
@@ -91,22 +91,17 @@ def reads(setup, results, wanted):
                 results.add(name, contender, running[contender.name].load(**plan))
 
 
-class all_running(ExitStack):
+@contextmanager
+def all_running(contenders, folder, half):
     """Servers, each with half of its overlay written; by name."""
-
-    def __init__(self, contenders, folder, half):
-        super().__init__()
-        self.contenders, self.folder, self.half = contenders, folder, half
-
-    def __enter__(self):
-        super().__enter__()
+    with ExitStack() as stack:
         running = {}
-        for contender in self.contenders:
+        for contender in contenders:
             contender.prepare()
-            server = self.enter_context(Running(contender, self.folder))
+            server = stack.enter_context(Running(contender, folder))
             running[contender.name] = server
             # A raw file is the same with or without.
             if "raw" not in contender.name:
-                server.load(kind="write", **self.half)
-                server.load(kind="verify", **{**self.half, "depth": 4})
-        return running
+                server.load(kind="write", **half)
+                server.load(kind="verify", **{**half, "depth": 4})
+        yield running

@@ -5,7 +5,7 @@ import statistics
 import sys
 from dataclasses import dataclass, field
 
-from .servers import LIMIT, OURS, RIVAL
+from .servers import LIMIT, OURS, RIVAL, Contender
 
 
 @dataclass
@@ -48,19 +48,21 @@ class Workload:
 class Results:
     """Of a whole run."""
 
-    def __init__(self, rounds, facts):
-        self.rounds, self.facts = rounds, facts
+    def __init__(self, rounds, facts, takes_part, markdown=False):
+        self.rounds, self.facts, self.takes_part = rounds, facts, takes_part
+        self.markdown = markdown
         self.workloads = {}
 
     def turns(self, name, title, contenders, key="per_second", unit="/s", more_is_better=True):
         """Every contender once in every round, each time another one first."""
         workload = Workload(name, title, key, unit, more_is_better)
         self.workloads[name] = workload
+        contenders = [it for it in contenders if self.takes_part(it)]
         for contender in contenders:
             workload.contenders[contender.name] = contender
             workload.figures[contender.name] = []
         for turn in range(self.rounds):
-            first = turn % len(contenders)
+            first = turn % max(len(contenders), 1)
             for contender in contenders[first:] + contenders[:first]:
                 print(f"{name}: round {turn + 1}, {contender.name}", file=sys.stderr)
                 yield turn, contender
@@ -88,6 +90,8 @@ class Results:
             row += spread(workload.ratio(name, rival)) if rival else ["", ""]
             row += [spread(workload.values(name, it[0]))[0] for it in columns]
             rows.append(row)
+        if self.markdown:
+            return f"\n### {workload.title}\n\n`{workload.name}`\n\n{ruled(rows)}"
         return f"\n{workload.title} [{workload.name}]\n{aligned(rows)}"
 
     def summary(self):
@@ -107,7 +111,7 @@ class Results:
             row += spread(workload.ratio(ours, limit)) if limit else ["", ""]
             row += self.cpu(workload)
             rows.append(row)
-        return aligned(rows)
+        return ruled(rows) if self.markdown else aligned(rows)
 
     @staticmethod
     def cpu(workload):
@@ -115,6 +119,19 @@ class Results:
         if not ours or not rival:
             return ["", ""]
         return spread(workload.ratio(ours, rival, "cpu_us"))
+
+    def load(self, text):
+        """Takes over the figures of an earlier run."""
+        told = json.loads(text)
+        self.facts = self.facts or told["facts"]
+        self.rounds = self.rounds or told["rounds"]
+        for it in told["workloads"]:
+            facts = (it[key] for key in ("name", "title", "key", "unit", "more_is_better"))
+            workload = self.workloads.setdefault(it["name"], Workload(*facts))
+            for contender in it["contenders"]:
+                name, kind, durable = (contender[key] for key in ("name", "kind", "durable"))
+                workload.contenders[name] = Contender(name, kind, durable=durable)
+                workload.figures[name] = contender["rounds"]
 
     def to_json(self):
         """Everything, for other programs."""
@@ -181,3 +198,18 @@ def aligned(rows):
         cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def ruled(rows):
+    """The same in Markdown. A spread stands in the cell of its median."""
+    heads = [head for head in rows[0] if head != "(min, max)"]
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+    for row in rows[1:]:
+        cells = []
+        for head, cell in zip(rows[0], row):
+            if head == "(min, max)":
+                cells[-1] = f"{cells[-1]} {cell}".strip()
+            else:
+                cells.append(cell)
+        lines.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -74,7 +74,8 @@ class Running:
         argv = [program("nbd-load"), self.socket, "--export", self.contender.export]
         argv += ["--pid", self.process.pid]
         for name, value in plan.items():
-            argv += [f"--{name.replace('_', '-')}", value]
+            option = f"--{name.replace('_', '-')}"
+            argv += [option] if value is True else [option, value]
         return json.loads(run(*argv))
 
     def end(self):
@@ -161,8 +162,8 @@ def create_qcow2(path, origin, layout):
     run("qemu-img", "create", "-q", "-f", "qcow2", "-o", QCOW2[layout], "-b", origin, "-F", "raw", path)
 
 
-def qemu_nbd(folder, origin, layout):
-    image = folder / f"qemu-nbd-{layout}.qcow2"
+def qemu_nbd(folder, origin, layout, image=None):
+    image = image or folder / f"qemu-nbd-{layout}.qcow2"
     argv = lambda sock: ["qemu-nbd", "-t", "-f", "qcow2", "-k", sock, image]
     prepare = lambda: create_qcow2(image, origin, layout)
     return Contender(f"qemu-nbd {layout}", RIVAL, prepare, argv)

@@ -7,3 +7,6 @@ pub mod client; // a connection to an NBD server
 pub mod load; // requests, and how long they took
 pub mod wire; // a connection to an NBD client
 pub mod map; // an overlay that is an array
+pub mod store; // stores to merge and to open
+pub mod counted; // memory that counts
+pub mod path; // request paths on it

@@ -46,6 +46,8 @@ pub struct Plan {
     pub depth: usize,
     /// After so many requests all of them are waited for, and a flush follows; 0: never.
     pub flush_every: u64,
+    /// A last flush belongs to the work: what was acknowledged from memory is written then.
+    pub flush_last: bool,
     /// End after so many requests,
     pub count: u64,
     /// or after this time.
@@ -142,7 +144,8 @@ impl Window {
             requests.push(self.request(place, now).encode());
             places.push(place);
         }
-        if self.wants_flush() && self.in_flight == 0 && !self.flushing {
+        let last = self.plan.flush_last && self.unflushed > 0 && self.is_over(now);
+        if (self.wants_flush() || last) && self.in_flight == 0 && !self.flushing {
             let flush =
                 Request { flags: 0, command: command::FLUSH, cookie: FLUSH, offset: 0, len: 0 };
             requests.push(flush.encode());
@@ -216,7 +219,7 @@ impl Window {
 }
 
 /// What the first bytes of the block at `offset` say.
-fn stamp(offset: u64) -> [u8; 8] {
+pub fn stamp(offset: u64) -> [u8; 8] {
     (offset | 1 << 60).to_le_bytes()
 }
 

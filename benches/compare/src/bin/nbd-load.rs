@@ -42,10 +42,13 @@ struct Args {
     /// Requests from flush to flush
     #[arg(long, default_value_t = 0)]
     flush_every: u64,
-    /// Requests
+    /// A flush at the end, which is measured, too
+    #[arg(long)]
+    flush_last: bool,
+    /// End after so many requests
     #[arg(long, default_value_t = u64::MAX)]
     count: u64,
-    /// Seconds
+    /// or after so many seconds
     #[arg(long)]
     seconds: Option<f64>,
 }
@@ -78,6 +81,7 @@ fn main() -> io::Result<()> {
         block_bytes: args.block,
         depth: args.depth,
         flush_every: args.flush_every,
+        flush_last: args.flush_last,
         count: args.count,
         time: args.seconds.map(Duration::from_secs_f64),
     };

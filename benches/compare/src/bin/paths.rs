@@ -1,0 +1,128 @@
+//! Request paths on devices in memory, to have their instructions and their I/O counted. What it
+//! prints is JSON; `benches/compare/guard` reads it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use compio::driver::DriverType;
+use compio::io::AsyncRead;
+use compio::net::UnixStream;
+use compio::runtime::Runtime;
+use dmsnap::ops::{self, MergeOptions, Silent};
+use dmsnap::volume::{SnapshotOptions, Volume};
+use dmsnap_compare::client::{connect, disconnect};
+use dmsnap_compare::load;
+use dmsnap_compare::path::{Costs, Operation, World, full_store};
+use dmsnap_serve::Live;
+use dmsnap_serve::nbd::{Exports, Limits, Listener, Server};
+use futures_executor::block_on;
+
+/// Do one operation many times, in memory
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(subcommand)]
+    way: Way,
+}
+
+#[derive(Debug, Subcommand)]
+enum Way {
+    /// Call the volume
+    Volume { operation: Operation, count: u64 },
+    /// Ask a server in this process, from a process of its own
+    Nbd { operation: Operation, count: u64 },
+    /// Be the client of that server
+    Client { operation: Operation, count: u64, socket: PathBuf },
+    /// Merge so many scattered exceptions, offline
+    Merge { count: u64 },
+    /// Open a store with so many scattered exceptions
+    Open { count: u64 },
+    /// Which way I/O goes here
+    Driver,
+}
+
+fn main() -> io::Result<()> {
+    match Args::parse().way {
+        Way::Volume { operation, count } => {
+            let costs = block_on(async {
+                let world = World::new(operation).await?;
+                world.run(operation, count).await
+            })?;
+            println!("{}", serde_json::to_string(&costs)?);
+            Ok(())
+        }
+        Way::Nbd { operation, count } => serve(operation, count),
+        Way::Client { operation, count, socket } => {
+            let export = if operation.to_origin() { "origin" } else { "s" };
+            let (mut stream, _) = connect(&socket, export)?;
+            load::run(&mut stream, &operation.plan(count))?;
+            disconnect(stream)
+        }
+        Way::Merge { count } => merge(count),
+        Way::Open { count } => {
+            let costs = block_on(open(count))?;
+            println!("{}", serde_json::to_string(&costs)?);
+            Ok(())
+        }
+        Way::Driver => {
+            let ring = Runtime::new()?.driver_type() == DriverType::IoUring;
+            println!("{}", if ring { "ring" } else { "polling" });
+            Ok(())
+        }
+    }
+}
+
+/// The client runs as a child, so that its instructions are not counted. Its end is seen on a
+/// socket: valgrind lets no second thread go on while the ring waits.
+fn serve(operation: Operation, count: u64) -> io::Result<()> {
+    let dir = std::env::temp_dir().join(format!("dmsnap-paths-{}", std::process::id()));
+    std::fs::create_dir(&dir)?;
+    let served = Runtime::new()?.block_on(serve_at(&dir.join("nbd"), operation, count));
+    std::fs::remove_dir_all(&dir)?;
+    served
+}
+
+async fn serve_at(socket: &Path, operation: Operation, count: u64) -> io::Result<()> {
+    let world = World::new(operation).await?;
+    let exports = Exports::new();
+    exports.add(Live::origin(&world.volume, false)).map_err(io::Error::other)?;
+    let snapshot = Live::snapshot(&world.volume, &world.snapshot, false);
+    exports.add(snapshot).map_err(io::Error::other)?;
+    let listener = Listener::unix(socket).await?;
+    let name = operation.to_possible_value().map(|it| it.get_name().to_owned());
+    let (ours, its) = std::os::unix::net::UnixStream::pair()?;
+    let mut client = Command::new(std::env::current_exe()?)
+        .args(["client", &name.unwrap_or_default(), &count.to_string()])
+        .arg(socket)
+        .stdin(Stdio::from(OwnedFd::from(its)))
+        .spawn()?;
+    let mut life = UnixStream::from_std(ours)?;
+    let shutdown = async { drop(life.read(vec![0]).await) };
+    Server::new(exports, Limits::default()).run(vec![listener], shutdown).await?;
+    match client.wait()? {
+        status if status.success() => Ok(()),
+        status => Err(io::Error::other(format!("the client has failed: {status}"))),
+    }
+}
+
+fn merge(count: u64) -> io::Result<()> {
+    block_on(async {
+        let (cow, origin) = full_store(count).await?;
+        let options = MergeOptions { window_bytes: 4 << 20, ..MergeOptions::default() };
+        let merged = ops::merge(cow, origin, options, &Silent).await.map_err(io::Error::other)?;
+        println!("{}", serde_json::to_string(&merged)?);
+        Ok(())
+    })
+}
+
+async fn open(count: u64) -> io::Result<Costs> {
+    let (cow, origin) = full_store(count).await?;
+    let cow = Rc::new(cow);
+    let (volume, before) = (Volume::new(origin)?, cow.counts());
+    let options = SnapshotOptions::default();
+    ops::open_snapshot(&volume, "s", cow.clone(), options).await.map_err(io::Error::other)?;
+    Ok(Costs { origin: volume.origin_device().counts(), cow: cow.counts().since(before) })
+}
