@@ -16,3 +16,5 @@ mod content; // what a device should hold
 mod live; // clients of a volume, against a naive model
 mod disks; // what LVM wrote, and how it is spoilt
 pub mod lvm; // readers and writers of LVM metadata
+pub mod nbd; // clients of the NBD server
+mod talk; // what they may be answered
