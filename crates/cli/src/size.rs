@@ -25,6 +25,11 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     }
 }
 
+/// The same, or 0 for none.
+pub(crate) fn parse_or_none(text: &str) -> Result<u64, String> {
+    if text == "0" { Ok(0) } else { parse(text) }
+}
+
 const FORM: &str = "; a size is a number of bytes, or one with k, M, G, T or s (sectors) behind it";
 
 /// A chunk size from the same.

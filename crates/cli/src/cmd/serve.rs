@@ -108,7 +108,7 @@ pub(crate) struct Args {
     ///
     /// A service manager may listen instead and hand its sockets over (LISTEN_FDS, as systemd does
     /// for a socket unit). Then this is left out.
-    #[arg(long, value_name = "unix:PATH|HOST:PORT")]
+    #[arg(long, value_name = "unix:PATH|HOST:PORT", value_parser = listening::address)]
     nbd: Vec<String>,
 
     #[command(flatten)]
@@ -116,6 +116,7 @@ pub(crate) struct Args {
 
     /// Most connections at a time
     #[arg(long, value_name = "NUMBER", default_value_t = 256)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     connections: u16,
 
     /// Most memory for the requests of one connection; one request may take 32 MiB in any case
@@ -152,7 +153,7 @@ pub(crate) struct Args {
     /// A write to the origin that snapshots have to keep old data for is acknowledged from memory, like
     /// by any disk with a write cache; many are then made ready and written at once. A flush, or a second
     /// without one, writes them all. Snapshots with on-full=fail or wait, and a merge, turn it off.
-    #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = size::parse)]
+    #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = size::parse_or_none)]
     write_back: u64,
 
     /// Through the page cache or around it
@@ -187,6 +188,7 @@ impl Args {
     pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
         let mut plan = self.plan()?;
         plan.add_those_of_lvm().await?;
+        plan.refuse_double_names()?;
         let merge = self.merge_of(&plan)?;
         let alias = plan.alias.clone();
         let no_signals =
@@ -320,7 +322,10 @@ impl Args {
                 let found = format_args!("found {wanted}, but {planned} merges already");
                 Err(Failure::of("--merge", found))
             }
-            (Some(name), _) | (None, Some(name)) => Ok(Some(name.clone())),
+            (Some(name), _) | (None, Some(name)) if plan.has(name) => Ok(Some(name.clone())),
+            (Some(name), _) | (None, Some(name)) => {
+                Err(Failure::of("--merge", format_args!("no snapshot is named {name}")))
+            }
             (None, None) => Ok(None),
         }
     }

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use dmsnap::device::{Caching, Device, File, Mode, Shared};
-use dmsnap_lvm::{Disk, DiskScan, Groups, PvPlace};
+use dmsnap_lvm::{Disk, DiskScan, GroupProblem, Groups, PvPlace};
 
 use super::{Group, Images};
 use crate::place::Name;
@@ -69,7 +69,13 @@ impl Scan {
         }
         for group in &self.found.groups {
             let name = format!("volume group {}", group.vg.name);
-            doubts.extend(group.problems.iter().map(|problem| Failure::of(&name, problem)));
+            doubts.extend(group.problems.iter().map(|problem| {
+                match problem {
+                    GroupProblem::OldText { .. } => Failure::of(&name, problem)
+                        .advise("`vgck --updatemetadata` brings it up to date"),
+                    _ => Failure::of(&name, problem),
+                }
+            }));
         }
         self.doubts.extend(doubts);
     }

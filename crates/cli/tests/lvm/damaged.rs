@@ -71,6 +71,27 @@ fn a_damaged_copy_is_told_and_the_other_one_used() {
     assert!(refused.stderr.contains("the volume group is not whole"), "{}", refused.stderr);
 }
 
+/// As a merge leaves it that is cut off between the headers of two areas. LVM says the same.
+#[test]
+fn an_area_with_an_old_text_is_told_and_whoever_brings_it_up_to_date() {
+    let sample = sample("two-areas");
+    let before = fs::read(&sample.images[0]).expect("read");
+    sample.lvm("merge", &["vg0/snap"]).ok();
+    let second_area = before.len() - (1 << 20);
+    overwrite(&sample.images[0], second_area as u64, &before[second_area..]);
+    let checked = sample.lvm("check", &[]);
+    assert_eq!((checked.status, checked.stdout.as_str()), (1, ""));
+    assert_eq!(
+        common::one_line(&checked.stderr),
+        "dmsnap: warning: volume group vg0: a metadata area of PV pv0 has an old text: seqno 4, the \
+         newest is 5; `vgck --updatemetadata` brings it up to date"
+    );
+    let listed = sample.lvm("list", &[]);
+    assert!(listed.status == 0 && !listed.stdout.contains("snap"), "{}", listed.stdout);
+    let again = sample.lvm("merge", &["vg0/snap"]);
+    assert!(again.stderr.contains("found no volume vg0/snap; there is root"), "{}", again.stderr);
+}
+
 #[test]
 fn a_disk_that_was_not_given_is_missed_by_name() {
     let sample = sample("two-pvs");

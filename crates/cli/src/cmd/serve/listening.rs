@@ -40,11 +40,47 @@ impl Listening {
         }
         let usual = [DEFAULT_ADDRESS.to_owned()];
         for address in if addresses.is_empty() { &usual } else { addresses } {
-            let listener = listen(address).await.map_err(|error| Failure::of(address, error))?;
+            let listener = listen(address).await.map_err(|error| failure(address, &error))?;
             listening.uris.push(told(address, &listener, encrypted));
             listening.listeners.push(listener);
         }
         Ok(listening)
+    }
+}
+
+/// Where to listen, as the command line says it: `unix:PATH` or `HOST:PORT`.
+pub(super) fn address(text: &str) -> Result<String, String> {
+    let whole = match (text.strip_prefix("unix:"), text.rsplit_once(':')) {
+        (Some(path), _) => !path.is_empty(),
+        (None, Some((host, port))) => {
+            let bracketed = host.starts_with('[') && host.ends_with(']');
+            let named = !host.is_empty() && !host.contains(['/', ':']);
+            (named || bracketed) && port.parse::<u16>().is_ok()
+        }
+        (None, None) => false,
+    };
+    match whole {
+        true => Ok(text.into()),
+        false => Err("it is unix:PATH or HOST:PORT, with a port below 65536".into()),
+    }
+}
+
+fn failure(address: &str, error: &io::Error) -> Failure {
+    let path = address.strip_prefix("unix:").map(Path::new);
+    match (error.kind(), path) {
+        (io::ErrorKind::AddrInUse, Some(path)) if !is_socket(path) => {
+            Failure::about(path, "is there already, and no socket").advise("choose another path")
+        }
+        (io::ErrorKind::AddrInUse, _) => Failure::of(address, "somebody listens there already")
+            .advise("choose another address, or end that one"),
+        (io::ErrorKind::NotFound, Some(path)) => {
+            Failure::about(path, "its directory does not exist").advise("make it first")
+        }
+        (io::ErrorKind::InvalidInput, Some(path)) => {
+            let found = format_args!("too long for a socket: {} bytes", path.as_os_str().len());
+            Failure::about(path, found).advise("107 are possible")
+        }
+        _ => Failure::of(address, format_args!("cannot listen: {error}")),
     }
 }
 

@@ -1,4 +1,5 @@
 use std::fs;
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -63,6 +64,9 @@ impl FromStr for Spec {
             .split_once('=')
             .ok_or_else(|| format!("found `{text}`; a snapshot is NAME=COW[,OPTION]..."))?;
         refuse_reserved(name)?;
+        if rest.is_empty() || rest.starts_with(',') {
+            return Err(format!("found no COW device in `{text}`; it is NAME=COW[,OPTION]..."));
+        }
         let (cow, mut parts) = Place::take(rest)?;
         let cow = PathBuf::from(cow.to_string());
         let options = SnapshotOptions::default();
@@ -73,8 +77,11 @@ impl FromStr for Spec {
 }
 
 fn refuse_reserved(name: &str) -> Result<(), String> {
-    match name.is_empty() || name == ORIGIN {
-        true => Err(format!("found the name `{name}`; it must not be empty or `{ORIGIN}`")),
+    match name.is_empty() || name == ORIGIN || name.chars().any(char::is_control) {
+        true => Err(format!(
+            "found the name `{}`; it must not be empty, nor `{ORIGIN}`, nor hold control characters",
+            name.escape_debug()
+        )),
         false => Ok(()),
     }
 }
@@ -89,7 +96,10 @@ impl Spec {
             ("transient", size) => self.store = Store::Transient(size::parse_chunk_size(size)?),
             ("discard-zeroes", "") => options.discard_zeroes = true,
             ("discard-passdown", "") => options.discard_passdown = true,
-            _ => return Err(format!("found the option `{text}`, which there is not")),
+            _ => {
+                let known = "on-full, max-size, transient, discard-zeroes, discard-passdown";
+                return Err(format!("found the option `{text}`; there is {known}"));
+            }
         }
         Ok(())
     }
@@ -172,8 +182,16 @@ impl Spec {
     /// Opens the store, or makes it before.
     async fn add_to(self, volume: &Disk, cow: AnyDevice, mode: Mode) -> Result<(), Failure> {
         let failed = |error| Failure::about(&self.cow, error);
+        // Whatever it is that cannot be read, the next one says it.
+        let is_store = begins_with_store(volume).await.unwrap_or(false);
         let refused = |error: Error| match error {
             Error::FrontZeroed { .. } => Failure::about(&self.cow, error).advise(MERGE_ANYWAY),
+            Error::Header(_) if is_store => {
+                let found = "no store here, but there is one on the origin: they look swapped";
+                Failure::about(&self.cow, found).advise("it is ORIGIN --snapshot NAME=COW")
+            }
+            Error::Header(_) => Failure::about(&self.cow, error)
+                .advise("is it the COW device? `dmsnap create` makes a store"),
             _ => Failure::about(&self.cow, error),
         };
         let Self { name, options, .. } = &self;
@@ -224,12 +242,16 @@ fn node(path: &Path) -> PathBuf {
     named().unwrap_or_else(|| path.to_owned())
 }
 
+/// Whether the origin looks like a store.
+async fn begins_with_store(volume: &Disk) -> io::Result<bool> {
+    let len = MAGIC.len().min(usize::try_from(volume.len_bytes()).unwrap_or(MAGIC.len()));
+    Ok(volume.origin_device().read(0, len).await?.starts_with(&MAGIC))
+}
+
 /// For a merge: an origin that looks like a store.
 async fn refuse_store(path: &Path, volume: &Disk) -> Result<(), Failure> {
-    let len = MAGIC.len().min(usize::try_from(volume.len_bytes()).unwrap_or(MAGIC.len()));
-    let first = volume.origin_device().read(0, len).await;
-    let first = first.map_err(|error| Failure::about(path, error))?;
-    match first.starts_with(&MAGIC) {
+    let is_store = begins_with_store(volume).await;
+    match is_store.map_err(|error| Failure::about(path, error))? {
         true => Err(Failure::about(path, Error::OriginIsStore).advise(MERGE_ANYWAY)),
         false => Ok(()),
     }
@@ -327,6 +349,24 @@ impl Plan {
         Ok(())
     }
 
+    /// Every export needs a name of its own.
+    pub(super) fn refuse_double_names(&self) -> Result<(), Failure> {
+        let names = self.alias.iter().chain(self.snapshots.iter().map(|spec| &spec.name));
+        let names: Vec<_> = names.collect();
+        match names.iter().enumerate().find(|(n, name)| names[..*n].contains(name)) {
+            None => Ok(()),
+            Some((_, name)) => {
+                let found = format_args!("found the name `{name}` twice");
+                Err(Failure::of("--snapshot", found).advise("give each one its own"))
+            }
+        }
+    }
+
+    /// Whether a snapshot of this name is planned.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.snapshots.iter().any(|spec| spec.name == name)
+    }
+
     /// The snapshots and their COW devices.
     pub(super) fn cows(&self) -> Vec<(String, PathBuf)> {
         self.snapshots.iter().map(|spec| (spec.name.clone(), spec.cow.clone())).collect()
@@ -394,6 +434,11 @@ impl Plan {
         let origin = open(&self.origin, Which::Origin, mode).await?;
         let volume = Volume::new(origin).map_err(|error| Failure::about(&self.origin, error))?;
         let sectors = volume.len_bytes() / SECTOR_BYTES;
+        if sectors == 0 {
+            let len = volume.origin_device().len_bytes().unwrap_or(0);
+            let found = format_args!("has {len} bytes, which is no whole sector");
+            return Err(Failure::about(&self.origin, found).advise("is it the origin?"));
+        }
         if let Some((line, found)) = self.promised.filter(|(_, promised)| *promised != sectors) {
             let origin = self.origin.display();
             let found = format!("found the length {found}, expected the {sectors} sectors");
