@@ -16,5 +16,7 @@ mod content; // what a device should hold
 mod live; // clients of a volume, against a naive model
 mod disks; // what LVM wrote, and how it is spoilt
 pub mod lvm; // readers and writers of LVM metadata
+mod socket; // a client that says all and hears all
 pub mod nbd; // clients of the NBD server
 mod talk; // what they may be answered
+pub mod control; // clients of the control socket

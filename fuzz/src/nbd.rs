@@ -4,21 +4,16 @@ use std::cell::LazyCell;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream as StdStream};
 use std::rc::Rc;
-use std::time::Duration;
 
-use compio::buf::BufResult;
-use compio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use compio::net::UnixStream;
-use compio::runtime::Runtime;
 use dmsnap::format::ChunkSize;
 use dmsnap::ops;
 use dmsnap::volume::{SnapshotOptions, Volume};
 use dmsnap_serve::Live;
 use dmsnap_serve::nbd::codec::{MetaQuery, OptionRequest, Request, Selection, command};
 use dmsnap_serve::nbd::{Exports, Limits, Listener, Server};
-use futures_util::future::join;
 
 use crate::input::{Input, told};
+use crate::socket::{heard, in_time};
 use crate::sparse::Sparse;
 use crate::talk::{Model, judge};
 
@@ -28,9 +23,6 @@ pub(crate) const LEN_BYTES: u64 = 64 << 10;
 /// What is served, the default first.
 pub(crate) const NAMES: [&str; 3] = ["origin", "s", "ro"];
 
-/// A session that takes longer hangs. The server itself gives a client ten seconds to choose.
-const PATIENCE: Duration = Duration::from_secs(8);
-
 /// Options and requests of one client, at most.
 const MOST: u8 = 24;
 
@@ -38,7 +30,6 @@ const MOST: u8 = 24;
 const MOST_PAYLOAD: u32 = 80 << 10;
 
 thread_local! {
-    static RUNTIME: LazyCell<Runtime> = LazyCell::new(|| Runtime::new().expect("a runtime"));
     static LISTENER: LazyCell<(UnixListener, SocketAddr)> = LazyCell::new(listener);
 }
 
@@ -54,10 +45,7 @@ pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let backlog = input.u8() % 2 == 1;
     let said = script(&mut input);
-    RUNTIME.with(|runtime| {
-        let serving = async { compio::time::timeout(PATIENCE, serve(backlog, &said)).await };
-        runtime.block_on(serving).expect("the server answers in time");
-    });
+    in_time(serve(backlog, &said));
 }
 
 async fn serve(backlog: bool, said: &[u8]) {
@@ -84,36 +72,15 @@ async fn serve(backlog: bool, said: &[u8]) {
     let server = Server::new(exports, limits);
     let server = compio::runtime::spawn(server.run(vec![listener], async { _ = stopped.await }));
     for said in [said, &civil("s"), &civil("origin")] {
-        judge(said, &heard(said).await, &mut model);
+        judge(said, &answers(said).await, &mut model);
     }
     drop(stop);
     server.await.expect("no panic").expect("nothing fails");
 }
 
-/// Says all of it, and hears all that is answered until the server hangs up.
-async fn heard(said: &[u8]) -> Vec<u8> {
+async fn answers(said: &[u8]) -> Vec<u8> {
     let stream = LISTENER.with(|it| StdStream::connect_addr(&it.1)).expect("the server listens");
-    stream.set_nonblocking(true).expect("a socket");
-    let stream = UnixStream::from_std(stream).expect("a socket");
-    let (mut mouth, mut ear) = (&stream, &stream);
-    let saying = async {
-        // The server may hang up before it has heard it all.
-        let _ = mouth.write_all(said.to_vec()).await;
-        let _ = mouth.shutdown().await;
-    };
-    let hearing = async {
-        let (mut all, mut buffer) = (Vec::new(), Vec::with_capacity(64 << 10));
-        loop {
-            buffer.clear();
-            let BufResult(read, filled) = ear.read(buffer).await;
-            buffer = filled;
-            match read {
-                Ok(0) | Err(_) => return all,
-                Ok(_) => all.extend_from_slice(&buffer),
-            }
-        }
-    };
-    join(saying, hearing).await.1
+    heard(stream, said).await
 }
 
 fn ask(command: u16, flags: u16, offset: u64, len: u32) -> Vec<u8> {
