@@ -274,3 +274,55 @@ fn a_read_only_server_writes_neither_device() {
     assert!(place.read("a") == store, "the COW device has been written");
     assert!(place.read("origin") == origin, "the origin has been written");
 }
+
+/// What libnbd can ask for, on an origin that is one hole.
+#[test]
+fn libnbd_gets_every_command_and_every_context() {
+    const ASK: &str = "
+import nbd
+can = 'fua flush trim zero fast_zero cache df multi_conn'.split()
+print([it for it in can if not getattr(h, 'can_' + it)()], h.get_block_size(nbd.SIZE_MAXIMUM))
+h.pwrite(b'x' * 65536, 1 << 20, nbd.CMD_FLAG_FUA)
+h.pwrite(bytes(range(256)) * (1 << 17), 32 << 20)
+h.zero(8192, 2 << 20, nbd.CMD_FLAG_NO_HOLE)
+try: h.zero(65536, 1 << 20, nbd.CMD_FLAG_FAST_ZERO)
+except nbd.Error as error: print(error.errno)
+h.trim(1 << 20, 4 << 20)
+h.cache(1 << 20, 0)
+whole = []
+read = h.pread_structured(1 << 20, 1 << 20, lambda it, at, *_: whole.append((at, len(it))), nbd.CMD_FLAG_DF)
+print(whole, bytes(read[:65536]) == b'x' * 65536)
+print(bytes(h.pread(32 << 20, 32 << 20)) == bytes(range(256)) * (1 << 17))
+h.flush()
+";
+    let place = Place::new(1, &["a"]);
+    let origin = fs::File::create(place.path("origin")).expect("made");
+    origin.set_len(64 * MIB).expect("made");
+    let serving = Serving::start(&place, &["--snapshot", &cow(&place, "a")]);
+    // The system's own Python has the module; another may come first on the path.
+    let path = format!("/usr/bin:{}", std::env::var("PATH").unwrap_or_default());
+    let done = Command::new("nbdsh")
+        .args(["--uri", &place.uri("a"), "--command", ASK])
+        .env("PATH", path)
+        .output()
+        .expect("nbdsh");
+    let said = String::from_utf8_lossy(&done.stdout);
+    let expected = "[] 33554432\nENOTSUP\n[(1048576, 1048576)] True\nTrue\n";
+    assert_eq!(said, expected, "{}", String::from_utf8_lossy(&done.stderr));
+
+    let (hole, data) = (3, 0);
+    let written = [(MIB, 64 << 10), (2 * MIB, 8 << 10), (32 * MIB, 32 * MIB)];
+    let mut extents = Vec::new();
+    let mut end = 0;
+    for (at, len) in written {
+        extents.extend([(end, at - end, hole), (at, len, data)]);
+        end = at + len;
+    }
+    assert_eq!(place.map("a", "base:allocation"), extents);
+    assert_eq!(place.map("origin", "base:allocation"), [(0, 64 * MIB, hole)]);
+    let local = |kind| if kind == data { 1 } else { 0 };
+    let changed: Vec<_> = extents.iter().map(|(at, len, kind)| (*at, *len, local(*kind))).collect();
+    assert_eq!(place.map("a", "qemu:dirty-bitmap:a"), changed);
+    assert_eq!(place.map("a", "qemu:allocation-depth"), changed);
+    assert_eq!(serving.stop(), "");
+}
