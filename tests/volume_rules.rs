@@ -100,6 +100,23 @@ fn an_origin_write_can_fail_instead() {
     run(origin_view.write(0, data(300, 2))).expect("these are saved already");
 }
 
+/// A write that one snapshot refuses drops no other: whose rule is to refuse is asked first.
+#[test]
+fn an_origin_write_that_is_refused_drops_nobody() {
+    let power = Power::steady();
+    let volume = Rc::new(Sim::new(origin(64, &power)).expect("a size"));
+    let yields = add(&volume, "yields", empty_cow(1, 4, &power), on_full(OnFull::Invalidate));
+    let refuses = add(&volume, "refuses", empty_cow(1, 4, &power), on_full(OnFull::Fail));
+    let origin_view = View::origin(&volume);
+    run(origin_view.write(0, data(100, 2))).expect("room for two");
+    let refused = run(origin_view.write(9 * SECTOR, data(200, 1))).expect_err("full");
+    assert_eq!(refused.kind(), ErrorKind::StorageFull);
+    assert_eq!((yields.state(), refuses.state()), (State::Active, State::Active));
+    run(volume.remove(&refuses)).expect("flushed");
+    run(origin_view.write(9 * SECTOR, data(200, 1))).expect("goes on");
+    assert_eq!(yields.state(), State::Invalid);
+}
+
 /// Waiting ends with room, found by asking the device's size anew, or with patience.
 #[test]
 fn an_origin_write_can_wait_for_room() {

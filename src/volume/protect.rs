@@ -67,7 +67,9 @@ impl<O: Device, C: Device> Volume<O, C> {
 
     /// Gives every snapshot but `merging` published exceptions for these ranges of the origin.
     /// A snapshot whose COW device fails is dropped; one without room follows its own rule, which
-    /// may be to try [again](Self::patiently).
+    /// may be to try [again](Self::patiently). Those that may refuse the write are asked first; only
+    /// of a write longer than [`LOT_BYTES`], or if it is the device below that has no room, may a
+    /// refusal come after another snapshot was dropped.
     ///
     /// Whatever snapshot was dropped, by this call or another, is durably marked when it returns.
     pub(super) async fn protect(
@@ -80,6 +82,8 @@ impl<O: Device, C: Device> Volume<O, C> {
             snapshot.state() != State::Invalid
                 && !merging.is_some_and(|it| Rc::ptr_eq(it, snapshot))
         });
+        // None shall be dropped for a write that another one refuses.
+        snapshots.sort_by_key(|it| it.options.on_full == OnFull::Invalidate && !it.is_read_only());
         if snapshots.is_empty() {
             self.all_marked().await;
             return Ok(());
