@@ -1,4 +1,5 @@
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use crate::common::{self, one_line};
@@ -51,6 +52,50 @@ fn a_name_that_may_be_two_volumes_says_which() {
     let listed = dmsnap!("lvm", "list", one.images[0], names.images[0]).ok();
     assert!(listed.contains("vg0") && listed.contains("vg-1.old_+x"), "{listed}");
     dmsnap!("info", format!("lvm:{images}:vg0/snap")).failed();
+}
+
+#[test]
+fn a_volume_of_two_groups_is_asked_for_by_its_group() {
+    let (one, other) = (sample("one-pv"), sample("full"));
+    rename_group(&other.images[0]);
+    let images = format!("{},{}", one.images[0].display(), other.images[0].display());
+    let info = |name: &str| dmsnap!("info", format!("lvm:{images}:{name}"));
+    let refused = info("snap").failed();
+    assert!(
+        refused.ends_with("snap may be vg0/snap or vg1/snap; name the group as well"),
+        "{refused}"
+    );
+    assert!(info("vg0/snap").ok().contains("yes"), "it is valid");
+    assert!(info("vg1/snap").ok().contains("Invalid"), "it ran full");
+    assert!(info("good").ok().contains("yes"), "only one group has it");
+    let listed = dmsnap!("lvm", "list", one.images[0], other.images[0]).ok();
+    assert_eq!(listed.lines().filter(|line| line.starts_with("snap ")).count(), 2, "{listed}");
+}
+
+/// Makes vg0 another one of the same length, in the only metadata area of a disk without partitions.
+fn rename_group(image: &Path) {
+    const AREA: usize = 4096;
+    let mut bytes = fs::read(image).expect("read");
+    let place = |bytes: &[u8], at: usize| {
+        let number = bytes[AREA + at..AREA + at + 8].try_into().expect("eight bytes");
+        usize::try_from(u64::from_le_bytes(number)).expect("small")
+    };
+    let begin = AREA + place(&bytes, 40);
+    let text = begin..begin + place(&bytes, 48);
+    let renamed: Vec<_> = (text.clone()).filter(|at| bytes[*at..].starts_with(b"vg0")).collect();
+    renamed.into_iter().for_each(|at| bytes[at..at + 3].copy_from_slice(b"vg1"));
+    let sum = checksum(&bytes[text]).to_le_bytes();
+    bytes[AREA + 56..AREA + 60].copy_from_slice(&sum);
+    let sum = checksum(&bytes[AREA + 4..AREA + 512]).to_le_bytes();
+    bytes[AREA..AREA + 4].copy_from_slice(&sum);
+    fs::write(image, bytes).expect("written");
+}
+
+/// As docs/lvm.md describes it.
+fn checksum(bytes: &[u8]) -> u32 {
+    let bit = |sum: u32| if sum & 1 == 1 { sum >> 1 ^ 0xedb8_8320 } else { sum >> 1 };
+    let byte = |sum: u32, byte: &u8| (0..8).fold(sum ^ u32::from(*byte), |sum, _| bit(sum));
+    bytes.iter().fold(0xf597_a6cf, byte)
 }
 
 #[test]
