@@ -31,8 +31,7 @@ const AT_ONCE: u8 = 3;
 
 type Disk = Volume<Rc<Sparse>, Rc<Sparse>>;
 
-/// COW devices by their paths.
-#[derive(Default)]
+/// COW devices by their paths. Each is locked as long as a snapshot has it, as files are.
 struct Doors(RefCell<HashMap<String, Rc<Sparse>>>);
 
 impl Opener<Rc<Sparse>, Rc<Sparse>> for Doors {
@@ -50,6 +49,11 @@ impl Opener<Rc<Sparse>, Rc<Sparse>> for Doors {
             (None, Some(size)) => Rc::new(Sparse::zeroed(size.min(1 << 62))),
             (None, None) => return Err(Refusal::new(Code::Refused, "it is not there")),
         };
+        // The map has it, if it is known, and this is another.
+        let known = usize::from(self.0.borrow().contains_key(&wanted.cow));
+        if Rc::strong_count(&cow) > 1 + known {
+            return Err(Refusal::new(Code::Refused, "in use"));
+        }
         if let Some(make) = wanted.make {
             let made = ops::create(&cow, size(make.chunk_bytes)?, false).await;
             made.map_err(|error| Refusal::new(Code::Refused, error))?;
@@ -128,7 +132,8 @@ async fn serve(read_only: bool, rounds: &[Vec<Vec<u8>>]) {
             merged |= status == Some(200) && said.starts_with(b"POST /v1/merge ");
         }
     }
-    // A client that behaves is answered, and what it is told is so.
+    // A client that behaves is answered, and what it is told is so, once nothing is moved any more.
+    merger.stop().await;
     let heard = ask(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert_eq!(is_well_formed(&heard), Some(200));
     is_so(&serde_json::from_slice(body(&heard)).expect("a status"), &volume, &exports);
@@ -137,7 +142,6 @@ async fn serve(read_only: bool, rounds: &[Vec<Vec<u8>>]) {
     assert!(body(&heard).ends_with(b"# EOF\n"), "the numbers have no end");
     drop(stop);
     serving.await.expect("no panic");
-    merger.stop().await;
     is_content_right(&volume, &snapshot, merged).await;
 }
 

@@ -294,13 +294,11 @@ impl World {
     /// A snapshot may be dropped only for a reason. That is looked for after whatever may have written
     /// to the origin: also what waited in memory is written before many a thing, and needs room then.
     fn look_for_the_dropped(&mut self) {
-        let refused = self.layers.iter().any(|layer| layer.on_full == OnFull::Fail);
         for n in 0..2 {
             let snapshot = self.snapshot(n).filter(|it| it.state() == State::Invalid);
             let layer = &mut self.layers[n];
             if let (Some(snapshot), true) = (snapshot, layer.content.is_some()) {
-                let by_rule =
-                    layer.marked || layer.must_give_way(&snapshot, self.origin_sick || refused);
+                let by_rule = layer.marked || layer.must_give_way(&snapshot, self.origin_sick);
                 assert!(layer.sick || by_rule, "{} is dropped", layer.name);
                 layer.content = None;
                 layer.marked |= !layer.sick;
