@@ -39,6 +39,11 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "planted")]
+pub mod planted; // laws broken on purpose, for those who prove the rest
+#[cfg(not(feature = "planted"))]
+mod planted; // nothing
+
 pub mod device; // bytes at positions: files, block devices, memory
 pub mod store; // exceptions on the COW device
 pub mod table; // exceptions in memory

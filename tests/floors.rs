@@ -22,12 +22,13 @@ use std::path::Path;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// The modules of package `dmsnap`, and what each may use besides itself.
-const MODULES: [(&str, &[&str]); 5] = [
+const MODULES: [(&str, &[&str]); 6] = [
+    ("planted", &[]),
     ("device", &["format"]),
-    ("store", &["format", "device"]),
+    ("store", &["format", "device", "planted"]),
     ("table", &["format"]),
-    ("volume", &["format", "device", "store", "table"]),
-    ("ops", &["format", "device", "store", "table", "volume"]),
+    ("volume", &["format", "device", "store", "table", "planted"]),
+    ("ops", &["format", "device", "store", "table", "volume", "planted"]),
 ];
 
 /// The packages above it, and which modules of `dmsnap` each may use.
@@ -35,7 +36,7 @@ const UPPER: [(&str, &[&str]); 4] = [
     ("dmsnap-lvm", &["format"]),
     ("dmsnap-serve", &["device", "volume"]),
     ("dmsnap-cli", &["format", "device", "ops"]),
-    ("dmsnap-sim", &["format", "device", "store", "table", "volume", "ops"]),
+    ("dmsnap-sim", &["format", "device", "store", "table", "volume", "ops", "planted"]),
 ];
 
 /// The packages, and which others of the workspace each may depend on. Only tests may depend on

@@ -63,6 +63,11 @@ impl Barrier {
         self.failed.set(true);
     }
 
+    /// True if one has failed: none will succeed.
+    pub fn has_failed(&self) -> bool {
+        self.failed.get()
+    }
+
     async fn flush_now(&self, device: &impl Device) -> io::Result<()> {
         self.begun.set(self.begun.get() + 1);
         let unheard = FailsWhenDropped(&self.failed);

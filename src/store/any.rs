@@ -72,6 +72,10 @@ impl<D: Device> Store for AnyStore<D> {
         either!(self, store => store.flush().await)
     }
 
+    fn is_broken(&self) -> bool {
+        either!(self, store => store.is_broken())
+    }
+
     fn published(&self) -> u64 {
         either!(self, store => store.published())
     }

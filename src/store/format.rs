@@ -3,6 +3,7 @@ use zerocopy::IntoBytes;
 
 use super::StoreError;
 use crate::device::{Allocation, Buffer, Device};
+use crate::planted::{Planted, planted};
 
 /// Makes an empty store.
 ///
@@ -38,7 +39,9 @@ pub async fn format<D: Device>(cow: &D, chunk_size: ChunkSize) -> Result<(), Sto
     let area = Layout::new(chunk_size).area_location(0).get() * chunk_size.bytes();
     let zeroed = cow.write_zeroes(area, chunk_size.bytes(), Allocation::Keep).await;
     zeroed.map_err(area_failed())?;
-    cow.flush().await.map_err(area_failed())?;
+    if !planted(Planted::HeaderBeforeArea) {
+        cow.flush().await.map_err(area_failed())?;
+    }
 
     let mut header = Buffer::zeroed(unit);
     let raw = RawHeader::new(chunk_size, true);

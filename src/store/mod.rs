@@ -9,6 +9,7 @@ mod error; // what can be wrong with a store
 mod seen; // chunk numbers that have come before
 mod ledger; // which exceptions can be believed
 mod scan; // slots read in order, many areas at a time
+mod header; // chunk 0
 mod format; // making a store
 mod room; // which chunk is given out next
 mod queue; // chunks given out and not yet published
@@ -21,8 +22,9 @@ use dmsnap_format::{ChunkSize, CowChunk, OriginChunk, Usage};
 pub use any::AnyStore;
 pub use error::{Fault, Place, StoreError};
 pub use format::format;
+pub use header::read_header;
 pub use ledger::Ledger;
-pub use persistent::{Persistent, read_header};
+pub use persistent::Persistent;
 pub use scan::{End, read_exceptions, read_range, read_strays};
 pub use transient::Transient;
 
@@ -110,6 +112,10 @@ pub trait Store {
     ///
     /// Any error of the device; the store is invalid in memory all the same.
     async fn invalidate(&self) -> Result<(), StoreError>;
+
+    /// True once a write of metadata or a flush has failed: what was not published then may be
+    /// lost, data included.
+    fn is_broken(&self) -> bool;
 
     /// How many exceptions are published.
     fn published(&self) -> u64;

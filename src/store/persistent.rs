@@ -1,34 +1,18 @@
 use std::cell::{Cell, RefCell};
 
-use bytes::Bytes;
 use dmsnap_format::{
-    ChunkSize, Exception, Extents, Header, HeaderError, Layout, OriginChunk, RawException,
-    RawHeader, SLOT_BYTES, Usage,
+    ChunkSize, Exception, Extents, Layout, OriginChunk, RawException, SLOT_BYTES, Usage,
 };
 use futures_util::lock::Mutex;
 use zerocopy::IntoBytes;
 
+use super::header::{read_header, write_invalid};
 use super::queue::Queue;
 use super::room::Room;
 use super::scan::{End, read_exceptions, read_range, read_strays};
 use super::{Ledger, Place, Prepared, Published, Store, StoreError};
 use crate::device::{Allocation, Barrier, Buffer, Device, is_no_room};
-
-/// Reads and judges the header of a COW device.
-///
-/// # Errors
-///
-/// [`StoreError::Header`] if there is no store that could be opened; an error of the device.
-pub async fn read_header<D: Device>(cow: &D) -> Result<Header, StoreError> {
-    let cow_bytes = cow.len_bytes().map_err(StoreError::io("cannot find out the size"))?;
-    let needed_bytes = 2 * ChunkSize::MIN.bytes();
-    if cow_bytes < needed_bytes {
-        return Err(StoreError::TooSmall { cow_bytes, needed_bytes });
-    }
-    let bytes = cow.read(0, 512).await.map_err(StoreError::io("cannot read the header"))?;
-    let raw = RawHeader::from_prefix(&bytes).ok_or(HeaderError::Blank)?;
-    Ok(raw.validate()?)
-}
+use crate::planted::{Planted, planted};
 
 /// The kernel's exception store, open for writing: the header in chunk 0, areas of slots, and the
 /// copied chunks between them.
@@ -134,7 +118,7 @@ impl<D: Device> Persistent<D> {
         mut visit: impl FnMut(Exception),
     ) -> Result<Self, StoreError> {
         let header = read_header(&cow).await?;
-        if !header.valid {
+        if !header.valid && !planted(Planted::InvalidOpens) {
             return Err(StoreError::Invalid);
         }
         let layout = Layout::new(header.chunk_size);
@@ -142,11 +126,14 @@ impl<D: Device> Persistent<D> {
         let extents = Extents::new(layout, cow_bytes, origin_bytes);
         let mut ledger = Ledger::new(extents);
         let (published, end) = read_exceptions(&cow, extents, |index, exception| {
-            ledger.admit(exception).map_err(|fault| StoreError::Fault {
+            let admitted = ledger.admit(exception).map_err(|fault| StoreError::Fault {
                 place: Place::of(layout, index),
                 exception,
                 fault,
-            })?;
+            });
+            if !planted(Planted::BelieveExceptions) {
+                admitted?;
+            }
             visit(exception);
             Ok::<_, StoreError>(())
         })
@@ -219,6 +206,9 @@ impl<D: Device> Persistent<D> {
     /// Zeroes what lies behind the terminator in the last area. Kernels keep it, and bring it back
     /// to life once the slots before it are filled.
     async fn scrub(&self, terminator: u64) -> Result<(), StoreError> {
+        if planted(Planted::KeepStrays) || planted(Planted::KeepTail) {
+            return Ok(());
+        }
         let mut strays: Option<(u64, u64)> = None;
         read_strays(&self.cow, self.layout, terminator, |index, _| {
             strays = Some((strays.map_or(index, |(first, _)| first), index));
@@ -249,14 +239,16 @@ impl<D: Device> Persistent<D> {
         let failed = || StoreError::io(format!("cannot write area {}", place.area));
         let at = self.slot_byte(unit)?;
         let kept = slot_bytes(keep - unit);
-        let mut bytes = if kept > 0 {
+        let mut bytes = if kept > 0 || planted(Planted::KeepTail) {
             let len = slot_bytes(self.unit_slots);
             let read = self.cow.read(at, len).await;
             read.map_err(StoreError::io(format!("cannot read area {}", place.area)))?
         } else {
             Buffer::zeroed(slot_bytes(self.unit_slots))
         };
-        bytes[kept..].fill(0);
+        if !planted(Planted::KeepTail) || exceptions.is_empty() {
+            bytes[kept..].fill(0);
+        }
         put_slots(&mut bytes[kept..], exceptions);
         self.metadata_writes.set(self.metadata_writes.get() + 1);
         self.cow.write(at, bytes.freeze()).await.map_err(failed())
@@ -264,7 +256,10 @@ impl<D: Device> Persistent<D> {
 
     async fn make_durable(&self, what: &str) -> Result<(), StoreError> {
         self.flushes.set(self.flushes.get() + 1);
-        let flushed = self.barrier.flush(&self.cow).await;
+        let flushed = match planted(Planted::GoOnAfterFailure) {
+            true => self.cow.flush().await,
+            false => self.barrier.flush(&self.cow).await,
+        };
         flushed.map_err(StoreError::io(format!("cannot make {what} durable")))
     }
 
@@ -287,9 +282,11 @@ impl<D: Device> Persistent<D> {
         change: impl Future<Output = Result<(), StoreError>>,
     ) -> Result<(), StoreError> {
         let unfinished = BreaksWhenDropped(&self.standing);
-        change.await?;
-        std::mem::forget(unfinished);
-        Ok(())
+        let changed = change.await;
+        if changed.is_ok() || planted(Planted::GoOnAfterFailure) {
+            std::mem::forget(unfinished);
+        }
+        changed
     }
 
     /// The same for a change that no reader can see yet: where there is no room for it, the store is as it
@@ -333,7 +330,8 @@ impl<D: Device> Persistent<D> {
             self.write_area(next, slots).await?;
             next += 1;
         }
-        if (first + exceptions.len() as u64).is_multiple_of(per_area) {
+        let full = (first + exceptions.len() as u64).is_multiple_of(per_area);
+        if full && !planted(Planted::NoTerminatorArea) {
             self.write_area(next, &[]).await?;
         }
         Ok(())
@@ -341,7 +339,9 @@ impl<D: Device> Persistent<D> {
 
     /// Makes that durable, and writes what links it. See [`Store::publish`].
     async fn link(&self, first: u64, exceptions: &[Exception]) -> Result<(), StoreError> {
-        self.make_durable("copied chunks").await?;
+        if !planted(Planted::PublishBeforeData) {
+            self.make_durable("copied chunks").await?;
+        }
         let mut keep = first;
         let (mut rest, _) = self.split(first, exceptions);
         while !rest.is_empty() {
@@ -349,9 +349,14 @@ impl<D: Device> Persistent<D> {
             let fits = usize::try_from(unit + self.unit_slots - keep).unwrap_or(usize::MAX);
             let (now, later) = rest.split_at(rest.len().min(fits));
             self.write_unit(unit, keep, now).await?;
-            self.make_durable("exceptions").await?;
+            if later.is_empty() || !planted(Planted::UnitsWithoutFlush) {
+                self.make_durable("exceptions").await?;
+            }
             keep += now.len() as u64;
             rest = later;
+        }
+        if planted(Planted::AreasAfterLink) {
+            self.write_behind(first, exceptions).await?;
         }
         Ok(())
     }
@@ -390,6 +395,18 @@ impl<D: Device> Persistent<D> {
             }
             unit -= self.unit_slots;
         }
+    }
+
+    /// See [`Store::invalidate`].
+    async fn mark_invalid(&self) -> Result<(), StoreError> {
+        write_invalid(&self.cow, self.layout.chunk_size()).await?;
+        if planted(Planted::InvalidWithoutFlush) {
+            return Ok(());
+        }
+        self.flushes.set(self.flushes.get() + 1);
+        // Also on a device whose flush failed before: that is often why the snapshot is dropped.
+        let flushed = self.barrier.flush_after_failure(&self.cow).await;
+        flushed.map_err(StoreError::io("cannot mark the store as invalid"))
     }
 }
 
@@ -448,7 +465,9 @@ impl<D: Device> Store for Persistent<D> {
         let (entries, exceptions) = self.queue.borrow().settled();
         if !exceptions.is_empty() {
             let first = self.published.get();
-            self.change_unseen(self.write_behind(first, &exceptions)).await?;
+            if !planted(Planted::AreasAfterLink) {
+                self.change_unseen(self.write_behind(first, &exceptions)).await?;
+            }
             self.change(self.link(first, &exceptions)).await?;
             self.published.set(first + exceptions.len() as u64);
             let mut in_lock_step = (first..)
@@ -476,8 +495,13 @@ impl<D: Device> Store for Persistent<D> {
         debug_assert!(!self.has_unpublished(), "a snapshot that merges takes no new exceptions");
         let end = self.published.get();
         let first = end.saturating_sub(count);
+        if planted(Planted::MemoryBeforeClear) {
+            self.published.set(first);
+            return self.zero_slots(first, end).await;
+        }
         if first < end {
-            self.change(self.zero_slots(first, end)).await?;
+            let from = if planted(Planted::ClearFront) { 0 } else { first };
+            self.change(self.zero_slots(from, end - first + from)).await?;
             self.published.set(first);
             self.room.borrow_mut().cleared(self.layout, first);
         }
@@ -490,34 +514,42 @@ impl<D: Device> Store for Persistent<D> {
     /// 2. flush
     ///
     /// The caller lets no origin write through that relies on it before this has returned. The
-    /// kernel flushes nothing here: a power cut can leave its snapshot valid and wrong.
+    /// kernel flushes nothing here: a power cut can leave its snapshot valid and wrong. Nothing else
+    /// keeps a later reader from believing the snapshot, so an error is not the last word: both are
+    /// tried twice.
     async fn invalidate(&self) -> Result<(), StoreError> {
         let _turn = self.writer.lock().await;
         if self.is_read_only() {
             return Err(StoreError::ReadOnly);
         }
         self.standing.set(Standing::Invalid);
-        let unit = u64::from(self.cow.block_bytes()).min(self.layout.chunk_size().bytes());
-        let unit = usize::try_from(unit).unwrap_or(usize::MAX);
-        let failed = || StoreError::io("cannot mark the store as invalid");
-        let mut bytes = self.cow.read(0, unit).await.map_err(failed())?;
-        let raw = RawHeader::new(self.layout.chunk_size(), false);
-        bytes[..size_of::<RawHeader>()].copy_from_slice(raw.as_bytes());
-        self.cow.write(0, Bytes::from_owner(bytes)).await.map_err(failed())?;
-        self.flushes.set(self.flushes.get() + 1);
-        // Also on a device whose flush failed before: that is often why the snapshot is dropped.
-        self.barrier.flush_after_failure(&self.cow).await.map_err(failed())
+        match self.mark_invalid().await {
+            Ok(()) => Ok(()),
+            Err(_) => self.mark_invalid().await,
+        }
     }
 
     async fn flush(&self) -> Result<(), StoreError> {
         if self.is_read_only() {
             return Ok(());
         }
+        // A clear that failed may have reached the medium, and then what was written to its chunks since
+        // is in no exception.
+        if self.standing.get() == Standing::Broken && !planted(Planted::FlushWhenBroken) {
+            return Err(StoreError::Broken);
+        }
+        if planted(Planted::ForgetFailedFlush) {
+            return self.cow.flush().await.map_err(StoreError::io("cannot flush"));
+        }
         let flushed = self.make_durable("what was written").await;
         if flushed.is_err() && self.standing.get() == Standing::Usable {
             self.standing.set(Standing::Broken);
         }
         flushed
+    }
+
+    fn is_broken(&self) -> bool {
+        self.standing.get() == Standing::Broken
     }
 
     fn published(&self) -> u64 {

@@ -1,6 +1,7 @@
 use dmsnap_format::{CowChunk, Layout};
 
 use super::Ledger;
+use crate::planted::{Planted, planted};
 
 /// Where the next chunk comes from.
 #[derive(Debug)]
@@ -22,19 +23,27 @@ impl Room {
         let mut spare: Vec<_> = if in_order { Vec::new() } else { ledger.free_chunks().collect() };
         // Lowest last: they are taken from the end.
         spare.sort_unstable_by(|a, b| b.cmp(a));
-        Self { cow_chunks, next_free: ledger.tally().next_free(), spare, in_order }
+        let mut next_free = ledger.tally().next_free();
+        if planted(Planted::MetadataGivenOnLoad) && ledger.tally().exceptions().is_multiple_of(32) {
+            next_free = CowChunk::new(next_free.get() - 1);
+        }
+        Self { cow_chunks, next_free, spare, in_order }
     }
 
     /// A chunk for the exception that will take slot `index`, if there is one.
     pub(super) fn take(&mut self, layout: Layout, index: u64) -> Option<CowChunk> {
         let (area, slot) = layout.position(index);
         let last_slot = slot + 1 == layout.exceptions_per_area();
+        let last_slot = last_slot && !planted(Planted::LastChunkGiven);
         if last_slot && layout.area_location(area + 1).get() >= self.cow_chunks {
             return None;
         }
         if self.next_free.get() < self.cow_chunks {
             let chunk = self.next_free;
-            self.next_free = layout.skip_metadata(chunk.plus(1));
+            self.next_free = match chunk.plus(1 + u64::from(planted(Planted::OutOfStep))) {
+                next if planted(Planted::MetadataGiven) => next,
+                next => layout.skip_metadata(next),
+            };
             return Some(chunk);
         }
         self.spare.pop().map(CowChunk::new)

@@ -1,4 +1,4 @@
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use dmsnap_format::{ChunkSize, CowChunk, OriginChunk, SECTOR_BYTES, Usage};
 
@@ -11,6 +11,9 @@ pub struct Transient<D> {
     cow: D,
     chunk_size: ChunkSize,
     next_free: Cell<u64>,
+    /// Chunks that were given back.
+    spare: RefCell<Vec<u64>>,
+    next_ticket: Cell<u64>,
     committed: Cell<u64>,
     valid: Cell<bool>,
     barrier: Barrier,
@@ -23,6 +26,8 @@ impl<D: Device> Transient<D> {
             cow,
             chunk_size,
             next_free: Cell::new(0),
+            spare: RefCell::default(),
+            next_ticket: Cell::new(0),
             committed: Cell::new(0),
             valid: Cell::new(true),
             barrier: Barrier::default(),
@@ -45,25 +50,34 @@ impl<D: Device> Store for Transient<D> {
     }
 
     fn prepare(&self) -> Result<Prepared, StoreError> {
-        let next = self.next_free.get();
         if !self.valid.get() {
             return Err(StoreError::Invalid);
         }
-        if next >= self.chunk_size.whole_chunks(self.cow_bytes()?) {
-            return Err(StoreError::Full);
-        }
-        self.next_free.set(next + 1);
-        Ok(Prepared { ticket: next, chunk: CowChunk::new(next) })
+        let chunks = self.chunk_size.whole_chunks(self.cow_bytes()?);
+        let next = self.next_free.get();
+        let chunk = match self.spare.borrow_mut().pop() {
+            Some(chunk) => chunk,
+            None if next >= chunks => return Err(StoreError::Full),
+            None => {
+                self.next_free.set(next + 1);
+                next
+            }
+        };
+        let ticket = self.next_ticket.get();
+        self.next_ticket.set(ticket + 1);
+        Ok(Prepared { ticket, chunk: CowChunk::new(chunk) })
     }
 
     fn commit(&self, _: Prepared, _: OriginChunk) {
         self.committed.set(self.committed.get() + 1);
     }
 
-    fn abandon(&self, _: Prepared) {}
+    fn abandon(&self, prepared: Prepared) {
+        self.spare.borrow_mut().push(prepared.chunk().get());
+    }
 
     async fn publish(&self) -> Result<Published, StoreError> {
-        Ok(Published { next_ticket: self.next_free.get(), flushed: false })
+        Ok(Published { next_ticket: self.next_ticket.get(), flushed: false })
     }
 
     async fn clear(&self, _: u64) -> Result<(), StoreError> {
@@ -79,6 +93,10 @@ impl<D: Device> Store for Transient<D> {
     async fn flush(&self) -> Result<(), StoreError> {
         let flushed = self.barrier.flush(&self.cow).await;
         flushed.map_err(StoreError::io("cannot make what was written durable"))
+    }
+
+    fn is_broken(&self) -> bool {
+        self.barrier.has_failed()
     }
 
     fn published(&self) -> u64 {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::pin::pin;
 
 use bytes::Bytes;
+use dmsnap_format::SECTOR_BYTES;
 use futures_util::future::{Either, select};
 use futures_util::lock::Mutex;
 
@@ -14,6 +15,7 @@ use super::snapshot::State;
 use super::window::{all, index, joined};
 use super::{OnFull, Volume};
 use crate::device::{ALIGNMENT, Buffer, Device};
+use crate::planted::{Planted, planted};
 
 /// A longer write does not wait: it is a group by itself. In bytes.
 const LONGEST: u64 = 256 << 10;
@@ -125,7 +127,9 @@ impl<O: Device, C: Device> Volume<O, C> {
                 Ok(())
             }
             payload => {
-                self.write_back_touching(&range).await;
+                if !planted(Planted::BacklogOvertaken) {
+                    self.write_back_touching(&range).await;
+                }
                 self.write_origin(at, payload, None).await
             }
         }
@@ -136,6 +140,10 @@ impl<O: Device, C: Device> Volume<O, C> {
     fn may_wait(&self, range: &Range<u64>) -> bool {
         let len = range.end - range.start;
         if len == 0 || len > LONGEST || len + OVERHEAD_BYTES > self.backlog.most_bytes.get() {
+            return false;
+        }
+        // A sector must not be cut in two: the halves would reach the medium one without the other.
+        if !range.start.is_multiple_of(SECTOR_BYTES) || !range.end.is_multiple_of(SECTOR_BYTES) {
             return false;
         }
         let snapshots = self.snapshots.borrow();
@@ -194,7 +202,9 @@ impl<O: Device, C: Device> Volume<O, C> {
 
     async fn write_lot(&self, lot: &[(u64, Bytes)]) -> io::Result<()> {
         let ranges: Vec<_> = lot.iter().map(|(at, data)| *at..at + data.len() as u64).collect();
-        self.protect(&ranges, None).await?;
+        if !planted(Planted::BacklogUnprotected) {
+            self.protect(&ranges, None).await?;
+        }
         let writes = joined(lot.to_vec()).into_iter().map(|(at, pieces, len)| async move {
             self.origin_reads.wait_clear(at..at + len).await;
             self.origin.write_vectored(at, pieces).await
@@ -225,7 +235,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         // What waits now is taken before the read begins: it may leave meanwhile.
         let over = self.backlog.over(&(at..at + len as u64));
         let mut read = self.origin.read(at, len).await?;
-        for (start, data) in over {
+        for (start, data) in over.into_iter().filter(|_| !planted(Planted::BacklogUnseen)) {
             let offset = index(start - at);
             read[offset..offset + data.len()].copy_from_slice(&data);
         }

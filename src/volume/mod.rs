@@ -37,6 +37,7 @@ use std::io;
 use std::rc::Rc;
 
 use crate::device::{Barrier, Device};
+use crate::planted::{Planted, planted};
 use crate::store::{AnyStore, Persistent, Store, StoreError, Transient};
 use crate::table::Table;
 
@@ -137,7 +138,10 @@ impl<O: Device, C: Device> Volume<O, C> {
     ) -> io::Result<Rc<Snapshot<C>>> {
         let table = Table::from_exceptions(exceptions)
             .map_err(|twice| io::Error::new(io::ErrorKind::InvalidData, twice.to_string()))?;
-        let _nobody_writes = self.gate.close().await;
+        let _nobody_writes = match planted(Planted::AddBesideWrites) {
+            true => None,
+            false => Some(self.gate.close().await),
+        };
         if self.snapshot(name).is_some() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("snapshot {name}")));
         }
@@ -145,7 +149,10 @@ impl<O: Device, C: Device> Volume<O, C> {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "a snapshot is merging"));
         }
         // What the snapshot shows of the origin must not be lost to it by a power cut.
-        self.flush_origin().await?;
+        match planted(Planted::AddWithoutFlush) {
+            true => self.write_back().await,
+            false => self.flush_origin().await?,
+        }
         let snapshot = Rc::new(Snapshot::new(name.into(), store, table, options));
         self.snapshots.borrow_mut().push(snapshot.clone());
         Ok(snapshot)
@@ -309,13 +316,19 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// Everything written to the origin is durable afterwards. Once that has failed it always does: a
     /// merge must not forget exceptions whose data a client's flush was told to be lost.
     async fn flush_origin(&self) -> io::Result<()> {
-        self.write_back().await;
+        if !planted(Planted::BacklogNotFlushed) {
+            self.write_back().await;
+        }
+        if planted(Planted::OriginFlushForgotten) {
+            return self.origin.flush().await;
+        }
         self.origin_barrier.flush(&self.origin).await
     }
 
     /// Everything acknowledged on a snapshot is durable afterwards.
     async fn flush_snapshot(&self, snapshot: &Snapshot<C>) -> io::Result<()> {
-        let flushed = match snapshot.newest_ticket() {
+        let newest = snapshot.newest_ticket().filter(|_| !planted(Planted::FlushWithoutPublish));
+        let flushed = match newest {
             Some(ticket) => snapshot.publish_through(ticket).await.map_err(to_io)?,
             None => false,
         };

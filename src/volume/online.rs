@@ -13,7 +13,8 @@ use super::snapshot::{Snapshot, State};
 use super::window::{Reader, Source, all, cut, index};
 use super::{Volume, to_io};
 use crate::device::Device;
-use crate::store::{Persistent, Store};
+use crate::planted::{Planted, planted};
+use crate::store::{Persistent, Store, StoreError};
 
 /// Writes to the origin in flight.
 const WRITES: usize = 64;
@@ -108,6 +109,9 @@ impl<C> Merging<C> {
 
     fn mark_dirty(&self, olds: Range<u64>) {
         let mut window = self.window.borrow_mut();
+        if planted(Planted::ForgetDirty) {
+            return;
+        }
         let hit: Vec<u64> = olds.filter(|old| window.olds.contains(old)).collect();
         window.dirty.extend(hit);
     }
@@ -227,12 +231,25 @@ impl<O: Device, C: Device> Volume<O, C> {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::ResourceBusy`] while it runs, also for a window that a pause lets end.
+    /// [`io::ErrorKind::ResourceBusy`] while it runs, also for a window that a pause lets end; an
+    /// error of the origin, and then it is not given up; a store whose clear failed: which exceptions
+    /// it still has is known when it is opened anew, and until then the origin must not be written
+    /// as if it had them all.
     pub async fn cancel_merge(&self) -> io::Result<()> {
         let _nobody_writes = self.gate.close().await;
         let merging = self.merging.borrow().clone();
         if merging.as_ref().is_some_and(|it| it.at_work.get()) {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the merge is running"));
+        }
+        if merging.as_ref().is_some_and(|it| it.snapshot.store.is_broken())
+            && !planted(Planted::CancelBroken)
+        {
+            return Err(to_io(StoreError::Broken));
+        }
+        if merging.is_some() && !planted(Planted::CancelWithoutFlush) {
+            // The origin holds what was written to chunks without an exception, and a flush of the
+            // plain snapshot will not ask it.
+            self.flush_origin().await?;
         }
         if let Some(merging) = self.merging.take() {
             // Chunks that were cleared may now be given out again.
@@ -256,13 +273,17 @@ impl<O: Device, C: Device> Volume<O, C> {
         let ranges = self.ranges(merging, &exceptions);
         let wanted = || merging.state.get() == MergeState::Running;
         let attempt = async || self.protect(&ranges, Some(&merging.snapshot)).await;
-        self.patiently_while(wanted, attempt).await?;
+        if !planted(Planted::MergeUnprotected) {
+            self.patiently_while(wanted, attempt).await?;
+        }
 
         let reader = Reader { cow: store.device(), layout, origin_bytes: self.origin_bytes };
         let window = reader.read(first..end).await.map_err(to_io)?;
         let moves = window.moves.into_iter().map(|it| async move {
             control.pace(it.len).await;
-            self.origin_reads.wait_clear(it.at..it.at + it.len).await;
+            if !planted(Planted::MergeOverReads) {
+                self.origin_reads.wait_clear(it.at..it.at + it.len).await;
+            }
             match it.from {
                 Source::Data(pieces) => self.origin.write_vectored(it.at, pieces).await,
                 Source::Extents(_) => Err(io::ErrorKind::Unsupported.into()),
@@ -276,11 +297,13 @@ impl<O: Device, C: Device> Volume<O, C> {
             }
             self.copy_again(merging, merging.take_dirty()).await?;
         }
-        merging.window.borrow_mut().held = true;
+        merging.window.borrow_mut().held = !planted(Planted::HoldNobody);
         merging.snapshot.cow_writes.wait_clear(0..self.origin_bytes).await;
         self.copy_again(merging, merging.take_dirty()).await?;
 
-        self.flush_origin().await?;
+        if !planted(Planted::ClearBeforeOriginFlush) {
+            self.flush_origin().await?;
+        }
         store.clear(end - first).await.map_err(to_io)?;
         let mut table = merging.snapshot.table.borrow_mut();
         for exception in exceptions {
@@ -340,7 +363,8 @@ impl<O: Device, C: Device> Volume<O, C> {
             let Some(run) = run.filter(|_| begin <= position) else {
                 let len = begin.min(end) - position;
                 let part = payload.part(position - at, len);
-                self.write_origin(position, part, Some(snapshot)).await?;
+                let merging = Some(snapshot).filter(|_| !planted(Planted::MergingTakesExceptions));
+                self.write_origin(position, part, merging).await?;
                 position += len;
                 continue;
             };
@@ -350,10 +374,15 @@ impl<O: Device, C: Device> Volume<O, C> {
             let part = payload.part(position - at, part_end - position);
             let olds = snapshot.chunks(&(position..part_end));
             let byte = run.new.get() * chunk + (position - begin);
+            if planted(Planted::DirtyBeforeWrite) {
+                merging.mark_dirty(olds.clone());
+            }
             let held = snapshot.cow_writes.enter(position..part_end);
             let written = part.write_to(snapshot.store.device(), byte).await;
             // Whatever window is open now has read the chunk before this write ended.
-            merging.mark_dirty(olds);
+            if !planted(Planted::DirtyBeforeWrite) {
+                merging.mark_dirty(olds);
+            }
             drop(held);
             written?;
             position = part_end;

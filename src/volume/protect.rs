@@ -12,6 +12,7 @@ use super::snapshot::{OnFull, Snapshot, State};
 use super::window::{all, index, joined};
 use super::{Volume, to_io};
 use crate::device::{Device, is_no_room};
+use crate::planted::{Planted, planted};
 use crate::store::{Prepared, StoreError};
 
 /// Old data in memory at a time, for one origin write or one group of them.
@@ -61,7 +62,9 @@ impl<O: Device, C: Device> Volume<O, C> {
     ) -> io::Result<()> {
         let range = at..at + payload.len();
         self.protect(std::slice::from_ref(&range), merging).await?;
-        self.origin_reads.wait_clear(range).await;
+        if !planted(Planted::ReadsNotHeld) {
+            self.origin_reads.wait_clear(range).await;
+        }
         payload.write_to(&self.origin, at).await
     }
 
@@ -77,6 +80,9 @@ impl<O: Device, C: Device> Volume<O, C> {
         ranges: &[Range<u64>],
         merging: Option<&Rc<Snapshot<C>>>,
     ) -> io::Result<()> {
+        if planted(Planted::OriginWithoutCopy) {
+            return Ok(());
+        }
         let mut snapshots = self.snapshots();
         snapshots.retain(|snapshot| {
             snapshot.state() != State::Invalid
@@ -90,6 +96,9 @@ impl<O: Device, C: Device> Volume<O, C> {
         }
         for group in groups(ranges) {
             self.keep_old(&snapshots, &group).await?;
+        }
+        if planted(Planted::TrustVisible) {
+            snapshots.clear();
         }
         let ended = join_all(snapshots.iter().map(|it| publish_ranges(it, ranges))).await;
         self.all_marked().await;
@@ -115,8 +124,9 @@ impl<O: Device, C: Device> Volume<O, C> {
         loop {
             let mut keeps = Vec::new();
             if let Err(error) = self.gather(snapshots, ranges, &mut keeps).await {
-                // Nobody shall wait for chunks that wait for room themselves.
-                for keep in keeps {
+                // Nobody shall wait for chunks that wait for room themselves. Newest first, so that
+                // they are given out again in step with their slots.
+                for keep in keeps.into_iter().rev() {
                     keep.snapshot.give_up(keep.prepared, keep.old);
                 }
                 return Err(error);
@@ -154,6 +164,7 @@ impl<O: Device, C: Device> Volume<O, C> {
                         keeps.push(Keep { snapshot, old, prepared, range });
                     }
                     (Ok(None), _) => {}
+                    (Err(StoreError::Full), _) if planted(Planted::FullLetsThrough) => {}
                     (Err(StoreError::Full), OnFull::Fail) => return Err(to_io(StoreError::Full)),
                     (Err(StoreError::Full), OnFull::Wait { ticks }) => {
                         return Err(NoRoom { ticks }.into());
@@ -172,9 +183,15 @@ impl<O: Device, C: Device> Volume<O, C> {
         let mut failed: Vec<(Rc<Snapshot<C>>, io::Error)> = Vec::new();
         for pieces in lots(union(keeps.iter().map(|keep| keep.range.clone()).collect())) {
             match self.copy_lot(&keeps, pieces).await {
+                Ok(_) if planted(Planted::CowErrorKept) => {}
+                Ok(more) if planted(Planted::CowErrorHarmsOrigin) && !more.is_empty() => {
+                    keeps.drain(..).for_each(|keep| keep.snapshot.give_up(keep.prepared, keep.old));
+                    return Err(io::ErrorKind::Other.into());
+                }
                 Ok(more) => failed.extend(more),
                 // That the origin cannot be read is an error: nobody could keep its old data then.
                 Err(error) => {
+                    keeps.sort_by_key(|keep| std::cmp::Reverse(keep.prepared.ticket()));
                     for keep in keeps {
                         keep.snapshot.give_up(keep.prepared, keep.old);
                     }

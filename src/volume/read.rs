@@ -29,6 +29,15 @@ impl<O: Device, C: Device> Volume<O, C> {
         len: usize,
     ) -> io::Result<Buffer> {
         snapshot.usable()?;
+        let range = at..at + len as u64;
+        snapshot.trusted(&range)?;
+        let read = self.read_pieces(snapshot, at, len).await?;
+        // A flush may have failed since the read began.
+        snapshot.trusted(&range)?;
+        Ok(read)
+    }
+
+    async fn read_pieces(&self, snapshot: &Snapshot<C>, at: u64, len: usize) -> io::Result<Buffer> {
         // Looked up and held in one go: nobody can write to the origin in between.
         let stretches = self.stretches(snapshot, at..at + len as u64);
         if let [stretch] = &stretches[..] {

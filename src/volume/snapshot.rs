@@ -8,6 +8,7 @@ use dmsnap_format::{ChunkSize, Exception, OriginChunk, Usage};
 use super::event::{Event, Tracked};
 use super::to_io;
 use crate::device::Device;
+use crate::planted::{Planted, planted};
 use crate::store::{AnyStore, Persistent, Prepared, Published, Store, StoreError};
 use crate::table::Table;
 
@@ -204,6 +205,23 @@ impl<C: Device> Snapshot<C> {
         }
     }
 
+    /// An error if a failed flush may have lost something of this range: what nobody has published,
+    /// and whatever a transient store holds. The rest of such a chunk is not old data but whatever
+    /// lay on the COW device before.
+    pub(super) fn trusted(&self, range: &Range<u64>) -> io::Result<()> {
+        if !self.store.is_broken() || planted(Planted::LostChunksShown) {
+            return Ok(());
+        }
+        let lost = |old: u64| match self.store.persistent() {
+            Some(_) => self.ticket_of(old).is_some(),
+            None => self.has(old),
+        };
+        match self.chunks(range).any(lost) {
+            true => Err(io::Error::other("a flush of the COW device failed: a chunk may be lost")),
+            false => Ok(()),
+        }
+    }
+
     /// Do origin writes to this range need nothing of the snapshot any more?
     pub(super) fn is_published(&self, range: &Range<u64>) -> bool {
         self.chunks(range).all(|old| self.has(old) && self.ticket_of(old).is_none())
@@ -230,7 +248,7 @@ impl<C: Device> Snapshot<C> {
     }
 
     pub(super) fn is_pending(&self, old: u64) -> bool {
-        self.pending.borrow().contains(&old)
+        self.pending.borrow().contains(&old) && !planted(Planted::TwoExceptions)
     }
 
     /// The ticket that has to be published before an origin write to this chunk, which has an
@@ -245,8 +263,11 @@ impl<C: Device> Snapshot<C> {
     }
 
     /// Gives out a chunk for `old`, which is pending from now on; `None` if somebody else came
-    /// first while the COW device grew.
+    /// first, maybe while the COW device grew, for this chunk or for one before.
     pub(super) async fn begin(&self, old: u64) -> Result<Option<Prepared>, StoreError> {
+        if self.has(old) || self.is_pending(old) {
+            return Ok(None);
+        }
         let prepared = match self.store.prepare() {
             Err(StoreError::Full) => {
                 self.grow().await?;
@@ -366,7 +387,7 @@ impl<C: Device> Snapshot<C> {
     }
 
     pub(super) fn is_marking(&self) -> bool {
-        self.marking.get() > 0
+        self.marking.get() > 0 && !planted(Planted::UnmarkedLetsThrough)
     }
 
     /// Returns when nobody writes the mark of a dropped snapshot any more.

@@ -9,6 +9,7 @@ use super::payload::Payload;
 use super::snapshot::Snapshot;
 use super::{Volume, to_io};
 use crate::device::{Allocation, Buffer, Device};
+use crate::planted::{Planted, planted};
 use crate::store::Store;
 
 /// The origin, or one snapshot, as a device.
@@ -57,6 +58,11 @@ impl<O: Device, C: Device> View<O, C> {
 
     async fn pass_down(&self, at: u64, len: u64) -> io::Result<()> {
         let _inside = self.volume.gate.enter().await;
+        // A merge may have begun since the discard was asked for, of this snapshot or another one.
+        let merging = self.volume.merging_with(None).is_some();
+        if merging && !planted(Planted::DiscardWhileMerging) {
+            return Ok(());
+        }
         self.volume.write_back_touching(&(at..at + len)).await;
         self.volume.protect(std::slice::from_ref(&(at..at + len)), None).await?;
         self.volume.origin_reads.wait_clear(at..at + len).await;
@@ -78,7 +84,10 @@ impl<O: Device, C: Device> View<O, C> {
             true => range.end.div_ceil(chunk),
             false => range.end / chunk,
         };
-        let mut old = range.start.div_ceil(chunk);
+        let mut old = match planted(Planted::DiscardTouchesEdges) {
+            true => range.start / chunk,
+            false => range.start.div_ceil(chunk),
+        };
         while old < end {
             let run = snapshot.table.borrow().next_run(OriginChunk::new(old));
             let Some(run) = run.filter(|run| run.old.get() < end) else { return Ok(()) };
@@ -133,6 +142,9 @@ impl<O: Device, C: Device> Device for View<O, C> {
         match (volume.merging_with(self.snapshot.as_ref()), &self.snapshot) {
             (Some(merging), _) => {
                 let cow = merging.snapshot.store.flush();
+                if planted(Planted::FlushForgetsOrigin) {
+                    return cow.await.map_err(to_io);
+                }
                 let (cow, origin) = futures_util::future::join(cow, volume.flush_origin()).await;
                 cow.map_err(to_io).and(origin)
             }

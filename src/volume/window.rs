@@ -1,4 +1,3 @@
-use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -205,10 +204,10 @@ pub(super) fn joined(parts: Vec<(u64, Bytes)>) -> Vec<(u64, Vec<Bytes>, u64)> {
 
 /// Drives every request to its end, also beside one that fails, `at_once` at a time. Returns the first
 /// error.
-pub(super) async fn all(
+pub(crate) async fn all<E>(
     at_once: usize,
-    requests: impl Iterator<Item = impl Future<Output = io::Result<()>>>,
-) -> io::Result<()> {
+    requests: impl Iterator<Item = impl Future<Output = Result<(), E>>>,
+) -> Result<(), E> {
     let requests = futures_util::stream::iter(requests).buffer_unordered(at_once);
     requests.fold(Ok(()), |ended, one| std::future::ready(ended.and(one))).await
 }

@@ -9,6 +9,7 @@ use super::snapshot::Snapshot;
 use super::window::index;
 use super::{Volume, to_io};
 use crate::device::Device;
+use crate::planted::{Planted, planted};
 use crate::store::{Prepared, StoreError};
 
 /// Whole chunks made at a time; also the most that is published late because of one write.
@@ -47,6 +48,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         let mut position = at;
         while position < end {
             snapshot.writable()?;
+            snapshot.trusted(&(position..end))?;
             let part = |len| payload.part(position - at, len);
             position += match self.next(snapshot, position..end) {
                 Next::Wait(old) => {
@@ -137,7 +139,7 @@ impl<O: Device, C: Device> Volume<O, C> {
                 Ok(written)
             }
             Err(error) => {
-                for (prepared, old) in taken {
+                for (prepared, old) in taken.into_iter().rev() {
                     snapshot.give_up(prepared, old);
                 }
                 Err(error)
@@ -160,6 +162,9 @@ impl<O: Device, C: Device> Volume<O, C> {
         let bytes = snapshot.chunk_range(old, self.origin_bytes);
         let merged = async {
             let mut chunk = self.origin.read(bytes.start, index(bytes.end - bytes.start)).await?;
+            if planted(Planted::PartWithoutRest) {
+                chunk.fill(0);
+            }
             let offset = index(at - bytes.start);
             payload.lay_over(&mut chunk[offset..offset + index(payload.len())]);
             Payload::from(chunk).write_to(snapshot.store.device(), byte).await
