@@ -7,8 +7,12 @@ use std::task::Poll;
 use bytes::Bytes;
 use dmsnap::device::{Allocation, Buffer, Device};
 
+use crate::medium::Medium;
 use crate::power::{Fault, Power};
+use crate::random::Random;
 use crate::reboots::Reboots;
+use crate::record::Event;
+use crate::scheduler::Scheduler;
 
 /// What reached a disk, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,54 +39,76 @@ pub struct Counts {
 }
 
 /// A disk whose writes are volatile until they are flushed.
+///
+/// A request takes effect at one moment and completes at a later one; its [`Scheduler`] decides
+/// when. A flush makes those writes durable that had completed when it was asked for, and no others.
 #[derive(Debug)]
 pub struct Disk {
+    number: usize,
     block_bytes: u32,
     power: Power,
-    durable: RefCell<Vec<u8>>,
-    /// Since the last flush, in order.
-    volatile: RefCell<Vec<(u64, Bytes)>>,
+    scheduler: Scheduler,
+    medium: RefCell<Medium>,
     /// What reads see: everything written.
     seen: RefCell<Vec<u8>>,
+    next_write: Cell<u64>,
+    /// Writes that have taken effect but not completed.
+    open: RefCell<Vec<u64>>,
+    gone: Cell<bool>,
+    grows_to: Cell<u64>,
     log: RefCell<Vec<Operation>>,
     counts: Cell<Counts>,
-    /// State of the generator that delays requests; 0: none is delayed.
-    delays: Cell<u64>,
+    /// Decides how long requests are put off where no scheduler does; `None`: not at all.
+    delays: RefCell<Option<Random>>,
 }
 
 impl Disk {
     /// A disk with this durable content. Writes are torn between blocks of `block_bytes`.
     pub fn new(content: Vec<u8>, block_bytes: u32, power: &Power) -> Self {
+        Self::scheduled(content, block_bytes, power, &Scheduler::in_order())
+    }
+
+    /// A disk whose requests wait for their turn.
+    pub fn scheduled(
+        content: Vec<u8>,
+        block_bytes: u32,
+        power: &Power,
+        scheduler: &Scheduler,
+    ) -> Self {
         assert!(content.len().is_multiple_of(block_bytes as usize), "whole blocks only");
         Self {
+            number: power.plug_in(),
             block_bytes,
             power: power.clone(),
+            scheduler: scheduler.clone(),
             seen: content.clone().into(),
-            durable: content.into(),
-            volatile: RefCell::default(),
+            medium: Medium::new(content, block_bytes as usize).into(),
+            next_write: Cell::default(),
+            open: RefCell::default(),
+            gone: Cell::default(),
+            grows_to: Cell::default(),
             log: RefCell::default(),
             counts: Cell::default(),
-            delays: Cell::default(),
+            delays: RefCell::default(),
         }
     }
 
     /// From now on requests take effect at different moments before they complete, and complete in
-    /// any order: each waits a number of turns that `seed` decides, before and after.
+    /// any order, on any executor: each waits a number of turns that `seed` decides, before and
+    /// after. 0 ends that.
     pub fn delay(&self, seed: u64) {
-        self.delays.set(seed | 1);
+        self.delays.replace((seed != 0).then(|| Random::new(seed)));
     }
 
     async fn turns(&self) {
-        let mut state = self.delays.get();
-        if state == 0 {
-            return;
-        }
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        self.delays.set(state);
-        // Now and then one is very late: races between a slow request and a chain of others.
-        let mut left = if state >> 44 & 31 == 0 { state >> 33 & 0x3FF } else { state >> 33 & 7 };
+        let mut left = match self.delays.borrow_mut().as_mut() {
+            None => return,
+            // Now and then one is very late: races between a slow request and a chain of others.
+            Some(random) => match random.chance(1, 32) {
+                true => random.below(1024),
+                false => random.below(8),
+            },
+        };
         poll_fn(|context| {
             if left == 0 {
                 return Poll::Ready(());
@@ -92,6 +118,29 @@ impl Disk {
             Poll::Pending
         })
         .await;
+    }
+
+    /// Which disk of its machine it is, from 0.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Lets [`Device::grow`] work up to this many bytes.
+    pub fn may_grow_to(&self, len_bytes: u64) {
+        self.grows_to.set(len_bytes);
+    }
+
+    /// Somebody makes the disk longer from below; what is new reads as zeroes, and stays.
+    pub fn lengthen(&self, len_bytes: usize) {
+        if len_bytes > self.seen.borrow().len() {
+            self.grown(len_bytes, true);
+        }
+    }
+
+    fn grown(&self, len: usize, durable: bool) {
+        self.seen.borrow_mut().resize(len, 0);
+        self.medium.borrow_mut().grow(len, durable);
+        self.power.tell(|| Event::Grown { disk: self.number, len, durable });
     }
 
     /// What reads see now.
@@ -113,8 +162,7 @@ impl Disk {
     /// of its later versions. Where that is too many, a choice that holds none, all, each one
     /// alone, each one missing, and some drawn with `seed`.
     pub fn reboots(&self, seed: u64) -> Reboots {
-        let durable = self.durable.borrow().clone();
-        Reboots::new(durable, &self.volatile.borrow(), self.block_bytes as usize, seed)
+        Reboots::new(self.medium.borrow().clone(), seed)
     }
 
     fn count(&self, change: impl FnOnce(&mut Counts)) {
@@ -131,11 +179,49 @@ impl Disk {
             false => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
+
+    /// Waits for the moment the request takes effect, and says what becomes of it.
+    async fn arrive(&self) -> Option<Fault> {
+        self.turns().await;
+        self.scheduler.point().await;
+        match self.power.request(self.number) {
+            Some(Fault::Gone) => self.gone.set(true),
+            other if !self.gone.get() => return other,
+            _ => {}
+        }
+        Some(Fault::Gone)
+    }
+
+    /// Waits for the moment the request completes.
+    async fn leave(&self, fault: Option<Fault>) -> io::Result<()> {
+        self.turns().await;
+        match fault {
+            Some(Fault::Slow) => self.scheduler.late().await,
+            _ => self.scheduler.point().await,
+        }
+        match fault {
+            None | Some(Fault::Slow) => Ok(()),
+            Some(fault) => Err(fault.error()),
+        }
+    }
+
+    /// The volatile writes are lost: reads see what is durable.
+    fn lose(&self) {
+        let mut medium = self.medium.borrow_mut();
+        medium.lose();
+        *self.seen.borrow_mut() = medium.seen();
+        drop(medium);
+        self.power.lost(self.number);
+    }
+}
+
+fn has_effect(fault: Option<Fault>) -> bool {
+    matches!(fault, None | Some(Fault::Slow | Fault::FailsDone))
 }
 
 impl Device for Disk {
     async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
-        self.turns().await;
+        let fault = self.arrive().await;
         if !self.power.is_on() {
             return Err(io::Error::other("the power is off"));
         }
@@ -145,23 +231,39 @@ impl Device for Disk {
             counts.read_bytes += len as u64;
         });
         let read = Buffer::copy_of(&self.seen.borrow()[range]);
-        self.turns().await;
+        self.leave(fault).await?;
         Ok(read)
     }
 
     async fn write(&self, at: u64, data: Bytes) -> io::Result<()> {
+        let fault = self.arrive().await;
+        if !has_effect(fault) {
+            return self.leave(fault).await;
+        }
         let range = self.range(at, data.len())?;
-        self.turns().await;
         self.power.spend().map_err(|(error, _)| error)?;
         self.count(|counts| {
             counts.writes += 1;
             counts.written_bytes += data.len() as u64;
         });
         self.log.borrow_mut().push(Operation::Write(at..at + data.len() as u64));
-        self.seen.borrow_mut()[range].copy_from_slice(&data);
-        self.volatile.borrow_mut().push((at, data));
-        self.turns().await;
-        Ok(())
+        self.seen.borrow_mut()[range.clone()].copy_from_slice(&data);
+        let id = self.next_write.get();
+        self.next_write.set(id + 1);
+        self.open.borrow_mut().push(id);
+        self.power.tell(|| {
+            let data = data.clone();
+            Event::Write { disk: self.number, id, at: range.start, data }
+        });
+        self.medium.borrow_mut().write(id, range.start, data);
+        let ended = self.leave(fault).await;
+        self.open.borrow_mut().retain(|other| *other != id);
+        ended
+    }
+
+    /// One request, as files take it.
+    async fn write_vectored(&self, at: u64, pieces: Vec<Bytes>) -> io::Result<()> {
+        self.write(at, pieces.concat().into()).await
     }
 
     async fn write_zeroes(&self, at: u64, len: u64, _: Allocation) -> io::Result<()> {
@@ -169,29 +271,58 @@ impl Device for Disk {
         self.write(at, Bytes::from(vec![0; len])).await
     }
 
+    /// What was discarded reads as zeroes here.
     async fn discard(&self, at: u64, len: u64) -> io::Result<()> {
         self.write_zeroes(at, len, Allocation::MayPunch).await
     }
 
     async fn flush(&self) -> io::Result<()> {
-        self.turns().await;
+        // What is under way now, and what comes later, is not asked for.
+        let asked = self.next_write.get();
+        let mut open = self.open.borrow().clone();
+        let fault = self.arrive().await;
+        if !has_effect(fault) {
+            let ended = self.leave(fault).await;
+            if fault == Some(Fault::DropsWrites) {
+                // Told at once: nothing else happens in between.
+                self.lose();
+            }
+            return ended;
+        }
         if let Err((error, fault)) = self.power.spend() {
             if fault == Some(Fault::DropsWrites) {
-                self.volatile.borrow_mut().clear();
-                *self.seen.borrow_mut() = self.durable.borrow().clone();
+                self.lose();
             }
             return Err(error);
         }
         self.count(|counts| counts.flushes += 1);
         self.log.borrow_mut().push(Operation::Flush);
-        self.volatile.borrow_mut().clear();
-        *self.durable.borrow_mut() = self.seen.borrow().clone();
-        self.turns().await;
-        Ok(())
+        {
+            let mut medium = self.medium.borrow_mut();
+            open.extend(medium.volatile().filter(|id| *id >= asked));
+            medium.flush(&open);
+        }
+        self.power.tell(|| Event::Flush { disk: self.number, open });
+        self.leave(fault).await
     }
 
     fn len_bytes(&self) -> io::Result<u64> {
         Ok(self.seen.borrow().len() as u64)
+    }
+
+    async fn grow(&self, len_bytes: u64) -> io::Result<()> {
+        if self.len_bytes()? >= len_bytes {
+            return Ok(());
+        }
+        if len_bytes > self.grows_to.get() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let fault = self.arrive().await;
+        let len = usize::try_from(len_bytes).map_err(io::Error::other)?;
+        if has_effect(fault) && len > self.seen.borrow().len() {
+            self.grown(len, false);
+        }
+        self.leave(fault).await
     }
 
     fn block_bytes(&self) -> u32 {

@@ -1,17 +1,44 @@
-//! A simulated disk for tests.
+//! A simulated machine for tests: disks that forget, a scheduler, a naive model, and the code that
+//! is tested between them.
 //!
 //! Writes are volatile until they are flushed. When the power is cut, any subset of the volatile
 //! writes survives, each whole or torn between blocks. [`Power`] is shared by the disks of one
-//! machine: it counts their operations, cuts them all at once, and makes chosen operations fail.
+//! machine: it counts their operations, cuts them all at once, and makes chosen requests fail.
 //! [`Disk::reboots`] tells every content a disk can have after the cut.
+//!
+//! [`plan::Plan`] says what a machine is and what happens in it, [`play::play`] runs it and holds
+//! what clients find against the [`model::Model`], and [`cuts::Cuts`] cuts its power at every moment
+//! of the record. [`hunt`] does so with many: the small worlds of [`worlds`], every cut of them, and
+//! large ones that [`draw`] makes of a seed.
 
-mod disk; // writes, flushes, what is volatile
-mod power; // operations counted over all disks; cuts and errors
-mod reboots; // every content after a cut
+pub mod naive; // stores as a kernel reads them, byte by byte
+pub mod model; // what clients were promised
+mod random; // numbers from a seed
+mod survivors; // which writes survive
+mod medium; // what is durable, what is volatile
+mod record; // what happened, in order
+mod power; // requests counted over all disks; cuts and errors
+mod scheduler; // which request goes on next
+mod disk; // a device for the code that is tested
+mod reboots; // every content of one disk after a cut
+pub mod plan; // a machine and what happens in it
+mod below; // what lies below an origin
+mod world; // a machine that runs
+pub mod play; // what clients and operators do
+pub mod cuts; // every cut of a record
+mod verdict; // what must hold after a cut
+pub mod hunt; // looking for a broken promise
+pub mod worlds; // small machines, tried exhaustively
+pub mod draw; // large machines, drawn from a seed
+pub mod minimise; // the least that still fails
+pub mod report; // a failure in words
 
 pub use disk::{Counts, Disk, Operation};
 pub use power::{Fault, Power};
+pub use random::Random;
 pub use reboots::Reboots;
+pub use record::Event;
+pub use scheduler::{Scheduler, Stuck};
 
 /// Runs a task on simulated devices to its end.
 pub fn run<T>(task: impl Future<Output = T>) -> T {

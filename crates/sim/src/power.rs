@@ -1,14 +1,50 @@
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::io;
 use std::rc::Rc;
 
-/// What happens to one operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use crate::record::Event;
+
+/// What happens to one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// It fails, having done nothing; the next ones succeed.
     Fails,
-    /// A flush fails and the writes before it are dropped, as disks and kernels do.
+    /// It fails after it was done.
+    FailsDone,
+    /// It finds no space; reads fail as with [`Fails`](Self::Fails).
+    NoSpace,
+    /// A read ends before it should; anything else fails.
+    Short,
+    /// A flush fails and the writes before it are dropped, as disks and kernels do; anything else
+    /// fails.
     DropsWrites,
+    /// It succeeds, very late.
+    Slow,
+    /// The disk is gone: this and every later request fails.
+    Gone,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Fails,
+        Self::FailsDone,
+        Self::NoSpace,
+        Self::Short,
+        Self::DropsWrites,
+        Self::Slow,
+        Self::Gone,
+    ];
+
+    pub(crate) fn error(self) -> io::Error {
+        match self {
+            Self::NoSpace => io::Error::new(io::ErrorKind::StorageFull, "injected: no space"),
+            Self::Short => io::Error::new(io::ErrorKind::UnexpectedEof, "injected: short read"),
+            Self::Gone => io::Error::other("injected: the disk is gone"),
+            _ => io::Error::other("injected error"),
+        }
+    }
 }
 
 /// The power supply of all disks of one machine. Writes, flushes, zeroings and discards count as
@@ -23,6 +59,25 @@ struct Inner {
     operations: Cell<u64>,
     cut_after: Cell<Option<u64>>,
     faults: RefCell<Vec<(u64, Fault)>>,
+    /// Reads included.
+    requests: Cell<u64>,
+    request_faults: RefCell<Vec<(u64, Fault)>>,
+    fired: RefCell<Vec<(usize, Fault)>>,
+    disks: Cell<usize>,
+    record: RefCell<Option<Vec<Event>>>,
+    when_lost: Lost,
+}
+
+/// Called with the number of a disk that has dropped its volatile writes.
+type OnLost = Box<dyn Fn(&Power, usize)>;
+
+#[derive(Default)]
+struct Lost(RefCell<Option<OnLost>>);
+
+impl fmt::Debug for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lost")
+    }
 }
 
 impl Power {
@@ -38,9 +93,21 @@ impl Power {
         power
     }
 
+    /// Never cut, and everything that reaches a disk is kept: every cut can be tried afterwards.
+    pub fn recording() -> Self {
+        let power = Self::default();
+        power.inner.record.replace(Some(Vec::new()));
+        power
+    }
+
     /// Makes operation number `operation` (from 0) go wrong.
     pub fn fail(&self, operation: u64, fault: Fault) {
         self.inner.faults.borrow_mut().push((operation, fault));
+    }
+
+    /// Makes request number `request` (from 0, reads included) go wrong.
+    pub fn fail_request(&self, request: u64, fault: Fault) {
+        self.inner.request_faults.borrow_mut().push((request, fault));
     }
 
     /// Operations so far.
@@ -48,8 +115,60 @@ impl Power {
         self.inner.operations.get()
     }
 
+    /// Requests so far, reads included.
+    pub fn requests(&self) -> u64 {
+        self.inner.requests.get()
+    }
+
+    /// The faults that requests met so far, each with the number of its disk.
+    pub fn fired(&self) -> Vec<(usize, Fault)> {
+        self.inner.fired.borrow().clone()
+    }
+
+    /// What was recorded so far; nothing is recorded any more.
+    pub fn take_record(&self) -> Vec<Event> {
+        self.inner.record.take().unwrap_or_default()
+    }
+
+    /// Adds to the record, if one is kept.
+    pub fn tell(&self, event: impl FnOnce() -> Event) {
+        if let Some(record) = self.inner.record.borrow_mut().as_mut() {
+            record.push(event());
+        }
+    }
+
+    /// Calls this with the number of each disk that drops its volatile writes, at that moment.
+    pub fn when_lost(&self, call: impl Fn(&Self, usize) + 'static) {
+        self.inner.when_lost.0.replace(Some(Box::new(call)));
+    }
+
+    pub(crate) fn lost(&self, disk: usize) {
+        self.tell(|| Event::Lost { disk });
+        if let Some(call) = self.inner.when_lost.0.borrow().as_ref() {
+            call(self, disk);
+        }
+    }
+
+    /// A number for a new disk of this machine.
+    pub(crate) fn plug_in(&self) -> usize {
+        let number = self.inner.disks.get();
+        self.inner.disks.set(number + 1);
+        number
+    }
+
     pub(crate) fn is_on(&self) -> bool {
         self.inner.cut_after.get().is_none_or(|cut| self.inner.operations.get() <= cut)
+    }
+
+    /// Counts a request of a disk and says what becomes of it.
+    pub(crate) fn request(&self, disk: usize) -> Option<Fault> {
+        let number = self.inner.requests.get();
+        self.inner.requests.set(number + 1);
+        let faults = self.inner.request_faults.borrow();
+        let (_, fault) = faults.iter().find(|(at, _)| *at == number)?;
+        self.inner.fired.borrow_mut().push((disk, *fault));
+        self.tell(|| Event::Fault { disk, fault: *fault });
+        Some(*fault)
     }
 
     /// Counts an operation and says what becomes of it.
@@ -61,7 +180,7 @@ impl Power {
         }
         let faults = self.inner.faults.borrow();
         match faults.iter().find(|(at, _)| *at == number) {
-            Some((_, fault)) => Err((io::Error::other("injected error"), Some(*fault))),
+            Some((_, fault)) => Err((fault.error(), Some(*fault))),
             None => Ok(()),
         }
     }
