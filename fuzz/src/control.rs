@@ -87,11 +87,9 @@ pub fn run(data: &[u8]) {
     in_time(serve(read_only, &rounds));
 }
 
-/// In a folder of this process.
+/// Of this process; the file is gone with its socket.
 fn path() -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("dmsnap-fuzz-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
-    folder.join("control")
+    std::env::temp_dir().join(format!("dmsnap-fuzz-control-{}", std::process::id()))
 }
 
 async fn serve(read_only: bool, rounds: &[Vec<Vec<u8>>]) {
