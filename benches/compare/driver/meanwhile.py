@@ -5,7 +5,7 @@ import socket
 
 from .merge import Store, fill_qcow2
 from .servers import LIMIT, OURS, RIVAL, Contender, Running
-from .setup import GIB, MIB, filled, program, removed
+from .setup import GIB, MIB, filled, program, removed, run
 
 CHUNK = 4096
 
@@ -18,6 +18,8 @@ def latencies(setup, results, wanted):
     data, size = setup.scaled(512 * MIB, 256 * MIB), setup.scaled(4 * GIB, GIB)
     origin = filled(folder / "origin-of-merge", size)
     store = Store(folder / "meanwhile.cow", origin, CHUNK, "random", data // CHUNK)
+    # Room for what clients write meanwhile.
+    run("truncate", "-s", f"+{2 * GIB}", store.cow)
     image = folder / "meanwhile.qcow2"
     for kind in kinds:
         name = f"meanwhile-{kind}"

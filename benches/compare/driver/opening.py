@@ -31,7 +31,7 @@ class Files:
 
 def openings(setup, results, wanted):
     folder = setup.dir
-    sizes = {"small": 0, "1m": MILLION, "8m": setup.scaled(8, 2) * MILLION}
+    sizes = {"small": 0, "1m": MILLION, "8m": 8 * MILLION}
     for size, exceptions in sizes.items():
         names = [f"{task}-{size}" for task in ("open", "dump", "check")]
         if not any(wanted(name) for name in names):

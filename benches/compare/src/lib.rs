@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod order; // the same blocks in the same order, every time
+pub mod cpu_time; // what a process has worked
 pub mod client; // a connection to an NBD server
 pub mod load; // requests, and how long they took
 pub mod wire; // a connection to an NBD client

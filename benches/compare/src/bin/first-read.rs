@@ -1,5 +1,5 @@
 //! Starts a server and measures how long it takes until it has answered a read of 4 KiB, and how
-//! much memory it has then. Printed as JSON.
+//! much memory and CPU time it has taken then. Printed as JSON.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use dmsnap_compare::client::{connect, disconnect};
+use dmsnap_compare::cpu_time::CpuTime;
 use dmsnap_serve::nbd::codec::{Request, command};
 
 /// How long a server may take to listen.
@@ -34,8 +35,8 @@ fn main() -> io::Result<()> {
         .stdout(Stdio::null())
         .spawn()?;
     let measured = first_read(&args.socket, &args.export, &mut server, begin).and_then(|millis| {
-        let resident = resident_mib(server.id())?;
-        println!(r#"{{"ms": {millis}, "resident_mib": {resident}}}"#);
+        let (resident, cpu) = (resident_mib(server.id())?, CpuTime::of(server.id())?.total());
+        println!(r#"{{"ms": {millis}, "resident_mib": {resident}, "cpu_seconds": {cpu}}}"#);
         Ok(())
     });
     server.kill()?;

@@ -1,11 +1,12 @@
 //! Puts load on an NBD server and prints what it took, as JSON.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
-use std::{fs, io};
 
 use clap::Parser;
 use dmsnap_compare::client::{connect, disconnect};
+use dmsnap_compare::cpu_time::CpuTime;
 use dmsnap_compare::load::{Kind, Outcome, Plan, run};
 use dmsnap_compare::order::Order;
 use serde::Serialize;
@@ -94,7 +95,7 @@ fn main() -> io::Result<()> {
     let outcome = run(&mut stream, &plan)?;
     let after = (CpuTime::of(server)?, CpuTime::of(client)?);
     disconnect(stream)?;
-    let (server, client) = (after.0.since(&before.0), after.1.since(&before.1));
+    let (server, client) = (after.0.since(before.0), after.1.since(before.1));
     let report = report(outcome, &plan, server, client);
     println!("{}", serde_json::to_string(&report)?);
     Ok(())
@@ -118,39 +119,5 @@ fn report(mut outcome: Outcome, plan: &Plan, server: f64, client: f64) -> Report
         p99: at(990),
         p999: at(999),
         slowest: at(1000),
-    }
-}
-
-/// CPU time of a process so far.
-struct CpuTime {
-    /// User and system, in seconds, as far as the clock ticks; of threads that have ended, too.
-    ticked: f64,
-    /// Of the threads there are now, to the nanosecond.
-    exact: f64,
-}
-
-impl CpuTime {
-    /// Workers that the kernel starts for a process's rings are threads of it, and counted.
-    fn of(pid: u32) -> io::Result<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let behind_name = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
-        // utime, stime, cutime, cstime.
-        let fields = behind_name.split(' ').skip(11).take(4).map(str::parse::<u64>);
-        let ticks: Result<Vec<u64>, _> = fields.collect();
-        let ticks: u64 = ticks.map_err(io::Error::other)?.iter().sum();
-        let mut nanos = 0;
-        for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-            // A thread may end meanwhile.
-            let told = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
-            nanos += told.split(' ').next().and_then(|ran| ran.parse::<u64>().ok()).unwrap_or(0);
-        }
-        let per_second = rustix::param::clock_ticks_per_second() as f64;
-        Ok(Self { ticked: ticks as f64 / per_second, exact: nanos as f64 / 1e9 })
-    }
-
-    /// In seconds, from then to now. Exact, unless threads have ended meanwhile.
-    fn since(&self, then: &Self) -> f64 {
-        let (ticked, exact) = (self.ticked - then.ticked, self.exact - then.exact);
-        if (ticked - exact).abs() < 0.03 { exact } else { ticked }
     }
 }
