@@ -175,6 +175,13 @@ struct UnderWay {
     odd: bool,
 }
 
+impl UnderWay {
+    fn is_odd_at(&self, device: usize, sector: usize) -> bool {
+        let sectors = self.first..self.first + self.places.len();
+        self.odd && self.device == device && sectors.contains(&sector)
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Marks {
     id: u64,
@@ -565,17 +572,13 @@ impl Model {
         self.epoch += 1;
         self.merging = Some(slot);
         // Writes to the origin that are under way may come before or after.
-        let late: Vec<UnderWay> =
-            self.writes.iter().filter(|it| it.asked == 0 && !it.lost).cloned().collect();
+        let late: Vec<UnderWay> = self.writes.iter().filter(|it| it.asked == 0).cloned().collect();
         for write in late {
-            for (n, place) in write.places.iter().enumerate() {
-                let value = self.devices[write.device].sectors[write.first + n].values[*place];
+            for (number, place) in (write.first..).zip(&write.places) {
                 // A part of a sector is laid over another one there.
-                self.devices[slot].sectors[write.first + n].put(if write.odd {
-                    OPEN
-                } else {
-                    value
-                });
+                let odd = write.odd || self.writes.iter().any(|it| it.is_odd_at(slot, number));
+                let value = self.devices[write.device].sectors[number].values[*place];
+                self.devices[slot].sectors[number].put(if odd { OPEN } else { value });
             }
         }
     }

@@ -36,7 +36,7 @@ pub struct Slot {
     pub filled: Option<usize>,
     /// Slots behind the end of its list that a kernel left there.
     pub strays: usize,
-    /// Its last exception repeats the origin chunk of another one: it must be refused.
+    /// Its last exception shares the data chunk of its first: it must be refused.
     pub damaged: bool,
     /// Its store is gone with the process.
     pub transient: bool,
@@ -236,9 +236,9 @@ impl Slot {
             }
         }
         if self.damaged {
-            let slot = (all.len() - 1) % slots;
-            let new = area / (self.chunk * SECTOR) + 1 + slot;
-            naive::put_slot(&mut cow, area + slot * 16, all[0], new);
+            // Two exceptions share the first data chunk.
+            let last = all.len() - 1;
+            naive::put_slot(&mut cow, area + last % slots * 16, all[last], 2);
         }
         cow
     }

@@ -21,6 +21,8 @@ const MADE_FOR: &[(Planted, &str)] = &[
     (Planted::FlushWhenBroken, "pause-and-resume"),
     (Planted::LastChunkGiven, "full-fails"),
     (Planted::UnmarkedLetsThrough, "full-at-once"),
+    (Planted::BelieveExceptions, "damaged"),
+    (Planted::OriginFlushForgotten, "merge-with-writes"),
 ];
 
 /// Which law each fault breaks, and how, in words.
@@ -58,6 +60,7 @@ const FAULTS: &[(&str, Planted, &str)] = &[
     ("volume 6", Planted::MergeUnprotected, "a merge does not keep old data for others"),
     ("volume 6", Planted::MergeOverReads, "a merge does not wait for a snapshot's read"),
     ("volume 7", Planted::MergingTakesExceptions, "a merging snapshot takes new exceptions"),
+    ("volume 7", Planted::FlushForgetsOrigin, "a flush while merging forgets the origin"),
     ("volume 8", Planted::ForgetDirty, "what was written to an open window is forgotten"),
     ("volume 8", Planted::HoldNobody, "writers are not held while a window closes"),
     ("volume 8", Planted::DirtyBeforeWrite, "a chunk counts as written before it is"),
@@ -65,16 +68,15 @@ const FAULTS: &[(&str, Planted, &str)] = &[
     ("volume 8", Planted::OfflineClearBeforeFlush, "the same, offline"),
     ("volume 9", Planted::CancelWithoutFlush, "a merge is given up without a flush of the origin"),
     ("volume 9", Planted::CancelBroken, "a merge whose clear failed is given up"),
-    ("volume 10", Planted::FlushForgetsOrigin, "a flush while merging forgets the origin"),
-    ("volume 10", Planted::OriginFlushForgotten, "a failed flush of the origin is forgotten"),
-    ("volume 10", Planted::AddWithoutFlush, "a snapshot is made without a flush of the origin"),
-    ("volume 10", Planted::AddBesideWrites, "a snapshot is made beside origin writes"),
-    ("volume 11", Planted::FullLetsThrough, "an origin write goes on though there is no room"),
-    ("volume 11", Planted::UnmarkedLetsThrough, "an origin write does not wait for the mark"),
-    ("volume 12", Planted::CowErrorHarmsOrigin, "a COW device that fails fails an origin write"),
-    ("volume 12", Planted::CowErrorKept, "a copy that failed counts as made"),
-    ("volume 13", Planted::DiscardTouchesEdges, "a discard zeroes chunks it covers in part"),
-    ("volume 13", Planted::DiscardWhileMerging, "a discard goes to the origin while merging"),
+    ("volume 10", Planted::FullLetsThrough, "an origin write goes on though there is no room"),
+    ("volume 10", Planted::UnmarkedLetsThrough, "an origin write does not wait for the mark"),
+    ("volume 11", Planted::CowErrorHarmsOrigin, "a COW device that fails fails an origin write"),
+    ("volume 11", Planted::CowErrorKept, "a copy that failed counts as made"),
+    ("volume 12", Planted::AddWithoutFlush, "a snapshot is made without a flush of the origin"),
+    ("volume 12", Planted::AddBesideWrites, "a snapshot is made beside origin writes"),
+    ("volume 13", Planted::OriginFlushForgotten, "a failed flush of the origin is forgotten"),
+    ("volume 14", Planted::DiscardTouchesEdges, "a discard zeroes chunks it covers in part"),
+    ("volume 14", Planted::DiscardWhileMerging, "a discard goes to the origin while merging"),
 ];
 
 /// How a fault was caught.

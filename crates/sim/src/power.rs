@@ -65,18 +65,18 @@ struct Inner {
     fired: RefCell<Vec<(usize, Fault)>>,
     disks: Cell<usize>,
     record: RefCell<Option<Vec<Event>>>,
-    when_lost: Lost,
+    when_wrong: Wrong,
 }
 
-/// Called with the number of a disk that has dropped its volatile writes.
-type OnLost = Box<dyn Fn(&Power, usize)>;
+/// Called with the number of a disk, and whether it has dropped its volatile writes.
+type OnWrong = Box<dyn Fn(&Power, usize, bool)>;
 
 #[derive(Default)]
-struct Lost(RefCell<Option<OnLost>>);
+struct Wrong(RefCell<Option<OnWrong>>);
 
-impl fmt::Debug for Lost {
+impl fmt::Debug for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Lost")
+        f.write_str("Wrong")
     }
 }
 
@@ -137,15 +137,20 @@ impl Power {
         }
     }
 
-    /// Calls this with the number of each disk that drops its volatile writes, at that moment.
-    pub fn when_lost(&self, call: impl Fn(&Self, usize) + 'static) {
-        self.inner.when_lost.0.replace(Some(Box::new(call)));
+    /// Calls this with the number of each disk of which a request goes wrong, and of each that drops
+    /// its volatile writes (true), at that moment.
+    pub fn when_wrong(&self, call: impl Fn(&Self, usize, bool) + 'static) {
+        self.inner.when_wrong.0.replace(Some(Box::new(call)));
     }
 
     pub(crate) fn lost(&self, disk: usize) {
         self.tell(|| Event::Lost { disk });
-        if let Some(call) = self.inner.when_lost.0.borrow().as_ref() {
-            call(self, disk);
+        self.wrong(disk, true);
+    }
+
+    fn wrong(&self, disk: usize, lost: bool) {
+        if let Some(call) = self.inner.when_wrong.0.borrow().as_ref() {
+            call(self, disk, lost);
         }
     }
 
@@ -168,6 +173,7 @@ impl Power {
         let (_, fault) = faults.iter().find(|(at, _)| *at == number)?;
         self.inner.fired.borrow_mut().push((disk, *fault));
         self.tell(|| Event::Fault { disk, fault: *fault });
+        self.wrong(disk, false);
         Some(*fault)
     }
 

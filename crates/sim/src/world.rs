@@ -66,7 +66,13 @@ impl<'a, B: Below> World<'a, B> {
         }
         let model = Rc::new(RefCell::new(start.model.clone()));
         let (lost, below) = (model.clone(), setup.below());
-        power.when_lost(move |power, disk| {
+        let waits = setup.backlog > 0;
+        power.when_wrong(move |power, disk, dropped| {
+            // An origin write that waits in memory is tried twice, and then it is lost; a flush says so.
+            let given_up = waits && disk < below && badness(&power.fired(), disk) > 1;
+            if !dropped && !given_up {
+                return;
+            }
             let merging = lost.borrow().merging();
             let (first, also) = match disk.checked_sub(below) {
                 None => (0, merging),
