@@ -192,7 +192,7 @@ struct Merge<'a, C, O, P> {
 impl<C: Device, O: Device, P: Observer> Merge<'_, C, O, P> {
     async fn run(&self, origin_bytes: u64) -> Result<Merged, Error> {
         let (cow, layout) = (self.store.device(), self.store.layout());
-        let reader = Reader { cow, layout, origin_bytes };
+        let reader = Reader { cow, layout, origin_bytes, request_bytes: REQUEST_BYTES };
         let before = self.store.published();
         let mut windows = 0;
         self.find_out_about_sharing(&reader).await?;
@@ -231,7 +231,7 @@ impl<C: Device, O: Device, P: Observer> Merge<'_, C, O, P> {
         let first = cut(reader.layout, self.store.unit_slots(), end, self.window_chunks);
         match self.sharing.get() {
             true => Ok(Some(reader.read_runs(first..end).await?)),
-            false => Ok(Some(reader.read(first..end).await?)),
+            false => Ok(Some(reader.read(first..end, async |_| ()).await?)),
         }
     }
 

@@ -12,7 +12,7 @@ use futures_util::lock::Mutex;
 use super::event::Event;
 use super::payload::Payload;
 use super::snapshot::State;
-use super::window::{all, index, joined};
+use super::window::{REQUEST_BYTES, all, index, joined};
 use super::{OnFull, Volume};
 use crate::device::{ALIGNMENT, Buffer, Device};
 use crate::planted::{Planted, planted};
@@ -205,10 +205,11 @@ impl<O: Device, C: Device> Volume<O, C> {
         if !planted(Planted::BacklogUnprotected) {
             self.protect(&ranges, None).await?;
         }
-        let writes = joined(lot.to_vec()).into_iter().map(|(at, pieces, len)| async move {
-            self.origin_reads.wait_clear(at..at + len).await;
-            self.origin.write_vectored(at, pieces).await
-        });
+        let writes =
+            joined(lot.to_vec(), REQUEST_BYTES).into_iter().map(|(at, pieces, len)| async move {
+                self.origin_reads.wait_clear(at..at + len).await;
+                self.origin.write_vectored(at, pieces).await
+            });
         all(WRITES, writes).await
     }
 

@@ -16,6 +16,9 @@ use crate::device::Device;
 use crate::planted::{Planted, planted};
 use crate::store::{Persistent, Store, StoreError};
 
+/// The most that one request brings: a client on the same thread may have to wait for it.
+const LIVE_REQUEST_BYTES: u64 = 128 << 10;
+
 /// Writes to the origin in flight.
 const WRITES: usize = 64;
 
@@ -43,6 +46,10 @@ pub enum MergeState {
 pub trait MergeControl {
     /// `bytes` are about to be moved: returns when they may be.
     async fn pace(&self, bytes: u64);
+
+    /// A request of `bytes` is about to be made, a read or a write: whoever has one thread for a merge
+    /// and its clients lets them have their turn here, every now and then.
+    async fn give_way(&self, _bytes: u64) {}
 }
 
 /// A merge of a volume.
@@ -277,10 +284,12 @@ impl<O: Device, C: Device> Volume<O, C> {
             self.patiently_while(wanted, attempt).await?;
         }
 
-        let reader = Reader { cow: store.device(), layout, origin_bytes: self.origin_bytes };
-        let window = reader.read(first..end).await.map_err(to_io)?;
-        let moves = window.moves.into_iter().map(|it| async move {
+        let (cow, origin_bytes) = (store.device(), self.origin_bytes);
+        let reader = Reader { cow, layout, origin_bytes, request_bytes: LIVE_REQUEST_BYTES };
+        let read = reader.read(first..end, async |bytes| control.give_way(bytes).await).await;
+        let moves = read.map_err(to_io)?.moves.into_iter().map(|it| async move {
             control.pace(it.len).await;
+            control.give_way(it.len).await;
             if !planted(Planted::MergeOverReads) {
                 self.origin_reads.wait_clear(it.at..it.at + it.len).await;
             }

@@ -9,7 +9,7 @@ use futures_util::stream::StreamExt;
 use super::patience::NoRoom;
 use super::payload::Payload;
 use super::snapshot::{OnFull, Snapshot, State};
-use super::window::{all, index, joined};
+use super::window::{REQUEST_BYTES, all, index, joined};
 use super::{Volume, to_io};
 use crate::device::{Device, is_no_room};
 use crate::planted::{Planted, planted};
@@ -239,7 +239,7 @@ impl<O: Device, C: Device> Volume<O, C> {
             let mut parts: Vec<_> = mine.flat_map(|keep| parts(keep, &data)).collect();
             parts.sort_unstable_by_key(|(byte, _)| *byte);
             let cow = snapshot.store.device();
-            let writes = joined(parts).into_iter();
+            let writes = joined(parts, REQUEST_BYTES).into_iter();
             let writes = writes.map(|(byte, data, _)| cow.write_vectored(byte, data));
             async move { (snapshot.clone(), all(WRITES, writes).await) }
         });

@@ -62,15 +62,26 @@ pub(crate) struct Reader<'a, C> {
     pub(crate) layout: Layout,
     /// In bytes; the last chunk may reach beyond.
     pub(crate) origin_bytes: u64,
+    /// The most that one request brings, or takes to the origin; at most [`REQUEST_BYTES`].
+    pub(crate) request_bytes: u64,
 }
 
 impl<C: Device> Reader<'_, C> {
     /// Reads the slots and the chunks of a window: the chunks in large reads in the order of the
-    /// COW device. Memory: the window's data, at most doubled by what lies between.
-    pub(crate) async fn read(&self, slots: Range<u64>) -> Result<Window, StoreError> {
+    /// COW device, before each of which `ready` is asked, with its length in bytes. Memory: the
+    /// window's data, at most doubled by what lies between.
+    pub(crate) async fn read(
+        &self,
+        slots: Range<u64>,
+        ready: impl AsyncFn(u64),
+    ) -> Result<Window, StoreError> {
         let mut exceptions = read_range(self.cow, self.layout, slots.clone()).await?;
         exceptions.sort_unstable_by_key(|exception| exception.new);
-        let reads = self.spans(&exceptions).into_iter().map(|span| self.read_span(span));
+        let (chunk, ready) = (self.layout.chunk_size().bytes(), &ready);
+        let reads = self.spans(&exceptions).into_iter().map(|span| async move {
+            ready(span.len() as u64 * chunk).await;
+            self.read_span(span).await
+        });
         let mut chunks: Vec<(u64, Bytes)> = Vec::with_capacity(exceptions.len());
         let mut reads = std::pin::pin!(futures_util::stream::iter(reads).buffer_unordered(READS));
         while let Some(read) = reads.try_next().await? {
@@ -80,7 +91,7 @@ impl<C: Device> Reader<'_, C> {
         Ok(Window {
             first: slots.start,
             exceptions: slots.end - slots.start,
-            moves: join_chunks(chunks),
+            moves: join_chunks(chunks, self.request_bytes),
         })
     }
 
@@ -117,7 +128,7 @@ impl<C: Device> Reader<'_, C> {
     /// read over: that is an area between two ranges of data.
     fn spans<'e>(&self, exceptions: &'e [Exception]) -> Vec<&'e [Exception]> {
         let chunk = self.layout.chunk_size().bytes();
-        let most = (REQUEST_BYTES / chunk).max(1);
+        let most = (self.request_bytes / chunk).max(1);
         let mut spans = Vec::new();
         let mut rest = exceptions;
         while let Some(first) = rest.first() {
@@ -160,8 +171,8 @@ impl<C: Device> Reader<'_, C> {
         for exception in span {
             let (from, to) = (exception.new.get() * chunk, exception.old.get() * chunk);
             let len = chunk.min(self.origin_bytes - to);
-            for offset in (0..len).step_by(index(REQUEST_BYTES)) {
-                let piece = REQUEST_BYTES.min(len - offset);
+            for offset in (0..len).step_by(index(self.request_bytes)) {
+                let piece = self.request_bytes.min(len - offset);
                 pieces.push((to + offset, self.read_bytes(from + offset, piece).await?));
             }
         }
@@ -176,21 +187,22 @@ impl<C: Device> Reader<'_, C> {
     }
 }
 
-/// Joins neighbours on the origin into one write each.
-fn join_chunks(chunks: Vec<(u64, Bytes)>) -> Vec<Move> {
-    let moves = joined(chunks).into_iter();
+/// Joins neighbours on the origin into one write each, of at most so many bytes.
+fn join_chunks(chunks: Vec<(u64, Bytes)>, request_bytes: u64) -> Vec<Move> {
+    let moves = joined(chunks, request_bytes).into_iter();
     moves.map(|(at, pieces, len)| Move { at, len, from: Source::Data(pieces) }).collect()
 }
 
-/// Joins data at places, sorted, into requests: where each begins, what it writes, and how many bytes.
-pub(super) fn joined(parts: Vec<(u64, Bytes)>) -> Vec<(u64, Vec<Bytes>, u64)> {
+/// Joins data at places, sorted, into requests of at most `most` bytes: where each begins, what it writes,
+/// and how many bytes.
+pub(super) fn joined(parts: Vec<(u64, Bytes)>, most: u64) -> Vec<(u64, Vec<Bytes>, u64)> {
     let mut requests: Vec<(u64, Vec<Bytes>, u64)> = Vec::new();
     for (at, data) in parts {
         let len = data.len() as u64;
         match requests.last_mut() {
             Some((before, pieces, so_far))
                 if *before + *so_far == at
-                    && *so_far + len <= REQUEST_BYTES
+                    && *so_far + len <= most
                     && pieces.len() < REQUEST_PIECES =>
             {
                 pieces.push(data);

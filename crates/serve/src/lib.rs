@@ -7,6 +7,7 @@
 pub mod nbd; // the network block device protocol
 mod live; // a volume's devices as exports
 mod rate; // bytes spread over time
+mod turns; // clients before work in the background
 mod merger; // a merge beside the clients
 mod forecast; // when a store will be full
 pub mod control; // a socket to look at all that and to change it

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Rate;
 use crate::nbd::Event;
+use crate::turns::Turns;
 
 /// How long a merge sleeps at most before it looks whether it is to hurry.
 const NAP: Duration = Duration::from_millis(50);
@@ -80,6 +81,7 @@ pub struct Merger<O, C> {
     volume: Rc<Volume<O, C>>,
     on_end: OnEnd,
     rate: RefCell<Option<Rate>>,
+    turns: Turns,
     window_bytes: Cell<u64>,
     job: RefCell<Option<Rc<Job<C>>>>,
     /// A task of a job has ended.
@@ -115,6 +117,7 @@ impl<O: Device + 'static, C: Device + 'static> Merger<O, C> {
             volume,
             on_end,
             rate: RefCell::default(),
+            turns: Turns::default(),
             window_bytes: window_bytes.into(),
             job: RefCell::default(),
             rested: Event::default(),
@@ -325,6 +328,10 @@ impl<O: Device + 'static, C: Device + 'static> MergeControl for Merger<O, C> {
             }
             sleep(left.min(NAP)).await;
         }
+    }
+
+    async fn give_way(&self, bytes: u64) {
+        self.turns.give_way(bytes).await;
     }
 }
 
