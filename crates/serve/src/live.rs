@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
 use std::rc::{Rc, Weak};
@@ -5,7 +6,7 @@ use std::rc::{Rc, Weak};
 use dmsnap::device::Device;
 use dmsnap::volume::{Snapshot, State, View, Volume};
 
-use crate::nbd::{Context, Export, Extent, HOLE, allocation};
+use crate::nbd::{Context, Export, Extent, HOLE, ZERO, allocation, allocation_by};
 
 /// Exceptions that nobody flushes are published when this many ticks have added none.
 const IDLE_TICKS: u32 = 3;
@@ -78,13 +79,15 @@ impl<O: Device, C: Device> Live<O, C> {
                 .map(|it| Extent { flags: depth(it.flags), ..it })
                 .collect());
         };
+        let below = Below { origin: View::origin(&self.volume), known: RefCell::default() };
         let mut extents = Vec::new();
         let mut at = range.start;
         for (len_bytes, saved) in snapshot.changes(range, most) {
             if saved {
                 extents.push(Extent { len_bytes, flags: 1 });
             } else {
-                let below = allocation(&self.view, at..at + len_bytes, most).await?;
+                let next_data = async |at| below.next_data(at).await;
+                let below = allocation_by(next_data, at..at + len_bytes, most).await?;
                 extents.extend(below.into_iter().map(|it| {
                     let flags = if it.flags & HOLE == 0 { 2 } else { 0 };
                     Extent { flags, ..it }
@@ -93,6 +96,38 @@ impl<O: Device, C: Device> Live<O, C> {
             at += len_bytes;
         }
         Ok(extents)
+    }
+
+    /// What is saved is data, also where it holds zeroes.
+    async fn base(&self, range: Range<u64>, most: usize) -> io::Result<Vec<Extent>> {
+        if self.snapshot.is_none() {
+            return allocation(&self.view, range, most).await;
+        }
+        let layers = self.depth(range, most).await?.into_iter();
+        let flags = |depth| if depth == 0 { HOLE | ZERO } else { 0 };
+        Ok(layers.map(|it| Extent { flags: flags(it.flags), ..it }).collect())
+    }
+}
+
+/// Where the origin below a snapshot has data, asked once for a whole stretch: a file system takes its
+/// time to answer, and a scattered snapshot asks for each gap.
+struct Below<O, C> {
+    origin: View<O, C>,
+    /// The last question and its answer.
+    known: RefCell<Option<(u64, Option<Range<u64>>)>>,
+}
+
+impl<O: Device, C: Device> Below<O, C> {
+    async fn next_data(&self, at: u64) -> io::Result<Option<Range<u64>>> {
+        if let Some((asked, data)) = &*self.known.borrow()
+            && *asked <= at
+            && data.as_ref().is_none_or(|data| at < data.end)
+        {
+            return Ok(data.clone().map(|data| data.start.max(at)..data.end));
+        }
+        let data = self.origin.next_data(at).await?;
+        self.known.replace(Some((at, data.clone())));
+        Ok(data)
     }
 }
 
@@ -138,7 +173,7 @@ impl<O: Device + 'static, C: Device + 'static> Export for Live<O, C> {
         most: usize,
     ) -> io::Result<Vec<Extent>> {
         if *context == Context::base_allocation() {
-            return allocation(&self.view, range, most).await;
+            return self.base(range, most).await;
         }
         if *context == Context::allocation_depth() {
             return self.depth(range, most).await;

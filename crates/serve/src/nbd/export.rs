@@ -121,6 +121,15 @@ pub async fn allocation<D: Device>(
     range: Range<u64>,
     most: usize,
 ) -> io::Result<Vec<Extent>> {
+    allocation_by(async |at| device.next_data(at).await, range, most).await
+}
+
+/// The same, for whoever knows where data is: `next_data` answers as [`Device::next_data`].
+pub(crate) async fn allocation_by(
+    next_data: impl AsyncFn(u64) -> io::Result<Option<Range<u64>>>,
+    range: Range<u64>,
+    most: usize,
+) -> io::Result<Vec<Extent>> {
     let block = u64::from(MIN_BLOCK_BYTES);
     let mut extents = Vec::new();
     let mut at = range.start;
@@ -133,7 +142,7 @@ pub async fn allocation<D: Device>(
         extents.len()
     };
     while at < range.end {
-        let Some(data) = device.next_data(at).await? else {
+        let Some(data) = next_data(at).await? else {
             put(&mut at, range.end, HOLE | ZERO);
             break;
         };

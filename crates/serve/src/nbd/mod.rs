@@ -31,6 +31,7 @@ mod transmission; // requests
 mod server; // accepting, shutting down
 
 pub(crate) use event::{Event, Signal};
+pub(crate) use export::allocation_by;
 pub use export::{Context, Export, Extent, HOLE, ZERO, allocation};
 pub use exports::{DuplicateName, Exports, Use};
 pub use meter::{Counts, Kind, LATENCY_MICROS};
