@@ -148,7 +148,8 @@ fn clients_write_and_verify_while_a_snapshot_merges() {
     tool(DMSNAP, &["check", &place.text("other"), &place.text("origin")]);
     let left = tool(DMSNAP, &["info", "--json", &place.text("s")]);
     if left.contains("\"exceptions\":0") {
-        assert!(said.contains("s: merged"), "{said}");
+        // It may have been told to stop when nothing was left and that was not yet said.
+        assert!(said.contains("s: merged") || said.contains("exceptions left"), "{said}");
     } else {
         assert!(said.contains("exceptions left"), "{said}");
         tool(DMSNAP, &["merge", &place.text("s"), &place.text("origin")]);
