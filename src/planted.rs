@@ -10,6 +10,7 @@ pub enum Planted {
     PublishBeforeData,
     UnitsWithoutFlush,
     AreasAfterLink,
+    BelieveWithoutFlush,
     KeepStrays,
     KeepTail,
     NoTerminatorArea,

@@ -386,7 +386,8 @@ fn law_8_an_invalid_store_stays_invalid() {
     let disk = Disk::new(kernel_image(100, 3), 512, &Power::steady());
     let store = open(&disk).expect("sound");
     run(store.invalidate()).expect("marked");
-    assert_eq!(disk.log(), [Operation::Write(0..512), Operation::Flush]);
+    let opened = Operation::Flush;
+    assert_eq!(disk.log(), [opened, Operation::Write(0..512), Operation::Flush]);
     assert!(matches!(store.prepare(), Err(StoreError::Invalid)));
     assert!(matches!(run(store.publish()), Err(StoreError::Invalid)));
     assert!(matches!(run(store.clear(1)), Err(StoreError::Invalid)));

@@ -14,8 +14,8 @@ use dmsnap::volume::{MergeControl, MergeState, SnapshotOptions, View, Volume};
 use dmsnap_sim::{Disk, Power, run};
 use futures_util::future::{join, join_all, join3};
 
-/// Adding up to three snapshots flushes the origin as often.
-const OPENING: u64 = 3;
+/// Opening up to three stores flushes each, adding the snapshots flushes the origin as often.
+const OPENING: u64 = 3 + 3;
 
 type Sim = Volume<Rc<Disk>, Rc<Disk>>;
 

@@ -63,15 +63,18 @@ impl<D: Device> Persistent<D> {
     /// # Ordering
     ///
     /// 1. read header, areas and what lies behind the terminator
-    /// 2. if there are strays: zero them, flush
+    /// 2. flush                          - what was read is durable
+    /// 3. if there are strays: zero them, flush
     ///
-    /// A crash before the flush in 2 leaves some of the strays; they are behind the terminator as
-    /// before, and the next opening finds them again. Until 2 is done, nothing else is written.
+    /// Whoever wrote the store last may have been killed between the slots and their flush; origin writes
+    /// rely on every exception that was read. A crash before the flush in 3 leaves some of the strays; they
+    /// are behind the terminator as before, and the next opening finds them again. Until 3 is done, nothing
+    /// else is written.
     ///
     /// # Errors
     ///
     /// Why the store cannot be opened or must not be written: nothing was written then, but for a
-    /// failure in 2.
+    /// failure in 3.
     pub async fn open(
         cow: D,
         origin_bytes: Option<u64>,
@@ -101,13 +104,17 @@ impl<D: Device> Persistent<D> {
     ///
     /// # Ordering
     ///
-    /// Step 2 of [`open`](Self::open).
+    /// Steps 2 and 3 of [`open`](Self::open).
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open) in step 2.
+    /// As [`open`](Self::open) in these steps.
     pub async fn into_writable(self) -> Result<Self, StoreError> {
         self.standing.set(Standing::Usable);
+        if !planted(Planted::BelieveWithoutFlush) {
+            let flushed = self.barrier.flush(&self.cow).await;
+            flushed.map_err(StoreError::io("cannot make durable what was read"))?;
+        }
         self.scrub(self.published.get()).await?;
         Ok(self)
     }

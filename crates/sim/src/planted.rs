@@ -28,6 +28,7 @@ const MADE_FOR: &[(Planted, &str)] = &[
 /// Which law each fault breaks, and how, in words.
 const FAULTS: &[(&str, Planted, &str)] = &[
     ("store 1", Planted::PublishBeforeData, "slots are written before the data's flush"),
+    ("store 1", Planted::BelieveWithoutFlush, "an opening relies on slots that are not durable"),
     ("store 2", Planted::UnitsWithoutFlush, "no flush between the units of an area"),
     ("store 2", Planted::AreasAfterLink, "areas are written after what leads to them"),
     ("store 3", Planted::KeepStrays, "slots behind the end stay"),
