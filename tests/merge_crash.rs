@@ -9,7 +9,9 @@ use dmsnap_sim::{Disk, Fault, Power, run};
 use common::{World, bytes, scattered};
 
 fn options(window_bytes: u64) -> MergeOptions {
-    MergeOptions { window_bytes, ..MergeOptions::default() }
+    // Both ways to move a window.
+    let long_run_bytes = if (window_bytes / 512).is_multiple_of(2) { 0 } else { u64::MAX };
+    MergeOptions { window_bytes, long_run_bytes, ..MergeOptions::default() }
 }
 
 struct Machine {
@@ -160,7 +162,7 @@ fn a_window_costs_two_flushes_and_one_metadata_write() {
 fn a_window_is_written_in_the_order_of_the_origin() {
     let world = World::new(8, 600, 8 * 500).with_exceptions(&scattered(400, 500, 2));
     let machine = Machine::new(world.cow.clone(), world.origin.clone(), 4096, Power::steady());
-    machine.merge(1 << 30).expect("merges");
+    machine.merge((1 << 30) + 512).expect("merges");
     let starts: Vec<u64> = machine
         .origin
         .log()
@@ -173,6 +175,20 @@ fn a_window_is_written_in_the_order_of_the_origin() {
     assert!(!starts.is_empty() && starts.is_sorted());
     let reads = machine.cow.counts();
     assert!(reads.reads < 20, "{} reads for 400 scattered chunks", reads.reads);
+}
+
+#[test]
+fn long_runs_are_copied_in_long_requests() {
+    let olds: Vec<u64> = (0..150).chain(300..500).chain(200..250).collect();
+    let world = World::new(8, 600, 8 * 500).with_exceptions(&olds);
+    let machine = Machine::new(world.cow.clone(), world.origin.clone(), 4096, Power::steady());
+    let merge = ops::merge(&machine.cow, &machine.origin, MergeOptions::default(), &Silent);
+    let before = machine.cow.counts();
+    let merged = run(merge).expect("merges");
+    machine.assert_merged(&world, "long runs");
+    assert_eq!((merged.windows, merged.bytes), (1, 400 * 4096));
+    assert_eq!(machine.origin.counts().writes, 4, "areas lie between, else three");
+    assert!(machine.cow.counts().reads - before.reads < 20);
 }
 
 /// Stops when asked, between windows; the same call goes on.

@@ -83,7 +83,9 @@ fn judge(cow: &Rc<Sparse>, origin: &Rc<Sparse>, window_bytes: u64) {
     let image_bytes = origin.len_bytes().expect("known") / 512 * 512;
     let image = Sparse::zeroed(image_bytes);
     let exported = block_on(ops::export(cow, origin, &image, ExportOptions::default(), &Silent));
-    let options = MergeOptions { window_bytes, ..MergeOptions::default() };
+    // Both ways to move a window.
+    let long_run_bytes = if (window_bytes / 512).is_multiple_of(2) { 0 } else { u64::MAX };
+    let options = MergeOptions { window_bytes, long_run_bytes, ..MergeOptions::default() };
     let planned = block_on(ops::plan_merge(cow, origin, options));
     assert_eq!(cow.take_writes() + origin.take_writes(), 0, "written by a reader");
 

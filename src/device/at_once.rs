@@ -17,6 +17,13 @@ const LONG: Duration = Duration::from_millis(2);
 /// and for so long the next ones go by the ring, where only they wait.
 const PENANCE: Duration = Duration::from_millis(100);
 
+/// A shorter read of a file that is otherwise gone to directly does not ask the page cache first: that
+/// may make the system read ahead more than was wanted.
+const LEAST_BYTES: usize = 64 << 10;
+
+/// Direct reads between two questions whether the page cache has what it did not have before.
+const MOST_SKIPPED: u32 = 64;
+
 /// Requests that the page cache can answer on the spot.
 ///
 /// The ring is no way for these: to it a write through the page cache of ext4 is one that may sleep,
@@ -28,6 +35,9 @@ pub(super) struct AtOnce {
     blind_writes: Cell<bool>,
     /// Writes have had to wait.
     slow_until: Cell<Option<Instant>>,
+    /// Direct reads that do not ask, and how many it were after the last miss.
+    skip: Cell<u32>,
+    skipped: Cell<u32>,
 }
 
 impl AtOnce {
@@ -45,6 +55,24 @@ impl AtOnce {
                 0
             }
         }
+    }
+
+    /// True if a long read of a file that is gone to directly should take what the page cache has, because
+    /// it was written not long ago: memory is faster than any disk. Asks for the first page only, and after
+    /// a miss ever more seldom.
+    pub(super) fn is_cached(&self, file: &fs::File, at: u64, len: usize) -> bool {
+        if len < LEAST_BYTES {
+            return false;
+        }
+        if let Some(left) = self.skip.get().checked_sub(1) {
+            self.skip.set(left);
+            return false;
+        }
+        let is_cached = self.read(file, at, &mut [0; 4096]) > 0;
+        let skip = if is_cached { 0 } else { (2 * self.skipped.get()).clamp(1, MOST_SKIPPED) };
+        self.skip.set(skip);
+        self.skipped.set(skip);
+        is_cached
     }
 
     /// Writes into the page cache. Returns how many bytes; for the rest, and for errors, there is
@@ -128,6 +156,29 @@ mod tests {
             eprintln!("SKIPPED: this file system is in memory, and forgets nothing");
         }
         assert!(bytes[..read].iter().all(|byte| *byte == 7));
+    }
+
+    #[test]
+    fn after_a_miss_the_cache_is_asked_ever_more_seldom() {
+        let scratch = Scratch::new("at-once-beside", 1 << 20);
+        scratch.1.sync_all().expect("it is written");
+        let at_once = AtOnce::default();
+        let is_cached = |len| at_once.is_cached(&scratch.1, 0, len);
+        if !is_cached(1 << 20) {
+            eprintln!("SKIPPED: this file system cannot tell what is cached");
+            return;
+        }
+        assert!(!is_cached(4096), "a short read is not worth the question");
+        at_once.skip.set(2);
+        let hits: Vec<_> = (0..4).map(|_| is_cached(1 << 20)).collect();
+        assert_eq!(hits, [false, false, true, true]);
+        // Behind the end nothing is cached.
+        let mut asked = Vec::new();
+        for n in 0..300 {
+            at_once.is_cached(&scratch.1, 1 << 20, 1 << 20);
+            asked.extend((at_once.skip.get() == at_once.skipped.get()).then_some(n));
+        }
+        assert_eq!(asked, [0, 2, 5, 10, 19, 36, 69, 134, 199, 264]);
     }
 
     #[test]

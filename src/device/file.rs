@@ -168,6 +168,12 @@ impl File {
         }
     }
 
+    /// True if the page cache is to be asked although it is gone around. Never that of a disk: others
+    /// write to disks behind its back, a volume manager to a partition, say.
+    fn is_cached(&self, at: u64, len: usize) -> bool {
+        self.is_direct() && !self.is_disk && self.at_once.is_cached(&self.std, at, len)
+    }
+
     /// How many bytes the page cache has taken: none if it is to be gone around.
     fn write_at_once(&self, at: u64, slices: &[IoSlice<'_>]) -> usize {
         match self.is_direct() {
@@ -191,8 +197,11 @@ impl File {
 impl Device for File {
     async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
         let (mut memory, range) = Buffer::recycled(len).into_memory();
-        let mut file =
-            self.route(at, [(range.start as u64 + memory.as_ptr().addr() as u64, len as u64)]);
+        let address = range.start as u64 + memory.as_ptr().addr() as u64;
+        let mut file = match self.is_cached(at, len) {
+            true => &self.buffered,
+            false => self.route(at, [(address, len as u64)]),
+        };
         let mut filled = match self.is_direct() {
             true => 0,
             false => self.at_once.read(&self.std, at, &mut memory[range.clone()]),

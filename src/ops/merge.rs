@@ -10,7 +10,7 @@ use super::{Error, Observer, Progress, Which};
 use crate::device::{Device, share};
 use crate::planted::{Planted, planted};
 use crate::store::{Persistent, Store};
-use crate::volume::window::{Move, REQUEST_BYTES, Reader, Source, Window, all, cut, index};
+use crate::volume::window::{Copy, REQUEST_BYTES, Reader, Write, all, cut};
 
 /// Writes to the origin in flight.
 const WRITES: usize = 128;
@@ -18,12 +18,19 @@ const WRITES: usize = 128;
 /// Requests to share extents in flight; a file system takes them one by one.
 const SHARES: usize = 2;
 
+/// Copies in flight, each of up to a request.
+const COPIES: usize = 16;
+
 /// How to merge.
 #[derive(Clone, Copy, Debug)]
 pub struct MergeOptions {
     /// Most bytes of data in one window; two windows are in memory at a time. At least one chunk
     /// is taken, whatever this says.
     pub window_bytes: u64,
+    /// A window whose chunks lie in runs of at least so many bytes on average, on both devices, is copied
+    /// run by run, with little memory: to read all of it in the order of one device and to write it in
+    /// that of the other gains nothing then. With 0 every window is.
+    pub long_run_bytes: u64,
     /// Share extents where both devices are files of a file system that can.
     pub share: bool,
     /// Go on although the origin begins with a store's header, or exceptions were lost to an
@@ -33,7 +40,7 @@ pub struct MergeOptions {
 
 impl Default for MergeOptions {
     fn default() -> Self {
-        Self { window_bytes: 64 << 20, share: true, force: false }
+        Self { window_bytes: 128 << 20, long_run_bytes: 64 << 10, share: true, force: false }
     }
 }
 
@@ -106,11 +113,14 @@ pub async fn plan_merge<C: Device, O: Device>(
 ///
 /// For each window:
 ///
-/// 1. write its chunks to the origin, in the order of the origin (meanwhile the next window's
-///    chunks are read)
+/// 1. write its chunks to the origin, in the order of the origin
 /// 2. flush the origin             - the merged data is durable
 /// 3. zero the window's slots      - one write within one untorn unit
 /// 4. flush the COW device         - the window is forgotten
+///
+/// While a window is in 2 to 4 the next one, whose exceptions are older, is in 1, and the one after
+/// that is read; none is overtaken. So a crash finds up to two windows in part or whole on the origin
+/// and still in the store.
 ///
 /// A crash before 3 has reached the medium leaves the window's exceptions in place, and the next
 /// merge, here or in a kernel, copies the same data again; after it, the window is done. Until the
@@ -135,6 +145,7 @@ pub async fn merge<C: Device, O: Device>(
         origin: &origin,
         store: &store,
         window_chunks: options.window_chunks(store.layout()),
+        long_run_bytes: options.long_run_bytes,
         observer,
         total,
         done: Cell::new(0),
@@ -176,10 +187,26 @@ async fn examine<C: Device, O: Device>(
     Ok(Checked { store, origin_bytes, bytes })
 }
 
+/// A window that is ready to be brought to the origin.
+struct Window {
+    /// The index of its first exception.
+    first: u64,
+    /// How many exceptions it has.
+    exceptions: u64,
+    /// In the order of the origin.
+    moves: Moves,
+}
+
+enum Moves {
+    Writes(Vec<Write>),
+    Copies(Vec<Copy>),
+}
+
 struct Merge<'a, C, O, P> {
     origin: &'a O,
     store: &'a Persistent<C>,
     window_chunks: u64,
+    long_run_bytes: u64,
     observer: &'a P,
     total: u64,
     done: Cell<u64>,
@@ -194,21 +221,8 @@ impl<C: Device, O: Device, P: Observer> Merge<'_, C, O, P> {
         let (cow, layout) = (self.store.device(), self.store.layout());
         let reader = Reader { cow, layout, origin_bytes, request_bytes: REQUEST_BYTES };
         let before = self.store.published();
-        let mut windows = 0;
         self.find_out_about_sharing(&reader).await?;
-        let mut ahead = self.read(&reader, before).await?;
-        while let Some(window) = ahead.take() {
-            if self.observer.stop_requested() {
-                break;
-            }
-            let first = window.first;
-            let settle = self.settle(&reader, window);
-            // A window is settled to its end, also beside a read that fails.
-            let (settled, next) = future::join(settle, self.read(&reader, first)).await;
-            settled?;
-            windows += 1;
-            ahead = next?;
-        }
+        let windows = self.windows(&reader, before).await?;
         let left = self.store.published();
         Ok(Merged {
             finished: left == 0,
@@ -223,49 +237,115 @@ impl<C: Device, O: Device, P: Observer> Merge<'_, C, O, P> {
         })
     }
 
+    /// Merges window by window, and says how many. Three are at work at a time, so that no device waits
+    /// for the other: one is read, one written, and one, whose data is with the origin, is made durable
+    /// and forgotten.
+    async fn windows(&self, reader: &Reader<'_, C>, end: u64) -> Result<u64, Error> {
+        let mut windows = 0;
+        let mut ahead = self.read(reader, end).await;
+        let mut brought = 0;
+        while !self.observer.stop_requested()
+            && let Ok(Some(window)) = ahead
+        {
+            let Window { first, exceptions, moves } = window;
+            // Each is driven to its end, also beside one that fails.
+            let (forgotten, bringing, next) = future::join3(
+                self.forget(brought),
+                self.bring_all(reader, moves),
+                self.read(reader, first),
+            )
+            .await;
+            forgotten?;
+            bringing?;
+            windows += 1;
+            (brought, ahead) = (exceptions, next);
+        }
+        self.forget(brought).await?;
+        ahead.map(|_| windows)
+    }
+
     /// Reads the window that ends with exception `end`, if there is one.
     async fn read(&self, reader: &Reader<'_, C>, end: u64) -> Result<Option<Window>, Error> {
         if end == 0 {
             return Ok(None);
         }
         let first = cut(reader.layout, self.store.unit_slots(), end, self.window_chunks);
-        match self.sharing.get() {
-            true => Ok(Some(reader.read_runs(first..end).await?)),
-            false => Ok(Some(reader.read(first..end, async |_| ()).await?)),
+        let slots = reader.slots(first..end).await?;
+        let bytes = (end - first) * reader.layout.chunk_size().bytes();
+        let runs = reader.runs(slots.clone());
+        let are_long = bytes / (runs.len() as u64).max(1) >= self.long_run_bytes;
+        let moves = match self.sharing.get() || are_long {
+            true => Moves::Copies(runs),
+            false => Moves::Writes(reader.read(slots, async |_| ()).await?),
+        };
+        Ok(Some(Window { first, exceptions: end - first, moves }))
+    }
+
+    /// Brings a window's data to the origin. Every request is driven to its end, also beside one that
+    /// fails: a write that was given up might come later than the caller's next.
+    async fn bring_all(&self, reader: &Reader<'_, C>, moves: Moves) -> Result<(), Error> {
+        match moves {
+            Moves::Writes(writes) => all(WRITES, writes.into_iter().map(|it| self.write(it))).await,
+            Moves::Copies(runs) if self.sharing.get() => {
+                all(SHARES, runs.into_iter().map(|it| self.share_or_copy(reader, it))).await
+            }
+            Moves::Copies(runs) => {
+                let pieces = runs.into_iter().flat_map(|run| run.pieces(REQUEST_BYTES));
+                all(COPIES, pieces.map(|it| self.copy(reader, it))).await
+            }
         }
     }
 
-    /// Brings a window to the origin and forgets it. See [`merge`] for the order.
-    async fn settle(&self, reader: &Reader<'_, C>, window: Window) -> Result<(), Error> {
-        let Window { first, exceptions, moves } = window;
-        let at_once = if self.sharing.get() { SHARES } else { WRITES };
-        let moves = moves.into_iter().map(|it| self.bring(reader, it));
-        // Also beside one that fails: a write that was given up might come later than the caller's next.
-        all(at_once, moves).await?;
+    /// Makes durable what was brought to the origin, and forgets the newest so many exceptions: those
+    /// it was. See [`merge`] for the order.
+    async fn forget(&self, exceptions: u64) -> Result<(), Error> {
+        if exceptions == 0 {
+            return Ok(());
+        }
         self.origin_flushes.set(self.origin_flushes.get() + 1);
         let flushed = match planted(Planted::OfflineClearBeforeFlush) {
             true => Ok(()),
             false => self.origin.flush().await,
         };
         flushed.map_err(Error::io(Which::Origin, "cannot make merged data durable"))?;
-        debug_assert_eq!(self.store.published(), first + exceptions);
         self.store.clear(exceptions).await?;
         Ok(())
     }
 
-    async fn bring(&self, reader: &Reader<'_, C>, it: Move) -> Result<(), Error> {
-        let Move { at, len, from } = it;
-        match from {
-            Source::Data(pieces) => {
-                self.observer.pace(len).await;
-                let written = self.origin.write_vectored(at, pieces).await;
-                written.map_err(Error::io(Which::Origin, format!("cannot write at byte {at}")))?;
-            }
-            Source::Extents(byte) => self.share_or_copy(reader, byte, at, len).await?,
+    async fn write(&self, Write { at, len, pieces }: Write) -> Result<(), Error> {
+        self.observer.pace(len).await;
+        let written = self.origin.write_vectored(at, pieces).await;
+        written.map_err(Error::io(Which::Origin, format!("cannot write at byte {at}")))?;
+        self.count(len);
+        Ok(())
+    }
+
+    /// Copies at most a request.
+    async fn copy(&self, reader: &Reader<'_, C>, it: Copy) -> Result<(), Error> {
+        let Copy { at, len, from } = it;
+        self.observer.pace(len).await;
+        let data = reader.read_bytes(from, len).await?;
+        let written = self.origin.write(at, data).await;
+        written.map_err(Error::io(Which::Origin, format!("cannot write at byte {at}")))?;
+        self.count(len);
+        Ok(())
+    }
+
+    async fn share_or_copy(&self, reader: &Reader<'_, C>, it: Copy) -> Result<(), Error> {
+        if self.share(reader, it).await? {
+            self.shared.set(self.shared.get() + it.len);
+            self.count(it.len);
+            return Ok(());
         }
+        for piece in it.pieces(REQUEST_BYTES) {
+            self.copy(reader, piece).await?;
+        }
+        Ok(())
+    }
+
+    fn count(&self, len: u64) {
         self.done.set(self.done.get() + len);
         self.observer.progress(Progress { done: self.done.get(), total: self.total });
-        Ok(())
     }
 
     /// Tries to share one chunk, the newest that the origin has whole. It belongs to the first
@@ -280,7 +360,8 @@ impl<C: Device, O: Device, P: Observer> Merge<'_, C, O, P> {
         let whole = |old: u64| (old + 1) * chunk <= reader.origin_bytes;
         let sharing = match newest.iter().rfind(|exception| whole(exception.old.get())) {
             Some(Exception { old, new }) => {
-                self.share(reader, new.get() * chunk, old.get() * chunk, chunk).await?
+                let (at, from) = (old.get() * chunk, new.get() * chunk);
+                self.share(reader, Copy { at, len: chunk, from }).await?
             }
             None => false,
         };
@@ -288,35 +369,9 @@ impl<C: Device, O: Device, P: Observer> Merge<'_, C, O, P> {
         Ok(())
     }
 
-    async fn share(
-        &self,
-        reader: &Reader<'_, C>,
-        from: u64,
-        to: u64,
-        len: u64,
-    ) -> Result<bool, Error> {
-        let shared = share((reader.cow, from), (self.origin, to), len).await;
-        shared.map_err(Error::io(Which::Origin, format!("cannot share extents at byte {to}")))
-    }
-
-    async fn share_or_copy(
-        &self,
-        reader: &Reader<'_, C>,
-        from: u64,
-        to: u64,
-        len: u64,
-    ) -> Result<(), Error> {
-        if self.share(reader, from, to, len).await? {
-            self.shared.set(self.shared.get() + len);
-            return Ok(());
-        }
-        for offset in (0..len).step_by(index(REQUEST_BYTES)) {
-            let piece = REQUEST_BYTES.min(len - offset);
-            self.observer.pace(piece).await;
-            let data = reader.read_bytes(from + offset, piece).await?;
-            let written = self.origin.write(to + offset, data).await;
-            written.map_err(Error::io(Which::Origin, format!("cannot write at byte {to}")))?;
-        }
-        Ok(())
+    async fn share(&self, reader: &Reader<'_, C>, it: Copy) -> Result<bool, Error> {
+        let Copy { at, len, from } = it;
+        let shared = share((reader.cow, from), (self.origin, at), len).await;
+        shared.map_err(Error::io(Which::Origin, format!("cannot share extents at byte {at}")))
     }
 }

@@ -10,7 +10,7 @@ use super::event::Event;
 use super::patience::NoRoom;
 use super::payload::Payload;
 use super::snapshot::{Snapshot, State};
-use super::window::{Reader, Source, all, cut, index};
+use super::window::{Reader, Write, all, cut, index};
 use super::{Volume, to_io};
 use crate::device::Device;
 use crate::planted::{Planted, planted};
@@ -275,7 +275,9 @@ impl<O: Device, C: Device> Volume<O, C> {
         let (layout, end) = (store.layout(), store.published());
         let most = window_bytes / layout.chunk_size().bytes();
         let first = cut(layout, store.unit_slots(), end, most);
-        let exceptions = store.read_range(first..end).await.map_err(to_io)?;
+        let (cow, origin_bytes) = (store.device(), self.origin_bytes);
+        let reader = Reader { cow, layout, origin_bytes, request_bytes: LIVE_REQUEST_BYTES };
+        let exceptions = reader.slots(first..end).await.map_err(to_io)?;
         merging.open(&exceptions);
         let ranges = self.ranges(merging, &exceptions);
         let wanted = || merging.state.get() == MergeState::Running;
@@ -284,21 +286,17 @@ impl<O: Device, C: Device> Volume<O, C> {
             self.patiently_while(wanted, attempt).await?;
         }
 
-        let (cow, origin_bytes) = (store.device(), self.origin_bytes);
-        let reader = Reader { cow, layout, origin_bytes, request_bytes: LIVE_REQUEST_BYTES };
-        let read = reader.read(first..end, async |bytes| control.give_way(bytes).await).await;
-        let moves = read.map_err(to_io)?.moves.into_iter().map(|it| async move {
-            control.pace(it.len).await;
-            control.give_way(it.len).await;
+        let give_way = async |bytes| control.give_way(bytes).await;
+        let read = reader.read(exceptions.clone(), give_way).await.map_err(to_io)?;
+        let writes = read.into_iter().map(|Write { at, len, pieces }| async move {
+            control.pace(len).await;
+            control.give_way(len).await;
             if !planted(Planted::MergeOverReads) {
-                self.origin_reads.wait_clear(it.at..it.at + it.len).await;
+                self.origin_reads.wait_clear(at..at + len).await;
             }
-            match it.from {
-                Source::Data(pieces) => self.origin.write_vectored(it.at, pieces).await,
-                Source::Extents(_) => Err(io::ErrorKind::Unsupported.into()),
-            }
+            self.origin.write_vectored(at, pieces).await
         });
-        all(WRITES, moves).await?;
+        all(WRITES, writes).await?;
 
         for _ in 0..ROUNDS {
             if merging.window.borrow().dirty.len() <= FEW {

@@ -30,30 +30,25 @@ pub(crate) fn cut(layout: Layout, unit_slots: u64, end: u64, most: u64) -> u64 {
     lowest.max(last - last % unit_slots)
 }
 
-/// A window's data, read and sorted: ready to be written to the origin in one sweep.
-pub(crate) struct Window {
-    /// The index of its first exception.
-    pub(crate) first: u64,
-    /// How many exceptions it has.
-    pub(crate) exceptions: u64,
-    /// In the order of the origin.
-    pub(crate) moves: Vec<Move>,
-}
-
-/// What goes to one stretch of the origin.
-pub(crate) struct Move {
+/// Data for one stretch of the origin, read.
+pub(crate) struct Write {
     /// First byte on the origin.
     pub(crate) at: u64,
     /// In bytes.
     pub(crate) len: u64,
-    pub(crate) from: Source,
+    /// In order.
+    pub(crate) pieces: Vec<Bytes>,
 }
 
-pub(crate) enum Source {
-    /// Data to write, in order.
-    Data(Vec<Bytes>),
-    /// The byte on the COW device whose extents the origin is to share.
-    Extents(u64),
+/// A stretch of the origin that is still to be read, or shared.
+#[derive(Clone, Copy)]
+pub(crate) struct Copy {
+    /// First byte on the origin.
+    pub(crate) at: u64,
+    /// In bytes.
+    pub(crate) len: u64,
+    /// First byte on the COW device.
+    pub(crate) from: u64,
 }
 
 /// What reading a window needs to know.
@@ -66,16 +61,32 @@ pub(crate) struct Reader<'a, C> {
     pub(crate) request_bytes: u64,
 }
 
+impl Copy {
+    /// The same in pieces of at most so many bytes.
+    pub(crate) fn pieces(self, most: u64) -> impl Iterator<Item = Self> {
+        let Self { at, len, from } = self;
+        (0..len).step_by(index(most)).map(move |offset| Self {
+            at: at + offset,
+            len: most.min(len - offset),
+            from: from + offset,
+        })
+    }
+}
+
 impl<C: Device> Reader<'_, C> {
-    /// Reads the slots and the chunks of a window: the chunks in large reads in the order of the
-    /// COW device, before each of which `ready` is asked, with its length in bytes. Memory: the
-    /// window's data, at most doubled by what lies between.
+    /// Reads the slots of a window.
+    pub(crate) async fn slots(&self, slots: Range<u64>) -> Result<Vec<Exception>, StoreError> {
+        read_range(self.cow, self.layout, slots).await
+    }
+
+    /// Reads the chunks of a window in large reads in the order of the COW device, before each of which
+    /// `ready` is asked, with its length in bytes. Returns them in the order of the origin, to be written
+    /// in one sweep. Memory: the window's data, at most doubled by what lies between.
     pub(crate) async fn read(
         &self,
-        slots: Range<u64>,
+        mut exceptions: Vec<Exception>,
         ready: impl AsyncFn(u64),
-    ) -> Result<Window, StoreError> {
-        let mut exceptions = read_range(self.cow, self.layout, slots.clone()).await?;
+    ) -> Result<Vec<Write>, StoreError> {
         exceptions.sort_unstable_by_key(|exception| exception.new);
         let (chunk, ready) = (self.layout.chunk_size().bytes(), &ready);
         let reads = self.spans(&exceptions).into_iter().map(|span| async move {
@@ -88,16 +99,11 @@ impl<C: Device> Reader<'_, C> {
             chunks.extend(read);
         }
         chunks.sort_unstable_by_key(|(at, _)| *at);
-        Ok(Window {
-            first: slots.start,
-            exceptions: slots.end - slots.start,
-            moves: join_chunks(chunks, self.request_bytes),
-        })
+        Ok(join_chunks(chunks, self.request_bytes))
     }
 
-    /// Reads only the slots of a window: its data will be shared, not copied.
-    pub(crate) async fn read_runs(&self, slots: Range<u64>) -> Result<Window, StoreError> {
-        let mut exceptions = read_range(self.cow, self.layout, slots.clone()).await?;
+    /// The runs of a window, in the order of the origin.
+    pub(crate) fn runs(&self, mut exceptions: Vec<Exception>) -> Vec<Copy> {
         exceptions.sort_unstable_by_key(|exception| exception.old);
         let mut runs: Vec<Run> = Vec::new();
         for exception in exceptions {
@@ -106,22 +112,18 @@ impl<C: Device> Reader<'_, C> {
             }
         }
         let chunk = self.layout.chunk_size().bytes();
-        let mut moves = Vec::with_capacity(runs.len() + 1);
+        let mut copies = Vec::with_capacity(runs.len() + 1);
         for run in runs {
             let (at, from) = (run.old.get() * chunk, run.new.get() * chunk);
             // A last chunk that is cut short by the origin's end goes by itself: extents are
             // shared in whole blocks.
             let whole = (run.len * chunk).min((self.origin_bytes - at) / chunk * chunk);
             let rest = (run.len * chunk).min(self.origin_bytes - at) - whole;
-            moves.extend((whole > 0).then_some(Move {
-                at,
-                len: whole,
-                from: Source::Extents(from),
-            }));
+            copies.extend((whole > 0).then_some(Copy { at, len: whole, from }));
             let (at, from) = (at + whole, from + whole);
-            moves.extend((rest > 0).then_some(Move { at, len: rest, from: Source::Extents(from) }));
+            copies.extend((rest > 0).then_some(Copy { at, len: rest, from }));
         }
-        Ok(Window { first: slots.start, exceptions: slots.end - slots.start, moves })
+        copies
     }
 
     /// Groups exceptions, sorted by COW chunk, into what one read brings. A gap of one chunk is
@@ -188,9 +190,9 @@ impl<C: Device> Reader<'_, C> {
 }
 
 /// Joins neighbours on the origin into one write each, of at most so many bytes.
-fn join_chunks(chunks: Vec<(u64, Bytes)>, request_bytes: u64) -> Vec<Move> {
-    let moves = joined(chunks, request_bytes).into_iter();
-    moves.map(|(at, pieces, len)| Move { at, len, from: Source::Data(pieces) }).collect()
+fn join_chunks(chunks: Vec<(u64, Bytes)>, request_bytes: u64) -> Vec<Write> {
+    let writes = joined(chunks, request_bytes).into_iter();
+    writes.map(|(at, pieces, len)| Write { at, len, pieces }).collect()
 }
 
 /// Joins data at places, sorted, into requests of at most `most` bytes: where each begins, what it writes,

@@ -62,7 +62,7 @@ pub(crate) struct Options {
     ///
     /// Larger windows take fewer flushes and larger requests. With --rate, a window is at most
     /// what a second moves; it is always at least one chunk.
-    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size::parse)]
+    #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = size::parse)]
     window: u64,
 
     /// Copy, even where both files could share extents instead
@@ -180,7 +180,8 @@ impl Args {
 impl Options {
     pub(super) fn merge_options(&self) -> MergeOptions {
         let window_bytes = self.window.min(self.rate.unwrap_or(u64::MAX));
-        MergeOptions { window_bytes, share: !self.no_share, force: self.force }
+        let (share, force) = (!self.no_share, self.force);
+        MergeOptions { window_bytes, share, force, ..MergeOptions::default() }
     }
 
     pub(super) fn watch(&self) -> Result<Watch, Failure> {
