@@ -19,6 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 pub use any::AnyDevice;
 pub use barrier::Barrier;
@@ -83,6 +84,17 @@ pub trait Device {
         Ok(())
     }
 
+    /// Makes these writes, independent of each other, in as few requests as the device can. None should
+    /// lie over another: which of them is the last is open.
+    ///
+    /// # Errors
+    ///
+    /// An error of any of them; which were made is then unknown.
+    async fn write_many(&self, writes: Vec<(u64, Bytes)>) -> io::Result<()> {
+        let writes = writes.into_iter().map(|(at, data)| self.write(at, data));
+        join_all(writes).await.into_iter().collect()
+    }
+
     /// Makes the range read as zeroes.
     ///
     /// # Errors
@@ -104,6 +116,10 @@ pub trait Device {
     /// Any error of the device. What is on the medium is then unknown, and a second flush that
     /// succeeds says nothing about the writes before the first.
     async fn flush(&self) -> io::Result<()>;
+
+    /// Begins to bring what was written to this range to the medium, where the device keeps it in memory. It
+    /// promises nothing: a later [`flush`](Device::flush) has less to do, that is all.
+    fn begin_flush(&self, _at: u64, _len: u64) {}
 
     /// The next stretch at or after `at` that may hold something else than zeroes; `None` if only
     /// holes follow. A device that does not know of holes says "everything".
@@ -161,6 +177,10 @@ macro_rules! by_reference {
                 (**self).write_vectored(at, pieces).await
             }
 
+            async fn write_many(&self, writes: Vec<(u64, Bytes)>) -> io::Result<()> {
+                (**self).write_many(writes).await
+            }
+
             async fn write_zeroes(&self, at: u64, len: u64, allocation: Allocation) -> io::Result<()> {
                 (**self).write_zeroes(at, len, allocation).await
             }
@@ -171,6 +191,10 @@ macro_rules! by_reference {
 
             async fn flush(&self) -> io::Result<()> {
                 (**self).flush().await
+            }
+
+            fn begin_flush(&self, at: u64, len: u64) {
+                (**self).begin_flush(at, len);
             }
 
             async fn next_data(&self, at: u64) -> io::Result<Option<Range<u64>>> {

@@ -213,19 +213,26 @@ impl<O: Device, C: Device> Volume<O, C> {
         all(WRITES, writes).await
     }
 
-    /// Writes back what waits, when it has become much or a tick old, until `stop` is ready. For whoever
-    /// serves a volume with a backlog, beside the clients: without it a client does that work for all, when
-    /// there is no room or at a flush.
+    /// Writes back what waits, when it has become much or a tick old, and publishes what was written to
+    /// a snapshot when that has become much, until `stop` is ready. For whoever serves a volume, beside
+    /// the clients: without it a client does that work for all, when there is no room or at a flush. What
+    /// fails here is told to the next flush.
     pub async fn run_write_back(&self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
+        let much = || self.snapshots.borrow().iter().find(|it| it.is_much_unpublished()).cloned();
         let due = || {
-            !self.backlog.waiting.borrow().by_start.is_empty()
-                && (self.backlog.is_a_lot() || self.backlog.since.get() < self.ticks.get())
+            let since = self.backlog.since.get();
+            let is_waiting = !self.backlog.waiting.borrow().by_start.is_empty();
+            is_waiting && (self.backlog.is_a_lot() || since < self.ticks.get()) || much().is_some()
         };
         loop {
             let waits = pin!(self.backlog.changed.wait_until(due));
             if let Either::Right(_) = select(waits, stop.as_mut()).await {
                 return;
+            }
+            if let Some(snapshot) = much() {
+                let _told_to_the_next_flush = self.flush_snapshot(&snapshot).await;
+                snapshot.tried_to_publish();
             }
             self.write_back().await;
         }

@@ -1,7 +1,10 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::ops::Range;
+use std::pin::pin;
 use std::task::{Poll, Waker};
+
+use futures_util::poll;
 
 /// Something that others wait for, on one thread.
 #[derive(Debug, Default)]
@@ -52,6 +55,19 @@ impl Tracked {
         self.next.set(id + 1);
         self.under_way.borrow_mut().push((id, range));
         Track { tracked: self, id }
+    }
+
+    /// Makes a request. If it is not over at once, before anybody else can come in, it counts as under way
+    /// until it is.
+    pub(super) async fn during<T>(&self, range: Range<u64>, request: impl Future<Output = T>) -> T {
+        let mut request = pin!(request);
+        match poll!(request.as_mut()) {
+            Poll::Ready(ended) => ended,
+            Poll::Pending => {
+                let _under_way = self.enter(range);
+                request.await
+            }
+        }
     }
 
     /// Returns when no request that is under way now touches `range`. Later ones are the caller's

@@ -5,19 +5,17 @@ use dmsnap_format::OriginChunk;
 use futures_util::future::try_join_all;
 
 use super::Volume;
-use super::event::Track;
+use super::event::Tracked;
 use super::snapshot::Snapshot;
 use super::window::index;
 use crate::device::{Buffer, Device};
 
-/// A stretch of a snapshot that comes from consecutive bytes of one device. What it holds keeps
-/// others from changing those bytes until it is dropped.
-struct Stretch<'a> {
+/// A stretch of a snapshot that comes from consecutive bytes of one device.
+struct Stretch {
     /// Bytes of the snapshot.
     range: Range<u64>,
     /// First byte on the COW device; `None`: from the origin, where it lies at the same place.
     cow_byte: Option<u64>,
-    _held: Track<'a>,
 }
 
 impl<O: Device, C: Device> Volume<O, C> {
@@ -38,11 +36,22 @@ impl<O: Device, C: Device> Volume<O, C> {
     }
 
     async fn read_pieces(&self, snapshot: &Snapshot<C>, at: u64, len: usize) -> io::Result<Buffer> {
-        // Looked up and held in one go: nobody can write to the origin in between.
-        let stretches = self.stretches(snapshot, at..at + len as u64);
-        if let [stretch] = &stretches[..] {
-            return self.read_stretch(snapshot, stretch).await;
+        let range = at..at + len as u64;
+        // Looked up, and begun or held, in one go: nobody can write to the origin in between.
+        let first = stretch(snapshot, range.clone());
+        if first.range == range {
+            let held = self.reads_of(snapshot, &first);
+            return held.during(range, self.read_stretch(snapshot, &first)).await;
         }
+        let mut stretches = vec![first];
+        while let Some(Stretch { range: before, .. }) = stretches.last()
+            && before.end < range.end
+        {
+            stretches.push(stretch(snapshot, before.end..range.end));
+        }
+        // Not all of them may be begun at once.
+        let held = stretches.iter().map(|it| self.reads_of(snapshot, it).enter(it.range.clone()));
+        let _held: Vec<_> = held.collect();
         let reads = stretches.iter().map(|stretch| self.read_stretch(snapshot, stretch));
         let parts = try_join_all(reads).await?;
         let mut whole = Buffer::recycled(len);
@@ -53,44 +62,34 @@ impl<O: Device, C: Device> Volume<O, C> {
         Ok(whole)
     }
 
-    fn stretches<'a>(&'a self, snapshot: &'a Snapshot<C>, range: Range<u64>) -> Vec<Stretch<'a>> {
-        let chunk = snapshot.chunk_size.bytes();
-        let table = snapshot.table.borrow();
-        let mut stretches = Vec::new();
-        let mut position = range.start;
-        while position < range.end {
-            let run = table.next_run(OriginChunk::new(position / chunk));
-            let begin = run.map_or(range.end, |run| (run.old.get() * chunk).min(range.end));
-            if position < begin {
-                stretches.push(Stretch {
-                    range: position..begin,
-                    cow_byte: None,
-                    _held: self.origin_reads.enter(position..begin),
-                });
-                position = begin;
-            }
-            let Some(run) = run.filter(|_| position < range.end) else { continue };
-            let end = ((run.old.get() + run.len) * chunk).min(range.end);
-            let offset = position - run.old.get() * chunk;
-            stretches.push(Stretch {
-                range: position..end,
-                cow_byte: Some(run.new.get() * chunk + offset),
-                _held: snapshot.cow_reads.enter(position..end),
-            });
-            position = end;
+    /// Where reads of a stretch are counted. What counts there keeps others from changing those bytes.
+    fn reads_of<'a>(&'a self, snapshot: &'a Snapshot<C>, stretch: &Stretch) -> &'a Tracked {
+        match stretch.cow_byte {
+            Some(_) => &snapshot.cow_reads,
+            None => &self.origin_reads,
         }
-        stretches
     }
 
-    async fn read_stretch(
-        &self,
-        snapshot: &Snapshot<C>,
-        stretch: &Stretch<'_>,
-    ) -> io::Result<Buffer> {
+    async fn read_stretch(&self, snapshot: &Snapshot<C>, stretch: &Stretch) -> io::Result<Buffer> {
         let len = index(stretch.range.end - stretch.range.start);
         match stretch.cow_byte {
             Some(byte) => snapshot.store.device().read(byte, len).await,
             None => self.origin.read(stretch.range.start, len).await,
         }
+    }
+}
+
+/// The first stretch of a range, which is not empty.
+fn stretch<C: Device>(snapshot: &Snapshot<C>, range: Range<u64>) -> Stretch {
+    let chunk = snapshot.chunk_size.bytes();
+    let run = snapshot.table.borrow().next_run(OriginChunk::new(range.start / chunk));
+    let begin = run.map_or(range.end, |run| (run.old.get() * chunk).min(range.end));
+    match run {
+        Some(run) if begin <= range.start => {
+            let end = ((run.old.get() + run.len) * chunk).min(range.end);
+            let byte = run.new.get() * chunk + (range.start - run.old.get() * chunk);
+            Stretch { range: range.start..end, cow_byte: Some(byte) }
+        }
+        _ => Stretch { range: range.start..begin, cow_byte: None },
     }
 }

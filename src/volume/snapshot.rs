@@ -12,6 +12,12 @@ use crate::planted::{Planted, planted};
 use crate::store::{AnyStore, Persistent, Prepared, Published, Store, StoreError};
 use crate::table::Table;
 
+/// Data in the chunks of unpublished exceptions, in bytes, that is much: whoever writes back publishes it.
+const MUCH_BYTES: u64 = 256 << 20;
+
+/// So many unpublished exceptions are much, however small their chunks.
+const MUCH: u64 = 65_536;
+
 /// What a write to the origin does when a snapshot that needs the old data has no room for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum OnFull {
@@ -62,6 +68,8 @@ pub struct Snapshot<C> {
     /// What reads see: complete exceptions, published or not.
     pub(super) table: RefCell<Table>,
     unpublished: RefCell<Unpublished>,
+    /// Below this ticket nobody tries again to publish what has become much.
+    much_tried: Cell<u64>,
     /// Origin chunks whose new exception is being made.
     pending: RefCell<HashSet<u64>>,
     /// How many pending exceptions were settled so far.
@@ -98,6 +106,7 @@ impl<C: Device> Snapshot<C> {
             store,
             table: table.into(),
             unpublished: RefCell::default(),
+            much_tried: Cell::default(),
             pending: RefCell::default(),
             settled: Cell::default(),
             changed: Event::default(),
@@ -152,6 +161,24 @@ impl<C: Device> Snapshot<C> {
     /// How many of them a crash would lose.
     pub fn unpublished(&self) -> u64 {
         self.unpublished.borrow().by_ticket.len() as u64
+    }
+
+    fn much(&self) -> u64 {
+        (MUCH_BYTES / self.chunk_size.bytes()).clamp(1, MUCH)
+    }
+
+    /// Should what was written be published, although nobody has asked for it? A flush would take ever
+    /// longer, and a crash lose ever more.
+    pub(super) fn is_much_unpublished(&self) -> bool {
+        self.unpublished() >= self.much()
+            && self.state.get() != State::Invalid
+            && !self.store.is_broken()
+            && self.newest_ticket() >= Some(self.much_tried.get())
+    }
+
+    /// Somebody has tried to publish it. If that was in vain, it is tried again when as much has come again.
+    pub(super) fn tried_to_publish(&self) {
+        self.much_tried.set(self.newest_ticket().unwrap_or(0) + self.much());
     }
 
     /// The store's numbers; `None` if it is invalid.

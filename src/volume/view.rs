@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use dmsnap_format::OriginChunk;
+use futures_util::future::join_all;
 
 use super::payload::Payload;
 use super::snapshot::Snapshot;
@@ -111,6 +112,23 @@ impl<O: Device, C: Device> Device for View<O, C> {
 
     async fn write(&self, at: u64, data: Bytes) -> io::Result<()> {
         self.put(at, Payload::Data(data)).await
+    }
+
+    /// Several whole new chunks of a snapshot are one request of the COW device.
+    async fn write_many(&self, writes: Vec<(u64, Bytes)>) -> io::Result<()> {
+        let volume = &self.volume;
+        let is_merging = || volume.merging_with(self.snapshot.as_ref()).is_some();
+        if let Some(snapshot) = &self.snapshot {
+            for (at, data) in &writes {
+                self.within(*at, data.len() as u64)?;
+            }
+            let _inside = volume.gate.enter().await;
+            if !is_merging() {
+                return volume.write_snapshot_many(snapshot, writes).await;
+            }
+        }
+        let writes = writes.into_iter().map(|(at, data)| self.write(at, data));
+        join_all(writes).await.into_iter().collect()
     }
 
     async fn write_zeroes(&self, at: u64, len: u64, allocation: Allocation) -> io::Result<()> {

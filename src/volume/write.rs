@@ -1,12 +1,13 @@
 use std::io;
 use std::ops::Range;
 
+use bytes::Bytes;
 use dmsnap_format::OriginChunk;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
 use super::payload::Payload;
 use super::snapshot::Snapshot;
-use super::window::index;
+use super::window::{index, joined};
 use super::{Volume, to_io};
 use crate::device::Device;
 use crate::planted::{Planted, planted};
@@ -15,8 +16,12 @@ use crate::store::{Prepared, StoreError};
 /// Whole chunks made at a time; also the most that is published late because of one write.
 const CHUNKS_AT_ONCE: u64 = 1024;
 
-/// Exceptions that may wait for a flush; the write that makes more publishes them all.
-const MOST_UNPUBLISHED: u64 = 16_384;
+/// Memory for exceptions that nobody has published is bounded: the write that makes more than so many
+/// publishes them all, and whoever writes meanwhile waits for it.
+const MOST_UNPUBLISHED: u64 = 262_144;
+
+/// The most that writes of their own are joined to, in bytes: what the page cache takes at once.
+const JOINED_BYTES: u64 = 128 << 10;
 
 /// Where the next part of a write goes.
 enum Next {
@@ -68,10 +73,71 @@ impl<O: Device, C: Device> Volume<O, C> {
                 Next::Part(len) => self.write_part(snapshot, position, part(len)).await?,
             };
         }
-        if snapshot.unpublished() > MOST_UNPUBLISHED {
-            self.flush_snapshot(snapshot).await?;
+        self.bound_unpublished(snapshot).await
+    }
+
+    async fn bound_unpublished(&self, snapshot: &Snapshot<C>) -> io::Result<()> {
+        if snapshot.is_much_unpublished() {
+            self.backlog.notify();
         }
-        Ok(())
+        match snapshot.unpublished() > MOST_UNPUBLISHED {
+            true => self.flush_snapshot(snapshot).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Several writes to a snapshot that does not merge, each as by itself. What goes to whole new chunks
+    /// is written together: those lie one behind the other on the COW device, wherever they are written to.
+    ///
+    /// # Ordering
+    ///
+    /// As [`write_snapshot`](Self::write_snapshot).
+    pub(super) async fn write_snapshot_many(
+        &self,
+        snapshot: &Snapshot<C>,
+        writes: Vec<(u64, Bytes)>,
+    ) -> io::Result<()> {
+        snapshot.writable()?;
+        let mut together = Vec::with_capacity(writes.len());
+        let mut taken = Vec::with_capacity(writes.len());
+        let mut singly = Vec::new();
+        for (at, data) in writes {
+            match self.take_whole(snapshot, at..at + data.len() as u64).await {
+                Some((prepared, old)) => {
+                    together.push((prepared.chunk().get() * snapshot.chunk_size.bytes(), data));
+                    taken.push((prepared, old));
+                }
+                None => singly.push(self.write_snapshot(snapshot, at, Payload::Data(data))),
+            }
+        }
+        together.sort_unstable_by_key(|(byte, _)| *byte);
+        let cow = snapshot.store.device();
+        let requests = joined(together, JOINED_BYTES).into_iter();
+        let requests = requests.map(|(byte, pieces, _)| cow.write_vectored(byte, pieces));
+        let together = async {
+            let written = join_all(requests).await.into_iter().collect();
+            settle(snapshot, taken, written)
+        };
+        // Each is driven to its end, also beside one that fails, and some may wait for another.
+        let (together, singly) = join(together, join_all(singly)).await;
+        singly.into_iter().fold(together, io::Result::and)?;
+        self.bound_unpublished(snapshot).await
+    }
+
+    /// A new chunk for a write of exactly one that has no exception yet, if there is one to be had.
+    async fn take_whole(
+        &self,
+        snapshot: &Snapshot<C>,
+        range: Range<u64>,
+    ) -> Option<(Prepared, u64)> {
+        let chunks = snapshot.chunks(&range);
+        match self.next(snapshot, range) {
+            Next::Whole(1) if chunks.end - chunks.start == 1 => {
+                let begun = snapshot.begin(chunks.start).await.ok()?;
+                begun.map(|prepared| (prepared, chunks.start))
+            }
+            _ => None,
+        }
     }
 
     fn next(&self, snapshot: &Snapshot<C>, range: Range<u64>) -> Next {
@@ -130,21 +196,8 @@ impl<O: Device, C: Device> Volume<O, C> {
         });
         // Every write is driven to its end, also beside one that fails.
         let ended = join_all(writes).await;
-        match ended.into_iter().collect::<io::Result<()>>() {
-            Ok(()) => {
-                for (prepared, old) in taken {
-                    snapshot.complete(prepared, old);
-                }
-                snapshot.set_overflowed(false);
-                Ok(written)
-            }
-            Err(error) => {
-                for (prepared, old) in taken.into_iter().rev() {
-                    snapshot.give_up(prepared, old);
-                }
-                Err(error)
-            }
-        }
+        settle(snapshot, taken, ended.into_iter().collect())?;
+        Ok(written)
     }
 
     /// Writes a part of a chunk that has no exception: the old chunk and the new data go to the COW
@@ -181,6 +234,29 @@ impl<O: Device, C: Device> Volume<O, C> {
             }
         }
     }
+}
+
+/// The data of new chunks was written, or could not be.
+fn settle<C: Device>(
+    snapshot: &Snapshot<C>,
+    taken: Vec<(Prepared, u64)>,
+    written: io::Result<()>,
+) -> io::Result<()> {
+    if written.is_err() {
+        // Newest first, so that they are given out again in step with their slots.
+        for (prepared, old) in taken.into_iter().rev() {
+            snapshot.give_up(prepared, old);
+        }
+        return written;
+    }
+    let any = !taken.is_empty();
+    for (prepared, old) in taken {
+        snapshot.complete(prepared, old);
+    }
+    if any {
+        snapshot.set_overflowed(false);
+    }
+    Ok(())
 }
 
 /// A snapshot write found no room: it fails, and the snapshot lives on.

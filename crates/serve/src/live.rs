@@ -158,6 +158,11 @@ impl<O: Device + 'static, C: Device + 'static> Export for Live<O, C> {
         true
     }
 
+    /// New chunks of a snapshot lie one behind the other.
+    fn joins_writes(&self) -> bool {
+        self.snapshot.is_some()
+    }
+
     fn contexts(&self) -> Vec<Context> {
         let bitmaps = self.told().into_iter().map(|it| Context::dirty_bitmap(it.name()));
         [Context::base_allocation(), Context::allocation_depth()]

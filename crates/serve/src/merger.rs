@@ -330,8 +330,8 @@ impl<O: Device + 'static, C: Device + 'static> MergeControl for Merger<O, C> {
         }
     }
 
-    async fn give_way(&self, bytes: u64) {
-        self.turns.give_way(bytes).await;
+    async fn give_way(&self, _bytes: u64) {
+        self.turns.give_way().await;
     }
 }
 

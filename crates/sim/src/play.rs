@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use dmsnap::device::{Allocation, Device};
 use dmsnap::ops::{self, MergeOptions, Silent};
 use dmsnap::volume::{MergeControl, MergeState};
@@ -228,11 +229,26 @@ impl<B: Below> World<'_, B> {
         self.tell(Change::Write { id, device, at, data: data.clone() });
         let ended = match zeroes {
             Some(allocation) => view.write_zeroes(at as u64, len as u64, allocation).await,
-            None => view.write(at as u64, data).await,
+            None if id.is_multiple_of(2) => view.write(at as u64, data).await,
+            // The same as writes of their own, as they come in from a client that sends many.
+            None => view.write_many(self.by_chunk(device, at, &data)).await,
         };
         let ok = self.settle(device, "a write", ended).is_some();
         self.tell(Change::Written { id, ok });
         self.leave(device);
+    }
+
+    /// A write cut at the bounds of a snapshot's chunks.
+    fn by_chunk(&self, device: usize, at: usize, data: &Bytes) -> Vec<(u64, Bytes)> {
+        let chunk = if device > 0 { self.slot(device).chunk * SECTOR } else { SECTOR };
+        let mut writes = Vec::new();
+        let mut from = 0;
+        while from < data.len() {
+            let to = (from + chunk - (at + from) % chunk).min(data.len());
+            writes.push(((at + from) as u64, data.slice(from..to)));
+            from = to;
+        }
+        writes
     }
 
     async fn discard(&self, device: usize, at: usize, len: usize) {
@@ -436,7 +452,10 @@ impl<B: Below> World<'_, B> {
         }
         self.tell(Change::Merge { slot });
         self.tell(Change::Merging { slot, ok: true });
-        let options = MergeOptions { window_bytes: window, ..MergeOptions::default() };
+        // Both ways to move a window.
+        let long_run_bytes = if (window / 512).is_multiple_of(2) { 0 } else { u64::MAX };
+        let options =
+            MergeOptions { window_bytes: window, long_run_bytes, ..MergeOptions::default() };
         let merged = ops::merge(&*self.cow(slot).clone(), &*self.disks[0], options, &Silent).await;
         match self.settle(0, "a merge offline", merged.map_err(io::Error::other)) {
             Some(_) => self.tell(Change::Remove { slot }),

@@ -20,11 +20,15 @@ impl Budget {
     /// Waits until one more request of `bytes` may be in flight. Not more than the whole budget
     /// may be asked for.
     pub(super) async fn take(self: &Rc<Self>, bytes: usize) -> Permit {
-        let fits = || (self.requests.get() > 0 && self.bytes.get() >= bytes).then_some(());
-        self.returned.until(fits).await;
+        self.returned.until(|| self.has(bytes).then_some(())).await;
         self.requests.set(self.requests.get() - 1);
         self.bytes.set(self.bytes.get() - bytes);
         Permit { budget: self.clone(), bytes }
+    }
+
+    /// True if [`take`](Self::take) would not wait.
+    pub(super) fn has(&self, bytes: usize) -> bool {
+        self.requests.get() > 0 && self.bytes.get() >= bytes
     }
 }
 

@@ -85,6 +85,12 @@ pub trait Export: 'static {
         false
     }
 
+    /// Are writes that came together better made together ([`Device::write_many`]), although they are
+    /// then answered together? That is so where they become one request below.
+    fn joins_writes(&self) -> bool {
+        false
+    }
+
     /// The kinds of metadata it knows of itself.
     fn contexts(&self) -> Vec<Context> {
         vec![Context::base_allocation()]

@@ -195,6 +195,7 @@ impl Drop for Lease {
 pub(super) enum Work {
     Read { at: u64, len: usize },
     Write { at: u64, pieces: Vec<Bytes> },
+    WriteMany(Vec<(u64, Bytes)>),
     Discard { at: u64, len: u64 },
     Zero { at: u64, len: u64, allocation: Allocation },
     Flush,
@@ -215,6 +216,7 @@ pub(super) trait Target {
     fn read_only(&self) -> bool;
     fn has_fast_zeroes(&self) -> bool;
     fn remembers_failed_flushes(&self) -> bool;
+    fn joins_writes(&self) -> bool;
     fn contexts(&self) -> Vec<Context>;
     fn len_bytes(&self) -> io::Result<u64>;
     fn block_bytes(&self) -> u32;
@@ -242,6 +244,10 @@ impl<E: Export> Target for E {
         Export::remembers_failed_flushes(self)
     }
 
+    fn joins_writes(&self) -> bool {
+        Export::joins_writes(self)
+    }
+
     fn contexts(&self) -> Vec<Context> {
         Export::contexts(self)
     }
@@ -266,6 +272,7 @@ impl<E: Export> Target for E {
                         device.write_vectored(at, pieces).await?;
                     }
                 },
+                Work::WriteMany(writes) => device.write_many(writes).await?,
                 Work::Discard { at, len } => match device.discard(at, len).await {
                     // A client only says that it no longer needs the range.
                     Err(error) if error.kind() == io::ErrorKind::Unsupported => {}

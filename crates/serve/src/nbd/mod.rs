@@ -27,6 +27,7 @@ mod exports; // what is being served
 mod handshake; // options
 mod budget; // how much of a client's wishes is in flight
 mod outbox; // replies on their way to the socket
+mod together; // writes that are made together
 mod transmission; // requests
 mod server; // accepting, shutting down
 

@@ -1,6 +1,6 @@
 use std::cell::Cell;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::Instant;
@@ -17,6 +17,7 @@ use super::exports::{Done, Slot, Work};
 use super::handshake::Agreed;
 use super::outbox::Outbox;
 use super::reader::Reader;
+use super::together::Together;
 
 /// Serves requests until the client leaves or `stop` says so. Returns when every request that was
 /// read whole is done, its reply sent (or the client found not to read it), and everything written
@@ -53,12 +54,49 @@ pub(super) async fn transmission(
 }
 
 /// One connection in transmission.
-struct Session {
+pub(super) struct Session {
     agreed: Agreed,
     outbox: Outbox,
     /// Requests that a device works on.
     running: Cell<usize>,
     ended: Event,
+}
+
+/// A request, with all that it needs to be done and answered.
+pub(super) struct Asked {
+    running: Running,
+    cookie: u64,
+    command: Command,
+    /// What a write brings.
+    payload: Vec<Bytes>,
+    permit: Permit,
+}
+
+impl Asked {
+    /// What it writes, and where.
+    pub(super) fn writes(&self) -> impl Iterator<Item = (u64, Bytes)> {
+        let mut at = match self.command {
+            Command::Write { at, .. } => at,
+            _ => 0,
+        };
+        self.payload.iter().map(move |piece| {
+            let here = at;
+            at += piece.len() as u64;
+            (here, piece.clone())
+        })
+    }
+
+    /// It has ended: counts it and queues its reply.
+    pub(super) fn answer(self, begun: Instant, ended: io::Result<Vec<Chunk>>) {
+        let Self { running, cookie, command, permit, .. } = self;
+        let session = &running.0;
+        session.slot().meter.count(command, begun.elapsed(), ended.is_err());
+        let reply = match ended {
+            Ok(chunks) => session.success(cookie, chunks),
+            Err(error) => session.failure(cookie, Errno::from(&error), error.to_string()),
+        };
+        session.outbox.push(reply, permit);
+    }
 }
 
 /// A request that a device works on.
@@ -92,9 +130,11 @@ async fn read_requests(
         has_contexts: !agreed.contexts.is_empty(),
     };
     let budget = Budget::new(limits.requests, limits.in_flight_bytes());
+    let mut together = Together::new(session);
     loop {
         if !reader.has(REQUEST_LEN) {
             // Nothing more to do at once: what is done leaves in one call.
+            together.begin();
             session.outbox.send_now(reader.transport());
         }
         let Some(bytes) = reader.message().await? else { return Ok(()) };
@@ -105,24 +145,36 @@ async fn read_requests(
             Ok(Command::Disconnect) => return Ok(()),
             Ok(command) => command,
             Err((errno, why)) => {
+                together.begin();
                 reader.skip(request.payload_bytes().into()).await?;
                 let permit = budget.take(0).await;
                 session.outbox.push(session.failure(request.cookie, errno, why.into()), permit);
                 continue;
             }
         };
-        let permit = budget.take(session.cost(command)).await;
+        let cost = session.cost(command);
+        let is_small_write = together.takes(command);
+        // What is held back for company waits for nothing else.
+        if !is_small_write || !reader.has(cost) || !budget.has(cost) {
+            together.begin();
+        }
+        let permit = budget.take(cost).await;
         let payload = match command {
             Command::Write { len, .. } => reader.payload(len_usize(len)).await?,
             _ => Vec::new(),
         };
         let running = Running::new(session);
-        begin(Box::pin(serve(running, request.cookie, command, payload, permit)));
+        let asked = Asked { running, cookie: request.cookie, command, payload, permit };
+        match is_small_write {
+            true => together.push(asked),
+            false => begin(serve(asked)),
+        }
     }
 }
 
 /// Begins a request. Most are done at once, out of memory; the others go on as tasks.
-fn begin(mut request: Pin<Box<impl Future<Output = ()> + 'static>>) {
+pub(super) fn begin(request: impl Future<Output = ()> + 'static) {
+    let mut request = Box::pin(request);
     // Nobody is woken by this first look: the task takes a second one in any case.
     let mut context = Context::from_waker(Waker::noop());
     if request.as_mut().poll(&mut context).is_pending() {
@@ -132,26 +184,15 @@ fn begin(mut request: Pin<Box<impl Future<Output = ()> + 'static>>) {
 }
 
 /// Does one request and queues the reply.
-async fn serve(
-    running: Running,
-    cookie: u64,
-    command: Command,
-    payload: Vec<Bytes>,
-    permit: Permit,
-) {
-    let session = &running.0;
+pub(super) async fn serve(mut asked: Asked) {
     let begun = Instant::now();
-    let ended = session.run(command, payload).await;
-    session.slot().meter.count(command, begun.elapsed(), ended.is_err());
-    let reply = match ended {
-        Ok(chunks) => session.success(cookie, chunks),
-        Err(error) => session.failure(cookie, Errno::from(&error), error.to_string()),
-    };
-    session.outbox.push(reply, permit);
+    let payload = std::mem::take(&mut asked.payload);
+    let ended = asked.running.0.run(asked.command, payload).await;
+    asked.answer(begun, ended);
 }
 
 impl Session {
-    fn slot(&self) -> &Rc<Slot> {
+    pub(super) fn slot(&self) -> &Rc<Slot> {
         self.agreed.lease.slot()
     }
 
