@@ -15,6 +15,7 @@ const FIRST_SEEDS: u64 = 400;
 
 /// Worlds that were made for a law: where its breach is looked for first.
 const MADE_FOR: &[(Planted, &str)] = &[
+    (Planted::BelieveWithoutFlush, "reopened"),
     (Planted::ForgetFailedFlush, "flush-beside-copies"),
     (Planted::MergeOverReads, "merge-with-reads"),
     (Planted::CancelBroken, "merge-given-up"),

@@ -103,6 +103,9 @@ fn first_writes() -> Vec<World> {
             ));
         }
     }
+    // What a flush has half done is believed, or not, by the next opening.
+    let acts = vec![write(1, 9, 2), flush(1), Action::Reopen, write(0, 9, 2), flush(0)];
+    worlds.push(world("reopened", setup(24, vec![Slot::filled(1, 60, 3)]), acts));
     // A disk that writes more untorn than a sector.
     let mut large = setup(48, vec![Slot::filled(16, 8, 1)]);
     large.block = 4096;
