@@ -62,10 +62,6 @@ impl Device for AnyDevice {
         either!(self, device => device.flush().await)
     }
 
-    fn begin_flush(&self, at: u64, len: u64) {
-        either!(self, device => device.begin_flush(at, len));
-    }
-
     async fn next_data(&self, at: u64) -> io::Result<Option<Range<u64>>> {
         either!(self, device => device.next_data(at).await)
     }

@@ -1,6 +1,5 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, IoSlice};
-use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -11,7 +10,7 @@ use bytes::Bytes;
 use compio::BufResult;
 use compio::buf::{IntoInner, IoBuf};
 use compio::io::{AsyncReadAt, AsyncWriteAt};
-use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom};
 
 use super::at_once::AtOnce;
 use super::limits::{Direct, untorn_bytes};
@@ -298,15 +297,6 @@ impl Device for File {
 
     async fn flush(&self) -> io::Result<()> {
         self.buffered.sync_data().await
-    }
-
-    /// The system begins to write a range that "is not needed any more", and keeps it in the page cache as
-    /// long as it is being written.
-    fn begin_flush(&self, at: u64, len: u64) {
-        if !self.is_direct() {
-            let _best_effort =
-                rustix::fs::fadvise(&self.std, at, NonZeroU64::new(len), Advice::DontNeed);
-        }
     }
 
     async fn next_data(&self, at: u64) -> io::Result<Option<Range<u64>>> {

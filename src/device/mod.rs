@@ -117,10 +117,6 @@ pub trait Device {
     /// succeeds says nothing about the writes before the first.
     async fn flush(&self) -> io::Result<()>;
 
-    /// Begins to bring what was written to this range to the medium, where the device keeps it in memory. It
-    /// promises nothing: a later [`flush`](Device::flush) has less to do, that is all.
-    fn begin_flush(&self, _at: u64, _len: u64) {}
-
     /// The next stretch at or after `at` that may hold something else than zeroes; `None` if only
     /// holes follow. A device that does not know of holes says "everything".
     ///
@@ -191,10 +187,6 @@ macro_rules! by_reference {
 
             async fn flush(&self) -> io::Result<()> {
                 (**self).flush().await
-            }
-
-            fn begin_flush(&self, at: u64, len: u64) {
-                (**self).begin_flush(at, len);
             }
 
             async fn next_data(&self, at: u64) -> io::Result<Option<Range<u64>>> {

@@ -48,10 +48,6 @@ impl<D: Device> Device for Shared<D> {
         self.device.discard(at, len).await
     }
 
-    fn begin_flush(&self, at: u64, len: u64) {
-        self.device.begin_flush(at, len);
-    }
-
     async fn flush(&self) -> io::Result<()> {
         self.barrier.flush(&self.device).await
     }

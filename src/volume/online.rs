@@ -294,10 +294,7 @@ impl<O: Device, C: Device> Volume<O, C> {
             if !planted(Planted::MergeOverReads) {
                 self.origin_reads.wait_clear(at..at + len).await;
             }
-            let written = self.origin.write_vectored(at, pieces).await;
-            // Clients and the held writers wait the longer for the flush the more is left to it.
-            self.origin.begin_flush(at, len);
-            written
+            self.origin.write_vectored(at, pieces).await
         });
         all(WRITES, writes).await?;
 

@@ -172,7 +172,6 @@ enum Request {
     Vectored { at: u64, lens: Vec<usize> },
     Zero { at: u64, len: usize, allocation: Allocation },
     Read { at: u64, len: usize },
-    BeginFlush { at: u64, len: usize },
     Flush,
 }
 
@@ -203,7 +202,6 @@ fn request() -> impl Strategy<Value = Request> {
         1 => (range(), allocation)
             .prop_map(|((at, len), allocation)| Request::Zero { at, len, allocation }),
         4 => range().prop_map(|(at, len)| Request::Read { at, len }),
-        1 => range().prop_map(|(at, len)| Request::BeginFlush { at, len }),
         1 => Just(Request::Flush),
     ]
 }
@@ -237,7 +235,6 @@ async fn perform(file: &File, eyes: &[File], model: &mut [u8], seed: u64, reques
                 assert_reads(eye, at, expected, &told).await;
             }
         }
-        &Request::BeginFlush { at, len } => file.begin_flush(at, len as u64),
         Request::Flush => file.flush().await.expect(&told),
     }
 }

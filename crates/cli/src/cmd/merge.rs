@@ -61,9 +61,10 @@ pub(crate) struct Options {
     /// Most data in one window; two windows are in memory at a time
     ///
     /// Larger windows take fewer flushes and larger requests. With --rate, a window is at most
-    /// what a second moves; it is always at least one chunk.
-    #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = size::parse)]
-    window: u64,
+    /// what a second moves; it is always at least one chunk. By default it is a 32nd of the
+    /// machine's memory, but not less than 32M and not more than 256M.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    window: Option<u64>,
 
     /// Copy, even where both files could share extents instead
     #[arg(long)]
@@ -179,7 +180,8 @@ impl Args {
 
 impl Options {
     pub(super) fn merge_options(&self) -> MergeOptions {
-        let window_bytes = self.window.min(self.rate.unwrap_or(u64::MAX));
+        let window = self.window.unwrap_or_else(usual_window);
+        let window_bytes = window.min(self.rate.unwrap_or(u64::MAX));
         let (share, force) = (!self.no_share, self.force);
         MergeOptions { window_bytes, share, force, ..MergeOptions::default() }
     }
@@ -187,6 +189,13 @@ impl Options {
     pub(super) fn watch(&self) -> Result<Watch, Failure> {
         Watch::new(self.progress, self.rate)
     }
+}
+
+/// What the machine's memory has room for, in bytes.
+fn usual_window() -> u64 {
+    let memory = rustix::system::sysinfo();
+    let bytes = memory.totalram.saturating_mul(memory.mem_unit.into());
+    (bytes / 32).clamp(32 << 20, 256 << 20)
 }
 
 /// Writing to an origin of LVM's changes what its snapshots show.
