@@ -11,7 +11,7 @@ use dmsnap_sim::worlds::{World, named, sequences};
 const SEEDS: u64 = 3000;
 
 /// Of these before anything else.
-const FIRST_SEEDS: u64 = 400;
+const FIRST_SEEDS: u64 = 1000;
 
 /// Worlds that were made for a law: where its breach is looked for first.
 const MADE_FOR: &[(Planted, &str)] = &[
