@@ -9,7 +9,7 @@
 //! use dmsnap::device::{Device, Memory};
 //! use dmsnap::format::{ChunkSize, OriginChunk};
 //! use dmsnap::ops::{self, MergeOptions, Silent};
-//! use dmsnap::store::{Persistent, Store};
+//! use dmsnap::store::{Persistent, Store, Strays};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! futures_executor::block_on(async {
@@ -19,7 +19,7 @@
 //!     ops::create(&cow, ChunkSize::from_sectors(8)?, false).await?;
 //!
 //!     // One exception: chunk 5 of the origin gets new content in the snapshot.
-//!     let store = Persistent::open(&cow, None, |_| {}).await?;
+//!     let store = Persistent::open(&cow, None, Strays::Refuse, |_| {}).await?;
 //!     let prepared = store.prepare()?;
 //!     cow.write(prepared.chunk().get() * 4096, vec![7; 4096].into()).await?;
 //!     store.commit(prepared, OriginChunk::new(5));
@@ -37,16 +37,21 @@
 //!
 //! The floors, in the order bytes travel; each may use only the ones above it:
 
-#![forbid(unsafe_code)]
+// One module has some: `device/ioctl.rs`. The lint table denies it everywhere else.
+#![deny(unsafe_code)]
 
 #[cfg(feature = "planted")]
 pub mod planted; // laws broken on purpose, for those who prove the rest
 #[cfg(not(feature = "planted"))]
 mod planted; // nothing
 
+pub mod sync; // tasks of one thread that wait for each other
 pub mod device; // bytes at positions: files, block devices, memory
+pub mod signature; // what else may lie there: file systems, RAID members, formats of images
 pub mod store; // exceptions on the COW device
 pub mod table; // exceptions in memory
+pub mod copy; // many chunks, from one device to another
+mod merge; // a snapshot's chunks, back to the origin
 pub mod volume; // one origin and its snapshots, live
 pub mod ops; // whole tasks: create, info, check, dump, export, merge
 

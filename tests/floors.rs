@@ -4,51 +4,71 @@
 //! |---|---|
 //! | 0 | `dmsnap-format` |
 //! | 0 | `dmsnap-lvm` |
+//! | 0 | `dmsnap-nbd` |
+//! | 0 | `sync` |
 //! | 1 | `device` |
-//! | 2 | `store`, `table` |
-//! | 3 | `volume` |
-//! | 4 | `ops` |
-//! | 5 | `dmsnap-serve` |
-//! | 6 | `dmsnap-cli` |
+//! | 2 | `signature`, `store`, `table` |
+//! | 3 | `copy` |
+//! | 4 | `merge` |
+//! | 5 | `volume` |
+//! | 6 | `ops` |
+//! | 7 | `dmsnap-images` |
+//! | 7 | `dmsnap-serve` |
+//! | 8 | `dmsnap-cli` |
 //!
 //! Some floors must not even know everything below them, so each one lists what it may use. Sources
 //! are read as tokens: what stands in comments and strings does not count, what stands in macro
 //! calls does.
-
-mod sources; // the repository's files
 
 use std::path::Path;
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// The modules of package `dmsnap`, and what each may use besides itself.
-const MODULES: [(&str, &[&str]); 6] = [
+const MODULES: [(&str, &[&str]); 10] = [
     ("planted", &[]),
-    ("device", &["format"]),
+    ("sync", &[]),
+    ("device", &["format", "sync"]),
+    ("signature", &["format", "device"]),
     ("store", &["format", "device", "planted"]),
     ("table", &["format"]),
-    ("volume", &["format", "device", "store", "table", "planted"]),
-    ("ops", &["format", "device", "store", "table", "volume", "planted"]),
+    ("copy", &["format", "device", "store"]),
+    ("merge", &["format", "device", "store", "copy", "planted"]),
+    ("volume", &["format", "sync", "device", "store", "table", "copy", "merge", "planted"]),
+    (
+        "ops",
+        &["format", "device", "signature", "store", "table", "copy", "merge", "volume", "planted"],
+    ),
 ];
 
 /// The packages above it, and which modules of `dmsnap` each may use.
-const UPPER: [(&str, &[&str]); 4] = [
+const UPPER: [(&str, &[&str]); 6] = [
     ("dmsnap-lvm", &["format"]),
-    ("dmsnap-serve", &["device", "volume"]),
-    ("dmsnap-cli", &["format", "device", "ops"]),
-    ("dmsnap-sim", &["format", "device", "store", "table", "volume", "ops", "planted"]),
+    ("dmsnap-nbd", &[]),
+    ("dmsnap-images", &["format", "device", "signature", "volume", "ops"]),
+    ("dmsnap-serve", &["sync", "device", "copy", "volume"]),
+    ("dmsnap-cli", &["format", "device", "signature", "ops"]),
+    (
+        "dmsnap-sim",
+        &["format", "sync", "device", "copy", "store", "table", "volume", "ops", "planted"],
+    ),
 ];
 
 /// The packages, and which others of the workspace each may depend on. Only tests may depend on
 /// `dmsnap-sim`.
-const PACKAGES: [(&str, &[&str]); 7] = [
+const PACKAGES: [(&str, &[&str]); 9] = [
     ("dmsnap-format", &[]),
     ("dmsnap-lvm", &["dmsnap-format"]),
+    ("dmsnap-nbd", &[]),
     ("dmsnap", &["dmsnap-format"]),
-    ("dmsnap-serve", &["dmsnap"]),
-    ("dmsnap-cli", &["dmsnap", "dmsnap-format", "dmsnap-lvm", "dmsnap-serve"]),
-    ("dmsnap-sim", &["dmsnap", "dmsnap-format"]),
-    ("dmsnap-compare", &["dmsnap", "dmsnap-serve"]),
+    ("dmsnap-images", &["dmsnap", "dmsnap-format", "dmsnap-lvm"]),
+    ("dmsnap-serve", &["dmsnap", "dmsnap-nbd"]),
+    (
+        "dmsnap-cli",
+        &["dmsnap", "dmsnap-format", "dmsnap-images", "dmsnap-lvm", "dmsnap-nbd", "dmsnap-serve"],
+    ),
+    ("dmsnap-sim", &["dmsnap", "dmsnap-format", "dmsnap-serve"]),
+    ("dmsnap-compare", &["dmsnap", "dmsnap-nbd", "dmsnap-serve"]),
 ];
 
 fn allowed<'a>(table: &[(&str, &'a [&'a str])], name: &str) -> Option<&'a [&'a str]> {
@@ -260,10 +280,10 @@ fn place(path: &str) -> Option<Source> {
 fn no_module_imports_from_a_floor_above() {
     let mut found = Vec::new();
     let mut read = 0;
-    for path in sources::files().iter().filter(|path| path.ends_with(".rs")) {
+    for path in crate::sources::files().iter().filter(|path| path.ends_with(".rs")) {
         let Some(source) = place(path) else { continue };
         read += 1;
-        let text = sources::text(Path::new(path));
+        let text = crate::sources::text(Path::new(path));
         found.extend(upward(&source, &text).iter().map(|what| format!("{path}: {what}")));
     }
     assert!(read > 10, "only {read} sources were found");
@@ -273,10 +293,10 @@ fn no_module_imports_from_a_floor_above() {
 #[test]
 fn no_package_depends_on_a_floor_above() {
     let mut found = Vec::new();
-    for path in sources::files().iter().filter(|path| path.ends_with("Cargo.toml")) {
+    for path in crate::sources::files().iter().filter(|path| path.ends_with("Cargo.toml")) {
         // The fuzz targets are their own workspace, above everything.
         if !path.starts_with("fuzz/") {
-            found.extend(upward_dependencies(&sources::text(Path::new(path))));
+            found.extend(upward_dependencies(&crate::sources::text(Path::new(path))));
         }
     }
     assert!(found.is_empty(), "\n{}", found.join("\n"));
@@ -307,6 +327,8 @@ fn a_planted_upward_import_is_caught() {
         ("dmsnap-serve", "nbd/mod.rs", "use dmsnap_format::ChunkSize;"),
         ("dmsnap-serve", "nbd/mod.rs", "fn f() { dmsnap::ops::info() }"),
         ("dmsnap-lvm", "scan.rs", "use dmsnap::device::Device;"),
+        ("dmsnap-nbd", "reply.rs", "use dmsnap::device::Device;"),
+        ("dmsnap-images", "merge.rs", "use dmsnap::store::Store;"),
     ];
     for (package, path, text) in planted {
         let found = upward(&Source::new(package, path), text);
@@ -348,6 +370,8 @@ fn a_planted_upward_dependency_is_caught() {
         ("dmsnap", "[target.'cfg(unix)'.dependencies]\ndmsnap-cli = \"1\""),
         ("dmsnap-serve", "[build-dependencies.dmsnap-format]\npath = \"x\""),
         ("dmsnap-lvm", "[dependencies]\ndmsnap.workspace = true"),
+        ("dmsnap-nbd", "[dependencies]\ndmsnap-format.workspace = true"),
+        ("dmsnap-images", "[dependencies]\ndmsnap-serve.workspace = true"),
         ("dmsnap-other", ""),
     ];
     for (name, dependencies) in planted {

@@ -1,8 +1,6 @@
 //! What the kernel's snapshot targets get wrong, each as a defect with a number: dmsnap does
 //! better, and `check` recognises what a kernel's mistake leaves on the disks.
 
-mod common;
-
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -12,13 +10,13 @@ use dmsnap::format::{
 };
 use dmsnap::ops::{self, Error, MergeOptions, Silent};
 use dmsnap::store::{
-    self, End, Fault as Unbelievable, Persistent, Store, StoreError, read_exceptions, read_header,
-    read_strays,
+    self, End, Fault as Unbelievable, Persistent, Store, StoreError, Strays, read_exceptions,
+    read_header, read_strays,
 };
 use dmsnap::volume::{SnapshotOptions, Volume};
 use dmsnap_sim::{Disk, Fault, Power, run};
 
-use common::{World, bytes, scattered};
+use crate::common::{World, bytes, scattered};
 
 type Found = (&'static str, Option<u64>, Option<u64>, Option<u64>);
 
@@ -29,7 +27,7 @@ fn check(cow: &[u8], origin: Option<&[u8]>) -> Vec<Found> {
     let origin = origin.map(|origin| steady(origin, &power));
     let mut found = Vec::new();
     let report = run(ops::check(&cow, origin.as_ref(), |it| {
-        found.push((it.kind, it.place.chunk, it.place.area, it.place.slot));
+        found.push((it.damage.name(), it.place.chunk, it.place.area, it.place.slot));
     }));
     report.expect("readable");
     assert_eq!(power.operations(), 0, "a check wrote something");
@@ -120,7 +118,7 @@ fn assert_refused(world: &World, told: &str) -> StoreError {
     run(ops::info(&cow)).expect(told);
     run(ops::dump(&cow, |_| Ok(()))).expect(told);
     let origin_bytes = Some(world.origin.len() as u64);
-    run(Persistent::open(&cow, origin_bytes, |_| {})).expect_err(told)
+    run(Persistent::open(&cow, origin_bytes, Strays::Refuse, |_| {})).expect_err(told)
 }
 
 /// D1. When the write that clears merged exceptions fails, the kernel has cleared them in memory
@@ -162,7 +160,7 @@ fn d1_a_store_whose_clear_failed_forgets_nothing() {
     let world = World::new(1, 120, 100).with_exceptions(&scattered(70, 100, 8));
     let power = Power::steady();
     let disk = Disk::new(world.cow.clone(), 512, &power);
-    let store = run(Persistent::open(&disk, None, |_| {})).expect("sound");
+    let store = run(Persistent::open(&disk, None, Strays::Refuse, |_| {})).expect("sound");
     let before = run(store.read_range(0..70)).expect("readable");
     let opened = disk.log();
     power.fail(power.operations(), Fault::Fails);
@@ -200,7 +198,7 @@ fn d2_a_device_of_a_hazardous_size_is_filled_to_the_brim_and_stays_valid() {
             let origin_chunks = chunks + 10;
             let mut world = World::new(sectors, chunks, origin_chunks * u64::from(sectors));
             let disk = steady(&world.cow, &Power::steady());
-            let store = run(Persistent::open(&disk, None, |_| {})).expect("sound");
+            let store = run(Persistent::open(&disk, None, Strays::Refuse, |_| {})).expect("sound");
             let count = fill(&store, 5..origin_chunks, at_once);
             assert_eq!(count, most, "{told}");
             assert_eq!(count, world.layout.capacity(chunks), "{told}");
@@ -214,7 +212,7 @@ fn d2_a_device_of_a_hazardous_size_is_filled_to_the_brim_and_stays_valid() {
                 world.snapshot[bytes(old * chunk)..][..bytes(chunk)].copy_from_slice(&data);
             }
             assert!(export(&world.cow, &world.origin).expect(&told) == world.snapshot, "{told}");
-            let again = run(Persistent::open(&disk, None, |_| {})).expect("sound");
+            let again = run(Persistent::open(&disk, None, Strays::Refuse, |_| {})).expect("sound");
             assert!(matches!(again.prepare(), Err(StoreError::Full)), "{told}");
         }
     }
@@ -261,7 +259,7 @@ fn d3_strays_never_come_back_to_life() {
     let act = |disk: &Disk| -> Result<(), StoreError> {
         // Up to the slot in front of the second sector.
         for first in [20, 21, 22].into_iter().chain((23..49).step_by(2)) {
-            let store = run(Persistent::open(disk, None, |_| {}))?;
+            let store = run(Persistent::open(disk, None, Strays::Refuse, |_| {}))?;
             for old in first..(first + 1 + u64::from(first > 22)) {
                 let prepared = store.prepare()?;
                 let at = prepared.chunk().get() * 1024;
@@ -315,7 +313,7 @@ fn d3_check_recognises_strays_and_a_merge_leaves_none() {
 fn d4_an_invalid_store_is_so_durably_before_the_origin_may_change() {
     let world = World::new(1, 120, 100).with_exceptions(&scattered(40, 100, 8));
     let act = |cow: &Disk, origin: &Disk| -> Result<(), StoreError> {
-        let store = run(Persistent::open(cow, None, |_| {}))?;
+        let store = run(Persistent::open(cow, None, Strays::Refuse, |_| {}))?;
         run(store.invalidate())?;
         let written = run(origin.write(0, Bytes::from_static(&[0xEE; 512])));
         written.map_err(|source| StoreError::Io { doing: "origin".into(), source })
@@ -470,24 +468,26 @@ fn d6_check_recognises_an_area_whose_front_was_zeroed() {
 fn d6_a_store_that_has_lost_the_front_of_an_area_is_not_opened_unasked() {
     let olds: Vec<u64> = (0..812).collect();
     let world = World::new(16, 900, 16 * 900).with_exceptions(&olds);
-    let open = |cow: &[u8]| {
+    let open = |cow: &[u8], strays: Strays| {
         let power = Power::steady();
         let volume = Volume::new(Memory::zeroed(world.origin.len())).expect("a volume");
-        let options = SnapshotOptions::default();
+        let options = SnapshotOptions { strays, ..SnapshotOptions::default() };
         let disk = steady(cow, &power);
-        let opened = run(ops::open_snapshot(&volume, "s", &disk, options));
-        assert_eq!(disk.counts().writes, 0, "opening wrote to the store");
+        let opened = run(volume.open("s", &disk, options)).map_err(Error::of_opening);
+        let wipes = strays == Strays::Wipe;
+        assert_eq!(disk.counts().writes > 0, wipes, "what opening wrote to the store");
         opened.map(|snapshot| snapshot.exceptions())
     };
-    assert_eq!(open(&world.cow).expect("sound"), 812);
+    assert_eq!(open(&world.cow, Strays::default()).expect("sound"), 812);
     let mut torn = world.clone();
     let area = 514 * torn.chunk_bytes();
     torn.cow[area..area + 4 * 512].fill(0);
-    let left = match open(&torn.cow) {
-        Err(Error::FrontZeroed { area: 1, chunk: 514, left }) => left,
+    let left = match open(&torn.cow, Strays::default()) {
+        Err(Error::FrontZeroed(StoreError::FrontZeroed { area: 1, chunk: 514, left })) => left,
         other => panic!("{other:?}"),
     };
     assert_eq!(left, 812 - 512 - 4 * 32);
+    assert_eq!(open(&torn.cow, Strays::Wipe).expect("asked for"), 512);
 }
 
 fn with_slot(old: u64, new: u64) -> World {

@@ -1,12 +1,10 @@
 //! A merge cut at any operation, with any part of the unflushed writes of both disks surviving,
 //! and run again: the origin ends as the snapshot, and the store empty and without strays.
 
-mod common;
-
 use dmsnap::ops::{self, Error, MergeOptions, Observer, Progress, Silent};
 use dmsnap_sim::{Disk, Fault, Power, run};
 
-use common::{World, bytes, scattered};
+use crate::common::{World, bytes, scattered};
 
 fn options(window_bytes: u64) -> MergeOptions {
     // Both ways to move a window.

@@ -1,15 +1,13 @@
 //! No room below a COW device: its file has not all its blocks, and the file system is full. That is a full
 //! store, with the same rules for origin writes, wherever in the store it happens.
 
-mod common;
-
 use std::cell::Cell;
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 
+use crate::common::live::{data, empty_cow, origin, read_all};
 use bytes::Bytes;
-use common::live::{data, empty_cow, origin, read_all};
 use dmsnap::device::{Allocation, Buffer, Device};
 use dmsnap::ops;
 use dmsnap::volume::{OnFull, SnapshotOptions, State, View, Volume};
@@ -149,4 +147,228 @@ fn an_origin_write_drops_the_snapshot_where_that_is_the_rule() {
         dropped.set(dropped.get() + u32::from(!valid));
     });
     assert!(dropped.get() > 250, "only {} were dropped", dropped.get());
+}
+
+/// A file system that writes everything to a new place, and has room for so many more writes; what is given
+/// back makes room. Or a COW device that is away, for which nothing can be done.
+struct Elsewhere {
+    disk: Rc<Disk>,
+    room: Rc<Cell<u64>>,
+    is_away: Rc<Cell<bool>>,
+    /// Of the requests to grow, how far one makes it longer.
+    step: u64,
+}
+
+impl Elsewhere {
+    fn over(disk: &Rc<Disk>) -> Self {
+        let room = Rc::new(Cell::new(u64::MAX));
+        Self { disk: disk.clone(), room, is_away: Rc::default(), step: 0 }
+    }
+
+    fn place(&self) -> io::Result<()> {
+        match (self.is_away.get(), self.room.get()) {
+            (true, _) => Err(io::Error::other("away")),
+            (_, 0) => Err(io::ErrorKind::StorageFull.into()),
+            (_, room) => {
+                self.room.set(room - 1);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Device for Elsewhere {
+    async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
+        self.disk.read(at, len).await
+    }
+
+    async fn write(&self, at: u64, data: Bytes) -> io::Result<()> {
+        self.place()?;
+        self.disk.write(at, data).await
+    }
+
+    async fn write_zeroes(&self, at: u64, len: u64, how: Allocation) -> io::Result<()> {
+        if how == Allocation::Keep {
+            self.place()?;
+        }
+        self.disk.write_zeroes(at, len, how).await
+    }
+
+    async fn discard(&self, at: u64, len: u64) -> io::Result<()> {
+        self.room.set(self.room.get().saturating_add(len / 512));
+        self.disk.discard(at, len).await
+    }
+
+    async fn flush(&self) -> io::Result<()> {
+        match self.is_away.get() {
+            true => Err(io::Error::other("away")),
+            false => self.disk.flush().await,
+        }
+    }
+
+    fn len_bytes(&self) -> io::Result<u64> {
+        self.disk.len_bytes()
+    }
+
+    async fn grow(&self, len_bytes: u64) -> io::Result<()> {
+        let mut asked = false;
+        std::future::poll_fn(|context| {
+            context.waker().wake_by_ref();
+            match std::mem::replace(&mut asked, true) {
+                true => std::task::Poll::Ready(()),
+                false => std::task::Poll::Pending,
+            }
+        })
+        .await;
+        match self.step {
+            0 => Err(io::ErrorKind::StorageFull.into()),
+            step => {
+                let len = len_bytes.min(self.disk.len_bytes()? + step);
+                self.disk.lengthen(usize::try_from(len).expect("small"));
+                Ok(())
+            }
+        }
+    }
+
+    fn block_bytes(&self) -> u32 {
+        self.disk.block_bytes()
+    }
+}
+
+type Moved = Volume<Rc<Disk>, Elsewhere>;
+
+fn serve(cow: Elsewhere, options: SnapshotOptions) -> Rc<Moved> {
+    let volume = Rc::new(Volume::new(origin(SECTORS, &Power::steady())).expect("a size"));
+    run(volume.open("s", cow, options)).expect("opens");
+    volume
+}
+
+/// Whichever write finds no room, slots in place included, the origin write is refused and nothing is lost.
+#[test]
+fn no_room_for_a_write_in_place_is_a_full_store() {
+    for room in 0..8 {
+        let disk = empty_cow(1, 200, &Power::steady());
+        let cow = Elsewhere::over(&disk);
+        let left = cow.room.clone();
+        let options = SnapshotOptions { on_full: OnFull::Fail, ..SnapshotOptions::default() };
+        let volume = serve(cow, options);
+        let (o, snapshot) = (View::origin(&volume), volume.snapshot("s").expect("there"));
+        run(o.write(512 * 50, data(1, 40))).expect("room");
+        left.set(room);
+        let written = run(o.write(0, data(5000, 1)));
+        let refused = written.err().map(|error| error.kind());
+        assert_eq!(refused, (room < 2).then_some(io::ErrorKind::StorageFull), "room for {room}");
+        assert_eq!(snapshot.state(), State::Active, "room for {room}");
+        left.set(u64::MAX);
+        run(o.write(0, data(5000, 1))).expect("room again");
+        run(volume.flush_all()).expect("durable");
+        assert_eq!(run(ops::info(&*disk)).expect("a store").exceptions, 41);
+        assert_eq!(read_all(&View::snapshot(&volume, &snapshot)), data(0, SECTORS).to_vec());
+    }
+}
+
+/// A snapshot that is dropped for lack of room is marked: its own chunks make room for the mark.
+#[test]
+fn there_is_always_room_for_the_mark() {
+    for (chunks, own) in [(200, 0), (200, 60), (100, 97)] {
+        let disk = empty_cow(1, chunks, &Power::steady());
+        let cow = Elsewhere::over(&disk);
+        let left = cow.room.clone();
+        let volume = serve(cow, SnapshotOptions::default());
+        let (o, snapshot) = (View::origin(&volume), volume.snapshot("s").expect("there"));
+        let view = View::snapshot(&volume, &snapshot);
+        for sector in 0..own {
+            let _full = run(view.write(sector * 512, data(1, 1)));
+        }
+        run(view.flush()).expect("durable");
+        left.set(0);
+        run(o.write(512 * 99, data(5000, 1))).expect("goes on");
+        run(o.flush()).expect("durable");
+        assert_eq!(snapshot.state(), State::Invalid);
+        assert!(!snapshot.is_unmarked());
+        assert!(!run(ops::info(&*disk)).expect("a header").valid, "{own} of its own");
+    }
+}
+
+/// A COW device that is away when its snapshot is dropped is marked when it comes back. Until then the origin
+/// keeps what a reader of the store would take from it, and the end of the volume is no good one.
+fn a_mark_is_tried_until_it_is_there() {
+    let disk = empty_cow(1, 200, &Power::steady());
+    let cow = Elsewhere::over(&disk);
+    let is_away = cow.is_away.clone();
+    let volume = serve(cow, SnapshotOptions::default());
+    let (o, snapshot) = (View::origin(&volume), volume.snapshot("s").expect("there"));
+    is_away.set(true);
+    let error = run(o.write(0, data(5000, 1))).expect_err("neither old data nor mark");
+    assert!(error.to_string().starts_with("snapshot s: its COW device takes neither"), "{error}");
+    assert!(snapshot.state() == State::Invalid && snapshot.is_unmarked());
+    let error = run(volume.flush_all()).expect_err("a store is valid and wrong");
+    assert!(error.to_string().starts_with("s: cannot mark"), "{error}");
+    run(volume.mark_dropped()).expect_err("still away");
+    run(o.write(0, data(5000, 1))).expect_err("still no mark");
+    is_away.set(false);
+    run(volume.mark_dropped()).expect("it is back");
+    run(o.write(0, data(5000, 1))).expect("goes on without the snapshot");
+    assert!(!snapshot.is_unmarked());
+    assert!(!run(ops::info(&*disk)).expect("a header").valid);
+    run(volume.flush_all()).expect("all is well");
+}
+
+#[test]
+fn a_dropped_snapshot_is_marked_when_its_device_comes_back() {
+    a_mark_is_tried_until_it_is_there();
+}
+
+fn growth(step: u64) -> (Rc<Moved>, SnapshotOptions) {
+    let disk = empty_cow(1, 4, &Power::steady());
+    let cow = Elsewhere { step, ..Elsewhere::over(&disk) };
+    let options = SnapshotOptions {
+        on_full: OnFull::Fail,
+        max_bytes: Some(200 * 512),
+        ..SnapshotOptions::default()
+    };
+    (serve(cow, options.clone()), options)
+}
+
+fn no_room_to_grow_is_a_full_store() {
+    let (volume, _) = growth(0);
+    let (o, snapshot) = (View::origin(&volume), volume.snapshot("s").expect("there"));
+    let refused = run(o.write(0, data(5000, 4))).expect_err("there is no room");
+    assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+    assert_eq!(snapshot.state(), State::Active);
+}
+
+#[test]
+fn a_store_that_finds_no_room_to_grow_is_full() {
+    no_room_to_grow_is_a_full_store();
+}
+
+/// Writers who find the store full at once all have it grown, and take what the others got.
+#[test]
+fn a_store_grows_as_long_as_it_may() {
+    for step in [512, 1024, 16 << 20] {
+        let (volume, _) = growth(step);
+        let o = View::origin(&volume);
+        let writes = (0..64).map(|n| o.write(n * 512, data(5000 + n, 1)));
+        let ended = run(futures_util::future::join_all(writes));
+        assert!(ended.iter().all(Result::is_ok), "in steps of {step}: {ended:?}");
+        let snapshot = volume.snapshot("s").expect("there");
+        assert_eq!(read_all(&View::snapshot(&volume, &snapshot)), data(0, SECTORS).to_vec());
+    }
+}
+
+#[cfg(feature = "planted")]
+#[test]
+fn what_breaks_these_laws_is_noticed() {
+    use dmsnap::planted::{Planted, plant};
+    let laws: [(_, fn()); 2] = [
+        (Planted::MarkedOnce, a_mark_is_tried_until_it_is_there),
+        (Planted::GrowthFails, no_room_to_grow_is_a_full_store),
+    ];
+    for (law, check) in laws {
+        plant(Some(law));
+        let kept = std::panic::catch_unwind(check).is_ok();
+        plant(None);
+        assert!(!kept, "{law:?}");
+    }
 }

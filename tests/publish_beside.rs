@@ -1,7 +1,5 @@
 //! What clients write without a flush is published beside them when it has become much.
 
-mod common;
-
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -12,7 +10,7 @@ use dmsnap::volume::{Snapshot, SnapshotOptions, View};
 use dmsnap_sim::{Disk, Fault, Power, run};
 use futures_util::future::join;
 
-use common::live::{SECTOR, Sim, add, data, empty_cow, origin};
+use crate::common::live::{SECTOR, Sim, add, data, empty_cow, origin};
 
 /// So many exceptions are much.
 const MUCH: u64 = 65_536;

@@ -1,11 +1,9 @@
 //! What holds for every file of the repository.
 
-mod sources; // the repository's files
-
 use std::fs;
 use std::path::Path;
 
-use sources::{files, root, text};
+use crate::sources::{files, root, text};
 
 /// The longest Rust file, in lines.
 const LONGEST: usize = 600;

@@ -1,26 +1,23 @@
 //! What happens to a volume while its owner changes it: adds, removes and drops snapshots, pauses and
 //! gives up merges, beside writes that wait.
 
-mod common;
-
 use std::cell::Cell;
 use std::io::ErrorKind;
 use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use dmsnap::copy::{Observer, Silent};
 use dmsnap::device::Device;
 use dmsnap::format::ChunkSize;
 use dmsnap::ops;
-use dmsnap::store::{AnyStore, Persistent, format};
-use dmsnap::volume::{
-    MergeControl, MergeState, OnFull, Snapshot, SnapshotOptions, State, View, Volume,
-};
+use dmsnap::store::{AnyStore, Persistent, Strays, format};
+use dmsnap::volume::{MergeState, OnFull, Snapshot, SnapshotOptions, State, View, Volume};
 use dmsnap_sim::{Disk, Power, run};
 use futures_util::FutureExt;
 use futures_util::future::{join, poll_immediate};
 
-use common::{World, scattered};
+use crate::common::{World, scattered};
 
 type Sim = Volume<Rc<Disk>, Rc<Disk>>;
 
@@ -44,7 +41,8 @@ fn empty_cow(chunks: u64, power: &Power) -> Rc<Disk> {
 
 fn add(volume: &Sim, name: &str, cow: Rc<Disk>, on_full: OnFull) -> Rc<Snapshot<Rc<Disk>>> {
     let mut exceptions = Vec::new();
-    let opened = Persistent::open(cow, Some(volume.len_bytes()), |it| exceptions.push(it));
+    let opened =
+        Persistent::open(cow, Some(volume.len_bytes()), Strays::Refuse, |it| exceptions.push(it));
     let store = AnyStore::Persistent(run(opened).expect("opens"));
     let options = SnapshotOptions { on_full, ..SnapshotOptions::default() };
     // Nothing here takes time: whatever waits, waits for another.
@@ -120,7 +118,9 @@ fn every_origin_write_waits_for_the_mark_of_a_dropped_snapshot() {
             let power = Power::cut_after(operations);
             let (disk, cow) = (origin(&power), empty_cow(4, &power));
             let volume = Rc::new(Sim::new(disk.clone()).expect("a size"));
-            let Ok(store) = run(Persistent::open(cow.clone(), None, |_| {})) else { continue };
+            let Ok(store) = run(Persistent::open(cow.clone(), None, Strays::Refuse, |_| {})) else {
+                continue;
+            };
             let store = AnyStore::Persistent(store);
             let options = SnapshotOptions::default();
             if run(volume.add("s", store, Vec::new(), options)).is_err() {
@@ -175,23 +175,17 @@ fn start_merge(volume: &Sim) {
     run(volume.start_merge(&snapshot)).expect("started");
 }
 
-struct Unpaced;
-
-impl MergeControl for Unpaced {
-    async fn pace(&self, _: u64) {}
-}
-
 /// A pause lets the window under way end. Until then the merge can neither be given up (new
 /// exceptions would take the chunks it clears) nor run a second time.
 #[test]
 fn a_merge_is_not_given_up_inside_a_window() {
     struct Meddle<'a>(&'a Sim, Cell<u32>);
-    impl MergeControl for Meddle<'_> {
+    impl Observer for Meddle<'_> {
         async fn pace(&self, _: u64) {
             self.0.pause_merge();
             let refused = self.0.cancel_merge().await.expect_err("a window is open");
             assert_eq!(refused.kind(), ErrorKind::ResourceBusy);
-            let refused = Box::pin(self.0.run_merge(1 << 20, &Unpaced)).await;
+            let refused = Box::pin(self.0.run_merge(1 << 20, &Silent)).await;
             assert_eq!(refused.expect_err("it runs").kind(), ErrorKind::ResourceBusy);
             self.1.set(self.1.get() + 1);
         }
@@ -212,14 +206,14 @@ fn a_merge_that_waits_for_room_can_be_paused() {
     let (volume, world) = about_to_merge();
     let other = add(&volume, "other", empty_cow(4, &Power::steady()), OnFull::Wait { ticks: 1000 });
     start_merge(&volume);
-    let mut merge = Box::pin(volume.run_merge(16 * SECTOR, &Unpaced));
+    let mut merge = Box::pin(volume.run_merge(16 * SECTOR, &Silent));
     assert!(run(poll_immediate(&mut merge)).is_none(), "no room for the window");
     volume.pause_merge();
     let ended = run(poll_immediate(&mut merge)).expect("at once").expect("no failure");
     drop(merge);
     assert_eq!((ended, volume.merge_state()), (MergeState::Paused, Some((MergeState::Paused, 50))));
     run(volume.remove(&other)).expect("removed");
-    let go_on = volume.run_merge(16 * SECTOR, &Unpaced);
+    let go_on = volume.run_merge(16 * SECTOR, &Silent);
     let (ended, ()) = run(join(go_on, async { volume.tick() }));
     assert_eq!(ended.expect("goes on"), MergeState::Finished);
     assert_eq!(read_all(&View::origin(&volume)), world.snapshot);

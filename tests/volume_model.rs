@@ -6,16 +6,17 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use dmsnap::copy::Silent;
 use dmsnap::device::{Allocation, Device};
 use dmsnap::format::ChunkSize;
 use dmsnap::ops;
-use dmsnap::store::{AnyStore, Persistent, Transient, format};
-use dmsnap::volume::{MergeControl, MergeState, SnapshotOptions, View, Volume};
+use dmsnap::store::{AnyStore, Persistent, Strays, Transient, format};
+use dmsnap::volume::{MergeState, SnapshotOptions, View, Volume};
 use dmsnap_sim::{Disk, Power, run};
 use futures_util::future::{join, join_all, join3};
 
-/// Opening up to three stores flushes each, adding the snapshots flushes the origin as often.
-const OPENING: u64 = 3 + 3;
+/// More operations than opening up to three stores and adding their snapshots takes.
+const OPENING: u64 = 12;
 
 type Sim = Volume<Rc<Disk>, Rc<Disk>>;
 
@@ -68,12 +69,6 @@ enum Request {
     Flush,
 }
 
-struct Unpaced;
-
-impl MergeControl for Unpaced {
-    async fn pace(&self, _: u64) {}
-}
-
 fn bytes_of(tags: impl IntoIterator<Item = u64>) -> Bytes {
     tags.into_iter().flat_map(|tag| tag.to_le_bytes().repeat(64)).collect()
 }
@@ -115,7 +110,9 @@ fn open_all(origin: &Rc<Disk>, cows: &[(u32, Rc<Disk>)], backlog: u64) -> Rc<Sim
 
 async fn add(volume: &Sim, n: usize, cow: &Rc<Disk>) -> std::io::Result<()> {
     let mut exceptions = Vec::new();
-    let store = Persistent::open(cow.clone(), Some(volume.len_bytes()), |it| exceptions.push(it));
+    let store = Persistent::open(cow.clone(), Some(volume.len_bytes()), Strays::Refuse, |it| {
+        exceptions.push(it);
+    });
     let store = store.await.map_err(std::io::Error::other)?;
     let options = SnapshotOptions::default();
     volume.add(&n.to_string(), AnyStore::Persistent(store), exceptions, options).await?;
@@ -237,7 +234,7 @@ impl World {
             if self.merging.is_none() {
                 return Ok(());
             }
-            let running = self.volume.run_merge(window, &Unpaced);
+            let running = self.volume.run_merge(window, &Silent);
             let pausing = async {
                 for _ in 0..pause_after {
                     turn().await;
@@ -249,7 +246,7 @@ impl World {
         let write_back = async {
             turn().await;
             if writes_back {
-                self.volume.write_back().await;
+                let _told_to_the_next_flush = self.volume.write_back().await;
             }
         };
         let (ended, merged, ()) = run(join3(join_all(work), merge, write_back));

@@ -1,21 +1,20 @@
 //! Rules of the live volume that a random history seldom meets, one test each.
 
-mod common;
-
 use std::cell::Cell;
 use std::io::ErrorKind;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use dmsnap::copy::{Observer, Silent};
 use dmsnap::device::{Device, Memory};
 use dmsnap::format::ChunkSize;
 use dmsnap::ops;
-use dmsnap::store::{AnyStore, Persistent, format};
-use dmsnap::volume::{MergeControl, MergeState, OnFull, SnapshotOptions, State, View, Volume};
+use dmsnap::store::{AnyStore, Persistent, Strays, format};
+use dmsnap::volume::{MergeState, OnFull, SnapshotOptions, State, View, Volume};
 use dmsnap_sim::{Disk, Fault, Power, run};
 
-use common::live::{SECTOR, Sim, Unpaced, add, data, empty_cow, on_full, origin, read_all};
-use common::{World, scattered};
+use crate::common::live::{SECTOR, Sim, add, data, empty_cow, on_full, origin, read_all};
+use crate::common::{World, scattered};
 
 /// Snapshot writes cost no metadata until a flush, which publishes them all with two flushes.
 #[test]
@@ -256,7 +255,8 @@ fn a_snapshot_can_be_an_origin() {
     let upper: Rc<Volume<Rc<View<_, _>>, Rc<Disk>>> = Rc::new(Volume::new(middle).expect("a size"));
     let mut exceptions = Vec::new();
     let cow = empty_cow(4, 60, &power);
-    let opened = Persistent::open(cow, Some(upper.len_bytes()), |it| exceptions.push(it));
+    let opened =
+        Persistent::open(cow, Some(upper.len_bytes()), Strays::Refuse, |it| exceptions.push(it));
     let store = AnyStore::Persistent(run(opened).expect("opens"));
     let top = run(upper.add("top", store, exceptions, SnapshotOptions::default())).expect("added");
     let top = View::snapshot(&upper, &top);
@@ -286,7 +286,7 @@ fn a_merge_that_is_given_up_leaves_a_plain_snapshot() {
     assert_eq!(read_all(&View::origin(&volume)), world.snapshot, "one device from now on");
 
     struct PauseAtOnce<'a>(&'a Sim);
-    impl MergeControl for PauseAtOnce<'_> {
+    impl Observer for PauseAtOnce<'_> {
         async fn pace(&self, _: u64) {
             self.0.pause_merge();
         }
@@ -309,7 +309,7 @@ fn a_merge_that_is_given_up_leaves_a_plain_snapshot() {
     assert!(run(ops::check(&cow, Some(&disk), |_| {})).expect("readable").sound);
 
     run(volume.start_merge(&snapshot)).expect("started");
-    assert_eq!(run(volume.run_merge(1 << 20, &Unpaced)).expect("runs"), MergeState::Finished);
+    assert_eq!(run(volume.run_merge(1 << 20, &Silent)).expect("runs"), MergeState::Finished);
     assert_eq!(disk.content(), expected);
     // The snapshot's device goes on as the origin.
     run(view.write(0, data(1, 1))).expect("written");
@@ -401,7 +401,7 @@ fn whatever_changes_the_origin_waits_for_the_reads_of_its_snapshots() {
             match change {
                 "write" => origin_view.write(4 * SECTOR, data(900, 2)).await,
                 "discard" => origin_view.discard(4 * SECTOR, 1024).await,
-                _ => volume.run_merge(1 << 20, &Unpaced).await.map(|_| ()),
+                _ => volume.run_merge(1 << 20, &Silent).await.map(|_| ()),
             }
         });
         for _ in 0..1000 {
@@ -423,7 +423,7 @@ struct FlushBetween {
     moves: Cell<u32>,
 }
 
-impl MergeControl for FlushBetween {
+impl Observer for FlushBetween {
     async fn pace(&self, _: u64) {
         self.moves.set(self.moves.get() + 1);
         if self.moves.get() == 2 {
@@ -519,7 +519,7 @@ fn a_merge_of_a_snapshot_opened_read_only_shows_one_device_and_writes_nothing() 
     for written in [
         run(View::origin(&volume).write(0, data(200, 1))),
         run(View::origin(&volume).write(1 << 12, data(200, 1))),
-        run(volume.run_merge(1 << 20, &Unpaced)).map(drop),
+        run(volume.run_merge(1 << 20, &Silent)).map(drop),
     ] {
         assert_eq!(written.expect_err("refused").kind(), ErrorKind::PermissionDenied);
     }
@@ -538,7 +538,7 @@ fn no_snapshot_is_taken_in_the_middle_of_a_merge() {
     let late = || volume.open("late", empty_cow(1, 100, &Power::steady()), Default::default());
     let error = run(late()).expect_err("refused");
     assert_eq!(error.kind(), ErrorKind::ResourceBusy);
-    run(volume.run_merge(1 << 20, &Unpaced)).expect("merges");
+    run(volume.run_merge(1 << 20, &Silent)).expect("merges");
     let late = run(late()).expect("taken");
     assert_eq!(read_all(&View::snapshot(&volume, &late))[..512], data(100, 1));
 }
@@ -554,7 +554,7 @@ fn a_snapshot_is_not_dropped_in_the_middle_of_its_merge() {
     let error = run(volume.invalidate(&snapshot)).expect_err("refused");
     assert_eq!(error.kind(), ErrorKind::ResourceBusy);
     assert_eq!(read_all(&View::origin(&volume))[..7 * 512], data(100, 7));
-    run(volume.run_merge(1 << 20, &Unpaced)).expect("merges");
+    run(volume.run_merge(1 << 20, &Silent)).expect("merges");
     run(volume.invalidate(&snapshot)).expect("nothing is left of it");
     assert_eq!(read_all(&View::origin(&volume))[..7 * 512], data(100, 7));
 }

@@ -1,8 +1,6 @@
 //! Writes that are made together: what each does is what it would do by itself, and new chunks that lie
 //! together are one request.
 
-mod common;
-
 use std::io::ErrorKind;
 use std::rc::Rc;
 
@@ -10,7 +8,7 @@ use dmsnap::device::Device;
 use dmsnap::volume::{Snapshot, SnapshotOptions, State, View};
 use dmsnap_sim::{Disk, Fault, Power, run};
 
-use common::live::{SECTOR, Sim, add, data, empty_cow, origin, read_all};
+use crate::common::live::{SECTOR, Sim, add, data, empty_cow, origin, read_all};
 
 struct Machine {
     power: Power,

@@ -192,12 +192,16 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__ctl__subcmd__flush)
-            opts="-h -V --json --help --version"
+            opts="-h -V --control --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -206,12 +210,16 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__ctl__subcmd__grow)
-            opts="-h -V --json --help --version"
+            opts="-h -V --control --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -220,12 +228,16 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__ctl__subcmd__merge)
-            opts="-h -V --json --help --version start pause resume cancel rate"
+            opts="-h -V --control --json --help --version start pause resume cancel rate"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -234,12 +246,16 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__ctl__subcmd__merge__subcmd__cancel)
-            opts="-h -V --json --help --version"
+            opts="-h -V --control --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -248,12 +264,16 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__ctl__subcmd__merge__subcmd__pause)
-            opts="-h -V --json --help --version"
+            opts="-h -V --control --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -262,13 +282,17 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__ctl__subcmd__merge__subcmd__rate)
-            opts="-h -V --window --json --help --version"
+            opts="-h -V --window --control --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --window)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -280,12 +304,16 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__ctl__subcmd__merge__subcmd__resume)
-            opts="-h -V --json --help --version"
+            opts="-h -V --control --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -294,7 +322,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__ctl__subcmd__merge__subcmd__start)
-            opts="-h -V --rate --window --wait --progress --json --help --version"
+            opts="-h -V --rate --window --wait --progress --control --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -308,6 +336,10 @@ _dmsnap() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -316,12 +348,16 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__ctl__subcmd__shutdown)
-            opts="-h -V --json --help --version"
+            opts="-h -V --control --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -330,12 +366,16 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__ctl__subcmd__snapshot)
-            opts="-h -V --json --help --version create remove invalidate"
+            opts="-h -V --control --json --help --version create remove invalidate"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -344,7 +384,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__ctl__subcmd__snapshot__subcmd__create)
-            opts="-h -V --make --chunk-size --size --json --help --version"
+            opts="-h -V --make --chunk-size --size --control --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -358,6 +398,10 @@ _dmsnap() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -366,12 +410,16 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__ctl__subcmd__snapshot__subcmd__invalidate)
-            opts="-h -V --json --help --version"
+            opts="-h -V --control --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -380,12 +428,16 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__ctl__subcmd__snapshot__subcmd__remove)
-            opts="-h -V --json --help --version"
+            opts="-h -V --control --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -394,12 +446,16 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__ctl__subcmd__status)
-            opts="-h -V --dmsetup --json --help --version"
+            opts="-h -V --dmsetup --control --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -562,12 +618,16 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__merge)
-            opts="-h -V --dry-run --rate --window --no-share --force --io --progress --json --no-metadata --backup --drop-full --help --version"
+            opts="-h -V --keep --dry-run --rate --window --no-share --force --io --progress --json --no-metadata --backup --drop-full --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --keep)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --rate)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -592,7 +652,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__serve)
-            opts="-h -V --snapshot --table --nbd --tls --tls-certificates --tls-verify-peer --connections --connection-memory --control --merge --rate --window --read-only --write-back --io --help --version"
+            opts="-h -V --snapshot --table --nbd --tls --tls-certificates --tls-verify-peer --connections --memory --connection-memory --control --merge --rate --window --read-only --write-back --io --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -619,6 +679,10 @@ _dmsnap() {
                     return 0
                     ;;
                 --connections)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --memory)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

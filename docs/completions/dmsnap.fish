@@ -39,7 +39,7 @@ complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "completions" -d 'Prin
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "man" -d 'Write the manual pages, one per command, to a directory'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l chunk-size -d 'Unit of copying: a power of two from 512 bytes to 1 GiB' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l size -d 'Size of the file to make, rounded up to whole sectors' -r
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l force -d 'Format a device whose beginning is not all zero'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l force -d 'Format a device that holds something else'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l json -d 'The result as a JSON object'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -s V -l version -d 'Print version'
@@ -59,9 +59,10 @@ buffered\t'Through the page cache'"
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l force -d 'Overwrite an OUTPUT that exists'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l allow-invalid -d 'Export a snapshot that was dropped, too'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l progress -d 'Show progress even if stderr is no terminal: a line a second'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l json -d 'The result as a JSON object'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l json -d 'The result as a JSON object; on stderr, if the image goes to standard output'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l keep -d 'COW device of another snapshot of ORIGIN, which keeps what it shows; may be repeated' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l rate -d 'Most bytes a second' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l window -d 'Most data in one window; two windows are in memory at a time' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
@@ -78,18 +79,19 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -s h -l help -d 'Pr
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l snapshot -d 'A snapshot of it, and how it behaves' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l table -d 'Serve what this table of the kernel\'s targets says' -r -F
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l nbd -d 'Listen here, by default on 127.0.0.1:10809; may be given several times' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l nbd -d 'Listen here; may be given several times' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l tls -d 'Whether connections are encrypted' -r -f -a "off\t''
 on\t''
 required\t''"
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l tls-certificates -d 'Folder of PEM files: server-cert.pem, server-key.pem, ca-cert.pem' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l connections -d 'Most connections at a time' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l memory -d 'Most memory for the whole server, at least 128M' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l connection-memory -d 'Most memory for the requests of one connection; one request may take 32 MiB in any case' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l control -d 'Let this server be looked at and changed over a socket there, by its owner alone' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l merge -d 'Merge this snapshot into the origin meanwhile' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l rate -d 'Most bytes a second that the merge moves' -r
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l window -d 'Most data in one window of the merge' -r
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l write-back -d 'Most memory for origin writes that wait to be written together; 0: none waits' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l window -d 'Most data in one window of the merge; at most 64M, and a 16th of --memory' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l write-back -d 'Most memory for origin writes that wait to be written together, at most an eighth of --memory; 0: none waits' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l io -d 'Through the page cache or around it' -r -f -a "direct\t'Around the page cache, where the device can'
 buffered\t'Through the page cache'"
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l tls-verify-peer -d 'Let in only clients with a certificate that ca-cert.pem vouches for'
@@ -114,7 +116,7 @@ buffered\t'Through the page cache'"
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l force -d 'Overwrite an OUTPUT that exists'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l allow-invalid -d 'Export a snapshot that was dropped, too'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l progress -d 'Show progress even if stderr is no terminal: a line a second'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l json -d 'The result as a JSON object'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l json -d 'The result as a JSON object; on stderr, if the image goes to standard output'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l rate -d 'Most bytes a second' -r
@@ -141,16 +143,19 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_s
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "grow" -d 'Make the file of a store longer'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "flush" -d 'Make durable what was written to the exports'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "shutdown" -d 'End the server, as SIGTERM does: everything is published and flushed'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -l control -d 'The server\'s control socket, as it was given to `dmsnap serve`' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -l dmsetup -d 'Lines as `dmsetup status` prints them'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -l json -d 'The answer as JSON, where there is one'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from snapshot" -l control -d 'The server\'s control socket, as it was given to `dmsnap serve`' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from snapshot" -l json -d 'The answer as JSON, where there is one'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from snapshot" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from snapshot" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from snapshot" -f -a "create" -d 'Add a snapshot, and its export'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from snapshot" -f -a "remove" -d 'Stop serving a snapshot; its store stays'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from snapshot" -f -a "invalidate" -d 'Drop a snapshot for good, as a write to the origin does when the store is full'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -l control -d 'The server\'s control socket, as it was given to `dmsnap serve`' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -l json -d 'The answer as JSON, where there is one'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -s V -l version -d 'Print version'
@@ -159,12 +164,15 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subco
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "resume" -d 'Let it go on, also after a device has failed'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "cancel" -d 'Give it up: the snapshot is a plain one again, with the same content'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "rate" -d 'Change how fast it goes'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from grow" -l control -d 'The server\'s control socket, as it was given to `dmsnap serve`' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from grow" -l json -d 'The answer as JSON, where there is one'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from grow" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from grow" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from flush" -l control -d 'The server\'s control socket, as it was given to `dmsnap serve`' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from flush" -l json -d 'The answer as JSON, where there is one'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from flush" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from flush" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from shutdown" -l control -d 'The server\'s control socket, as it was given to `dmsnap serve`' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from shutdown" -l json -d 'The answer as JSON, where there is one'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from shutdown" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from shutdown" -s V -l version -d 'Print version'

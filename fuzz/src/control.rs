@@ -64,6 +64,7 @@ impl Opener<Rc<Sparse>, Rc<Sparse>> for Doors {
             max_bytes: wanted.max_size_bytes,
             discard_zeroes: wanted.discard_zeroes,
             discard_passdown: wanted.discard_passdown,
+            ..SnapshotOptions::default()
         };
         let opened = match wanted.transient_chunk_bytes {
             Some(bytes) => volume.open_transient(&wanted.name, cow, size(bytes)?, options).await,
@@ -135,7 +136,9 @@ async fn serve(read_only: bool, rounds: &[Vec<Vec<u8>>]) {
     let heard = ask(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert_eq!(is_well_formed(&heard), Some(200));
     is_so(&serde_json::from_slice(body(&heard)).expect("a status"), &volume, &exports);
-    let heard = ask(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let heard =
+        ask(b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text\r\n\r\n")
+            .await;
     assert_eq!(is_well_formed(&heard), Some(200));
     assert!(body(&heard).ends_with(b"# EOF\n"), "the numbers have no end");
     drop(stop);

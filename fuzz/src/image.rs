@@ -66,8 +66,8 @@ fn put(device: &Sparse, at: u64, bytes: &[u8]) {
 fn judge(cow: &Rc<Sparse>, origin: &Rc<Sparse>, window_bytes: u64) {
     let mut damage = Vec::new();
     let checked = block_on(ops::check(cow, Some(origin), |it| {
-        if it.severity == Severity::Damage {
-            damage.push(it.kind);
+        if it.damage.severity() == Severity::Damage {
+            damage.push(it.damage.name());
         }
     }));
     let info = block_on(ops::info(cow));
@@ -80,7 +80,7 @@ fn judge(cow: &Rc<Sparse>, origin: &Rc<Sparse>, window_bytes: u64) {
     if let Ok(info) = &info {
         assert_eq!(info.exceptions, dumped);
     }
-    let image_bytes = origin.len_bytes().expect("known") / 512 * 512;
+    let image_bytes = origin.len_bytes().expect("known").next_multiple_of(512);
     let image = Sparse::zeroed(image_bytes);
     let exported = block_on(ops::export(cow, origin, &image, ExportOptions::default(), &Silent));
     // Both ways to move a window.

@@ -19,4 +19,7 @@ pub mod lvm; // readers and writers of LVM metadata
 mod socket; // a client that says all and hears all
 pub mod nbd; // clients of the NBD server
 mod talk; // what they may be answered
+mod tunnel; // a client that encrypts, and whose bytes may be spoilt on the way
+pub mod tls; // clients that encrypt, or should
 pub mod control; // clients of the control socket
+pub mod open; // real files

@@ -4,12 +4,11 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use dmsnap::copy::Observer;
 use dmsnap::device::{Allocation, Device};
 use dmsnap::format::{ChunkSize, Layout};
 use dmsnap::ops::{self, ExportOptions, MergeOptions, Silent};
-use dmsnap::volume::{
-    MergeControl, MergeState, OnFull, Snapshot, SnapshotOptions, State, View, Volume,
-};
+use dmsnap::volume::{MergeState, OnFull, Snapshot, SnapshotOptions, State, View, Volume};
 use futures_executor::block_on;
 
 use crate::content::Content;
@@ -34,6 +33,8 @@ struct Layer {
     marked: bool,
     /// Exceptions were cleared since it was opened: their chunks may be lost until it is again.
     cleared: bool,
+    /// What the origin was when it was made, if that was seen.
+    moment: Option<Vec<u8>>,
 }
 
 struct World {
@@ -55,7 +56,7 @@ struct Pausing<'a> {
     left: Cell<u8>,
 }
 
-impl MergeControl for Pausing<'_> {
+impl Observer for Pausing<'_> {
     async fn pace(&self, _: u64) {
         match self.left.get().checked_sub(1) {
             Some(left) => self.left.set(left),
@@ -86,6 +87,7 @@ pub(crate) fn run(cow: Rc<Sparse>, origin: Rc<Sparse>, input: &mut Input<'_>) {
         sick: false,
         marked: false,
         cleared: false,
+        moment: None,
     };
     let second = layer("b", Rc::new(Sparse::default()), input.pick(&policies));
     let layers = [layer("a", cow, input.pick(&policies)), second];
@@ -192,6 +194,14 @@ impl World {
         self.origin_sick || sick(layer) || sick(self.merging)
     }
 
+    /// May the device refuse to change? The origin does, too, while a snapshot was dropped whose COW device has
+    /// not taken the mark.
+    fn is_held(&self, layer: Option<usize>) -> bool {
+        let of_the_origin = layer.is_none() || layer == self.merging;
+        let unmarked = || self.volume.snapshots().iter().any(|it| it.is_unmarked());
+        self.is_sick(layer) || of_the_origin && unmarked()
+    }
+
     /// What waits in memory is lost if the origin does not take it.
     fn is_losing(&self, layer: Option<usize>) -> bool {
         layer.is_none() && self.merging.is_none() && self.origin_sick
@@ -234,13 +244,11 @@ impl World {
         self.next_tag = self.next_tag.wrapping_add(1).max(1);
         let (byte, ended) = match kind {
             0 => (0, block_on(view.write_zeroes(range.start, len, Allocation::MayPunch))),
-            1 if layer.is_none() && self.merging.is_none() => {
-                (0, block_on(view.discard(range.start, len)))
-            }
+            1 if self.is_of_the_origin(layer) => (0, block_on(view.discard(range.start, len))),
             1 => {
                 // Does nothing, there.
                 let ended = block_on(view.discard(range.start, len));
-                assert!(ended.is_ok() || self.is_sick(layer), "{ended:?}");
+                assert!(ended.is_ok() || self.is_held(layer), "{ended:?}");
                 return;
             }
             _ => {
@@ -250,6 +258,40 @@ impl World {
         };
         told(|| format!("{kind} at {range:?} of {layer:?}, byte {byte}: {ended:?}"));
         self.changed(layer, range, byte, ended);
+    }
+
+    /// Is it the origin alone, under one of its names?
+    fn is_of_the_origin(&self, layer: Option<usize>) -> bool {
+        match self.merging {
+            None => layer.is_none(),
+            Some(n) => !self.is_busy(n) && (layer.is_none() || layer == Some(n)),
+        }
+    }
+
+    /// What a snapshot calls unchanged is what the origin was when it was made.
+    fn unchanged_is_right(&mut self) {
+        let sick = self.is_losing(None);
+        for n in 0..2 {
+            let (Some(snapshot), Some(moment)) = (self.snapshot(n), self.layers[n].moment.clone())
+            else {
+                continue;
+            };
+            let Ok(told) = self.volume.changes(&snapshot, 0..self.len(), usize::MAX) else {
+                continue;
+            };
+            let content = self.content(None);
+            let mut at = 0;
+            for (len, changed) in told {
+                let range = at..at + index(len);
+                at = range.end;
+                let right = |at: usize| {
+                    let lost = content.unsure.contains_key(&at) || sick && !content.safe[at];
+                    lost || content.now[at] == moment[at]
+                };
+                assert!(changed || range.clone().all(right), "{n}: a change in {range:?}");
+            }
+            assert_eq!(at, moment.len());
+        }
     }
 
     /// What was written is there; of what could not be, every sector is the old or the new one.
@@ -267,7 +309,7 @@ impl World {
         let bytes = index(range.start)..index(range.end);
         let Err(error) = ended else { return self.content(layer).put(bytes, byte) };
         let full = error.kind() == io::ErrorKind::StorageFull;
-        assert!(full || self.is_sick(layer), "{layer:?}, {range:?}: {error}");
+        assert!(full || self.is_held(layer), "{layer:?}, {range:?}: {error}");
         let found = block_on(self.view(layer).read(range.start, bytes.len()));
         let content = self.content(layer);
         content.may_be(bytes.clone(), byte);
@@ -285,7 +327,7 @@ impl World {
         let layer = self.device(input);
         let ended = block_on(self.view(layer).flush());
         told(|| format!("flush of {layer:?}: {ended:?}"));
-        assert!(ended.is_ok() || self.is_sick(layer), "{layer:?}: {ended:?}");
+        assert!(ended.is_ok() || self.is_held(layer), "{layer:?}: {ended:?}");
         if ended.is_ok() {
             self.content(layer).safe.fill(true);
         }
@@ -323,6 +365,7 @@ impl World {
                 self.is_right(layer, 0..self.len());
             }
         }
+        self.unchanged_is_right();
     }
 
     fn start_merge(&mut self, input: &mut Input<'_>) {
@@ -337,6 +380,8 @@ impl World {
         match started {
             Ok(()) => {
                 assert!(!busy);
+                self.layers[n].moment = None;
+                assert!(self.volume.changes(&snapshot, 0..512, 1).is_err(), "it is merged");
                 if let Some(before) = self.merging.replace(n) {
                     self.content = self.layers[before].content.clone().expect("it is there");
                 }
@@ -367,7 +412,7 @@ impl World {
             Ok(state) => assert_eq!(state, MergeState::Paused),
             Err(error) => {
                 let full = error.kind() == io::ErrorKind::StorageFull;
-                assert!(full || self.is_sick(Some(n)), "{error}");
+                assert!(full || self.is_held(Some(n)), "{error}");
             }
         }
         self.verify();
@@ -395,7 +440,7 @@ impl World {
         let cow = Sparse::zeroed(size.bytes() * input.below(80) + u64::from(input.u8()));
         let layer = &mut self.layers[1];
         (layer.cow, layer.sick, layer.marked) = (Rc::new(cow), false, false);
-        layer.cleared = false;
+        (layer.cleared, layer.moment) = (false, None);
         let state = self.volume.merge_state().map(|(state, _)| state);
         let busy = state.is_some_and(|state| state != MergeState::Finished);
         if block_on(ops::create(&self.layers[1].cow, size, false)).is_err() {
@@ -404,7 +449,8 @@ impl World {
         if self.open(1).is_ok() {
             assert!(!busy, "taken in the middle of a merge");
             let expected = self.content(None).now.clone();
-            self.layers[1].content = Some(Content::of(expected));
+            self.layers[1].content = Some(Content::of(expected.clone()));
+            self.layers[1].moment = Some(expected);
             self.verify();
         }
     }
@@ -433,6 +479,7 @@ impl World {
         }
         assert!(!busy);
         let removed = self.layers[1].content.take();
+        self.layers[1].moment = None;
         if self.merging == Some(1) {
             self.merging = None;
             self.content = removed.expect("it was there");

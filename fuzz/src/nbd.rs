@@ -8,9 +8,9 @@ use std::rc::Rc;
 use dmsnap::format::ChunkSize;
 use dmsnap::ops;
 use dmsnap::volume::{SnapshotOptions, Volume};
+use dmsnap_nbd::{MetaQuery, OptionRequest, Request, Selection, command};
 use dmsnap_serve::Live;
-use dmsnap_serve::nbd::codec::{MetaQuery, OptionRequest, Request, Selection, command};
-use dmsnap_serve::nbd::{Exports, Limits, Listener, Server};
+use dmsnap_serve::nbd::{Exports, Limits, Listener, Server, Tls};
 
 use crate::input::{Input, told};
 use crate::socket::{heard, in_time};
@@ -49,11 +49,21 @@ pub fn run(data: &[u8]) {
 }
 
 async fn serve(backlog: bool, said: &[u8]) {
+    serving(backlog, None, async |mut model| {
+        for said in [said, &civil("s"), &civil("origin")] {
+            judge(said, &heard(connected(), said).await, false, &mut model);
+        }
+    })
+    .await;
+}
+
+/// A server, until its clients have ended, whose exports hold what the model does.
+pub(crate) async fn serving(backlog: bool, tls: Option<Tls>, clients: impl AsyncFnOnce(Model)) {
     let origin = Rc::new(Sparse::zeroed(LEN_BYTES));
     for at in (8 << 10..LEN_BYTES).step_by(512) {
         origin.put(at, &[u8::try_from(at / 512).unwrap_or(0); 512]);
     }
-    let mut model = Model::new(origin.content(0..LEN_BYTES));
+    let model = Model::new(origin.content(0..LEN_BYTES));
     let volume = Rc::new(Volume::new(origin).expect("a size"));
     volume.allow_backlog(if backlog { 16 << 10 } else { 0 });
     let cow = Rc::new(Sparse::zeroed(4 * LEN_BYTES));
@@ -70,25 +80,26 @@ async fn serve(backlog: bool, said: &[u8]) {
     let listener = Listener::from_unix(listener).expect("a listener");
     let limits = Limits { connections: 2, requests: 4, ..Limits::default() };
     let server = Server::new(exports, limits);
+    let server = match tls {
+        Some(tls) => server.with_tls(tls),
+        None => server,
+    };
     let server = compio::runtime::spawn(server.run(vec![listener], async { _ = stopped.await }));
-    for said in [said, &civil("s"), &civil("origin")] {
-        judge(said, &answers(said).await, &mut model);
-    }
+    clients(model).await;
     drop(stop);
     server.await.expect("no panic").expect("nothing fails");
 }
 
-async fn answers(said: &[u8]) -> Vec<u8> {
-    let stream = LISTENER.with(|it| StdStream::connect_addr(&it.1)).expect("the server listens");
-    heard(stream, said).await
+pub(crate) fn connected() -> StdStream {
+    LISTENER.with(|it| StdStream::connect_addr(&it.1)).expect("the server listens")
 }
 
-fn ask(command: u16, flags: u16, offset: u64, len: u32) -> Vec<u8> {
+pub(crate) fn ask(command: u16, flags: u16, offset: u64, len: u32) -> Vec<u8> {
     Request { flags, command, cookie: offset ^ 7, offset, len }.encode().to_vec()
 }
 
 /// A client that behaves: its export is read, looked at, written and read again.
-fn civil(name: &str) -> Vec<u8> {
+pub(crate) fn civil(name: &str) -> Vec<u8> {
     let contexts = ["base:allocation", "qemu:allocation-depth", "qemu:dirty-bitmap:s"];
     let queries = contexts.map(str::to_owned).to_vec();
     let all = u32::try_from(LEN_BYTES).unwrap_or(u32::MAX);
@@ -110,7 +121,7 @@ fn civil(name: &str) -> Vec<u8> {
 }
 
 /// What a client says behind the greeting: mostly sense, then bytes as they come.
-fn script(input: &mut Input<'_>) -> Vec<u8> {
+pub(crate) fn script(input: &mut Input<'_>) -> Vec<u8> {
     let flags = match input.u8() {
         0..=0xEF => input.pick(&[3, 3, 3, 1, 0, 2]),
         _ => input.u32(),

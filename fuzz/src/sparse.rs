@@ -9,7 +9,7 @@ use dmsnap::device::{Allocation, Buffer, Device};
 const SECTOR: u64 = 512;
 
 /// The most that anybody may read at a time.
-const LARGEST_READ: usize = 1 << 20;
+const LARGEST_READ: usize = 2 << 20;
 
 /// A device of up to 2^63 bytes of which only some sectors are not zero. It panics when it is asked
 /// for what lies beyond its end, counts what is written, and can be told to fail.
@@ -49,9 +49,14 @@ impl Sparse {
         self.good.set(good);
     }
 
+    /// What is cut off is gone: longer again, it reads as zeroes there, as a file does.
     pub(crate) fn resize(&self, len_bytes: u64) {
         self.len_bytes.set(len_bytes);
-        self.sectors.borrow_mut().split_off(&len_bytes.div_ceil(SECTOR));
+        let mut sectors = self.sectors.borrow_mut();
+        sectors.split_off(&len_bytes.div_ceil(SECTOR));
+        if let Some(last) = sectors.get_mut(&(len_bytes / SECTOR)) {
+            last[index(len_bytes % SECTOR)..].fill(0);
+        }
     }
 
     pub(crate) fn copy(&self) -> Self {
@@ -84,7 +89,7 @@ impl Sparse {
     }
 
     fn inside(&self, at: u64, len: u64) {
-        let end = self.len_bytes.get();
+        let end = self.len_bytes.get().next_multiple_of(SECTOR);
         assert!(at.checked_add(len).is_some_and(|to| to <= end), "{at} + {len} of {end} bytes");
     }
 
@@ -123,6 +128,7 @@ impl Device for Sparse {
     async fn write(&self, at: u64, data: Bytes) -> io::Result<()> {
         self.inside(at, data.len() as u64);
         self.spend()?;
+        self.len_bytes.set(self.len_bytes.get().max(at + data.len() as u64));
         self.put(at, &data);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Tables of the kernel's targets.
 #![no_main]
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// The very parser of the command, which is a program and no library.
@@ -11,8 +12,11 @@ mod table;
 use table::{Line, Store, Target, parse};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    let Ok(text) = std::str::from_utf8(data) else { return };
-    match parse(text) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        let _ = parse(data);
+        return;
+    };
+    match parse(data) {
         Ok(lines) => {
             let numbers: Vec<usize> = lines.iter().map(|line| line.number).collect();
             assert_eq!(numbers, meant(text).map(|(number, _)| number).collect::<Vec<_>>());
@@ -23,25 +27,25 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         Err(error) => {
             let (_, line) = meant(text).find(|(number, _)| *number == error.line).expect("a line");
             // Every line before is fine, and this one alone is not.
-            assert!(parse(line).is_err(), "{line:?}: {error}");
-            let before: Vec<&str> = text.lines().take(error.line - 1).collect();
-            assert!(parse(&before.join("\n")).is_ok(), "{error}");
+            assert!(parse(line.as_bytes()).is_err(), "{line:?}: {error}");
+            let before: Vec<&str> = text.split('\n').take(error.line - 1).collect();
+            assert!(parse(before.join("\n").as_bytes()).is_ok(), "{error}");
             assert!(error.to_string().starts_with("found "), "{error}");
-            assert!(!error.to_string().contains('\n'), "{error}");
         }
     }
 });
 
 /// The lines that say something, with their numbers.
 fn meant(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let lines = (1..).zip(text.lines()).map(|(number, line)| (number, line.trim_ascii()));
-    lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+    let says = |line: &str| !line.is_empty() && !line.starts_with('#');
+    (1..).zip(text.split('\n')).filter(move |(_, line)| says(line.trim_ascii()))
 }
 
 /// Written down again, a line is read as the same.
 fn is_what_it_says(line: &Line) {
-    let path = |path: &PathBuf| path.to_str().expect("from text").to_owned();
-    let mut words: Vec<String> = line.name.iter().map(|name| format!("{name}:")).collect();
+    let path = |path: &PathBuf| escaped(path.as_os_str().as_bytes());
+    let name = |name: &String| format!("{}:", escaped(name.as_bytes()));
+    let mut words: Vec<String> = line.name.iter().map(name).collect();
     words.extend(["0".into(), line.len_sectors.to_string()]);
     match &line.target {
         Target::Origin => words.extend(["snapshot-origin".into(), path(&line.origin)]),
@@ -63,6 +67,16 @@ fn is_what_it_says(line: &Line) {
             words.extend(features.into_iter().map(str::to_owned));
         }
     }
-    let again = parse(&words.join(" ")).expect("it was read before");
+    let again = parse(words.join(" ").as_bytes()).expect("it was read before");
     assert_eq!(again, [Line { number: 1, ..line.clone() }]);
+}
+
+/// As `dmsetup` writes what is no plain word.
+fn escaped(word: &[u8]) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/:.-_".contains(&byte);
+    let byte = |byte: &u8| match plain(*byte) {
+        true => char::from(*byte).to_string(),
+        false => format!("\\{byte:03o}"),
+    };
+    word.iter().map(byte).collect()
 }

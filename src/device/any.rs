@@ -5,15 +5,23 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Allocation, Buffer, Device, File, Mapped, Shared};
+use super::{Allocation, Buffer, Device, File, Mapped, Shared, Zeroes};
 
-/// A file or disk as it is, or a device made of parts of some.
+/// A file or disk as it is, a device made of parts of some, or one that lies nowhere.
 #[derive(Debug)]
 pub enum AnyDevice {
     /// All of it.
     File(File),
     /// Parts; other devices may have other parts of the same files.
     Mapped(Mapped<Rc<Shared<File>>>),
+    /// Zeroes.
+    Zeroes(Zeroes),
+}
+
+impl From<Zeroes> for AnyDevice {
+    fn from(zeroes: Zeroes) -> Self {
+        Self::Zeroes(zeroes)
+    }
 }
 
 impl From<File> for AnyDevice {
@@ -33,6 +41,7 @@ macro_rules! either {
         match $self {
             Self::File($device) => $call,
             Self::Mapped($device) => $call,
+            Self::Zeroes($device) => $call,
         }
     };
 }
@@ -40,6 +49,14 @@ macro_rules! either {
 impl Device for AnyDevice {
     async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
         either!(self, device => device.read(at, len).await)
+    }
+
+    async fn read_medium(&self, at: u64, len: usize) -> io::Result<Buffer> {
+        either!(self, device => device.read_medium(at, len).await)
+    }
+
+    async fn forget_cached(&self) -> io::Result<()> {
+        either!(self, device => device.forget_cached().await)
     }
 
     async fn write(&self, at: u64, data: Bytes) -> io::Result<()> {
@@ -76,6 +93,10 @@ impl Device for AnyDevice {
 
     fn block_bytes(&self) -> u32 {
         either!(self, device => device.block_bytes())
+    }
+
+    fn logical_block_bytes(&self) -> u32 {
+        either!(self, device => device.logical_block_bytes())
     }
 
     fn kernel_file(&self) -> Option<Arc<std::fs::File>> {

@@ -1,21 +1,8 @@
 use std::cell::Cell;
 use std::fs;
-use std::io::{IoSlice, IoSliceMut};
-use std::time::{Duration, Instant};
+use std::io::IoSliceMut;
 
-use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2, retry_on_intr};
-
-/// A longer write goes by the ring: other requests are served meanwhile.
-const MOST_BYTES: usize = 128 << 10;
-
-/// What the page cache takes without reading anything first.
-const PAGE_BYTES: u64 = 4096;
-
-/// A write that took longer has waited for the disk,
-const LONG: Duration = Duration::from_millis(2);
-
-/// and for so long the next ones go by the ring, where only they wait.
-const PENANCE: Duration = Duration::from_millis(100);
+use rustix::io::{Errno, ReadWriteFlags, preadv2, retry_on_intr};
 
 /// A shorter read of a file that is otherwise gone to directly does not ask the page cache first: that
 /// may make the system read ahead more than was wanted.
@@ -24,17 +11,18 @@ const LEAST_BYTES: usize = 64 << 10;
 /// Direct reads between two questions whether the page cache has what it did not have before.
 const MOST_SKIPPED: u32 = 64;
 
-/// Requests that the page cache can answer on the spot.
+/// Reads that the page cache can answer on the spot.
 ///
-/// The ring is no way for these: to it a write through the page cache of ext4 is one that may sleep,
-/// so each goes to a thread of the kernel and back, which costs several times what is copied.
+/// For these the ring is a detour: what is in memory is copied sooner than it is asked for.
+///
+/// Writes all go by the ring, though some file systems (ext4 is one) hand each of them to a thread of the kernel
+/// and back. Nothing promises that a write into the page cache does not sleep: on a file system that is
+/// frozen, throttled, or somewhere else, it does, and with it would everybody whom this thread serves. Even
+/// `RWF_NOWAIT` sleeps on a frozen one; only the ring looks first.
 #[derive(Debug, Default)]
 pub(super) struct AtOnce {
     /// The file system cannot tell whether it would have to wait.
     no_reads: Cell<bool>,
-    blind_writes: Cell<bool>,
-    /// Writes have had to wait.
-    slow_until: Cell<Option<Instant>>,
     /// Direct reads that do not ask, and how many it were after the last miss.
     skip: Cell<u32>,
     skipped: Cell<u32>,
@@ -73,36 +61,6 @@ impl AtOnce {
         self.skip.set(skip);
         self.skipped.set(skip);
         is_cached
-    }
-
-    /// Writes into the page cache. Returns how many bytes; for the rest, and for errors, there is
-    /// the ring.
-    ///
-    /// Where the file system cannot tell whether it would have to wait, whole pages are written all
-    /// the same, until that has taken long.
-    pub(super) fn write(&self, file: &fs::File, at: u64, slices: &[IoSlice<'_>]) -> usize {
-        let len: usize = slices.iter().map(|slice| slice.len()).sum();
-        if len > MOST_BYTES {
-            return 0;
-        }
-        let write = |flags| retry_on_intr(|| pwritev2(file, slices, at, flags));
-        if !self.blind_writes.get() {
-            match write(ReadWriteFlags::NOWAIT) {
-                Ok(written) => return written,
-                Err(Errno::AGAIN) => return 0,
-                Err(_) => self.blind_writes.set(true),
-            }
-        }
-        if !at.is_multiple_of(PAGE_BYTES) || !(len as u64).is_multiple_of(PAGE_BYTES) {
-            return 0;
-        }
-        let begun = Instant::now();
-        if self.slow_until.get().is_some_and(|end| begun < end) {
-            return 0;
-        }
-        let written = write(ReadWriteFlags::empty()).unwrap_or(0);
-        self.slow_until.set((begun.elapsed() > LONG).then(|| begun + LONG + PENANCE));
-        written
     }
 }
 
@@ -179,31 +137,5 @@ mod tests {
             asked.extend((at_once.skip.get() == at_once.skipped.get()).then_some(n));
         }
         assert_eq!(asked, [0, 2, 5, 10, 19, 36, 69, 134, 199, 264]);
-    }
-
-    #[test]
-    fn whole_pages_are_written_and_long_or_odd_writes_are_not() {
-        let scratch = Scratch::new("at-once-write", 1 << 20);
-        let at_once = AtOnce::default();
-        at_once.blind_writes.set(true);
-        let write = |at, len| at_once.write(&scratch.1, at, &[IoSlice::new(&vec![9; len])]);
-        assert_eq!(write(4096, 512), 0, "a part of a page may have to be read first");
-        assert_eq!(write(512, 4096), 0);
-        assert_eq!(write(0, MOST_BYTES + 4096), 0);
-        assert!(fs::read(&scratch.0).expect("content").iter().all(|byte| *byte == 7));
-        assert_eq!(write(8192, 4096), 4096);
-        assert_eq!(fs::read(&scratch.0).expect("content")[8192..12288], [9; 4096]);
-    }
-
-    #[test]
-    fn after_a_long_write_the_next_ones_go_by_the_ring_for_a_while() {
-        let scratch = Scratch::new("at-once-slow", 1 << 20);
-        let at_once = AtOnce::default();
-        at_once.blind_writes.set(true);
-        let write = || at_once.write(&scratch.1, 0, &[IoSlice::new(&[9; 4096])]);
-        at_once.slow_until.set(Some(Instant::now() + Duration::from_secs(60)));
-        assert_eq!(write(), 0);
-        at_once.slow_until.set(Some(Instant::now()));
-        assert_eq!(write(), 4096);
     }
 }

@@ -5,12 +5,14 @@ use std::ops::{Deref, DerefMut, Range};
 
 use bytes::Bytes;
 
+use super::ioctl::trim_heap;
+
 /// Every buffer begins at a multiple of this many bytes: enough for direct I/O on any disk with
 /// blocks of up to 4 KiB.
 pub const ALIGNMENT: usize = 4096;
 
-/// Returned memory is kept for the next buffer up to this many bytes a thread.
-const KEEP_BYTES: usize = 256 << 20;
+/// Returned memory is kept for the next buffer up to this many bytes a thread, unless it is told otherwise.
+const USUAL_BYTES: usize = 64 << 20;
 
 /// Memory for I/O, aligned to [`ALIGNMENT`]. Dropping it, or the last [`Bytes`] made of it, gives
 /// the memory back to this thread's pool.
@@ -29,6 +31,37 @@ impl Buffer {
             .unwrap_or_else(|| vec![0; class + ALIGNMENT]);
         let start = memory.as_ptr().align_offset(ALIGNMENT);
         Self { memory, start, len }
+    }
+
+    /// The most memory, in bytes, that this thread keeps of returned buffers.
+    pub fn keep_at_most(bytes: usize) {
+        POOL.with_borrow_mut(|pool| {
+            pool.most_bytes = bytes;
+            while pool.kept_bytes > bytes && pool.drop_one(usize::MAX) {}
+        });
+    }
+
+    /// Gives back to the system what this thread keeps and nobody has needed since the last call. To be
+    /// called about once a second.
+    pub fn give_back_idle() {
+        /// Worth the time to look through the heap.
+        const MUCH: usize = 1 << 20;
+        let given_back = POOL.with_borrow_mut(|pool| {
+            let before = pool.kept_bytes;
+            pool.give_back_idle();
+            pool.freed_bytes += before - pool.kept_bytes;
+            pool.freed_bytes
+        });
+        if given_back >= MUCH {
+            POOL.with_borrow_mut(|pool| pool.freed_bytes = 0);
+            // The C library keeps what was freed in the middle of its heap.
+            trim_heap();
+        }
+    }
+
+    /// What this thread keeps of returned buffers, in bytes.
+    pub fn kept_bytes() -> usize {
+        POOL.with_borrow(|pool| pool.kept_bytes)
     }
 
     /// `len` zeroes.
@@ -106,10 +139,26 @@ fn size_class(len: usize) -> usize {
     }
 }
 
-#[derive(Default)]
 struct Pool {
+    most_bytes: usize,
     kept_bytes: usize,
-    by_class: BTreeMap<usize, Vec<Vec<u8>>>,
+    /// Not kept, or no longer, since the heap was trimmed.
+    freed_bytes: usize,
+    by_class: BTreeMap<usize, Kept>,
+}
+
+/// Returned memory of one size.
+#[derive(Default)]
+struct Kept {
+    memory: Vec<Vec<u8>>,
+    /// The fewest there were since somebody last looked: so many were not needed.
+    least: usize,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { most_bytes: USUAL_BYTES, kept_bytes: 0, freed_bytes: 0, by_class: BTreeMap::new() }
+    }
 }
 
 thread_local! {
@@ -118,16 +167,63 @@ thread_local! {
 
 impl Pool {
     fn take(&mut self, class: usize) -> Option<Vec<u8>> {
-        let memory = self.by_class.get_mut(&class)?.pop()?;
+        let kept = self.by_class.get_mut(&class)?;
+        let memory = kept.memory.pop()?;
+        kept.least = kept.least.min(kept.memory.len());
         self.kept_bytes -= memory.len();
         Some(memory)
     }
 
     fn put(&mut self, memory: Vec<u8>) {
-        if self.kept_bytes + memory.len() <= KEEP_BYTES {
-            self.kept_bytes += memory.len();
-            self.by_class.entry(memory.len() - ALIGNMENT).or_default().push(memory);
+        let (len, class) = (memory.len(), memory.len() - ALIGNMENT);
+        if len > self.most_bytes {
+            self.freed_bytes += len;
+            return;
         }
+        // What is used now is worth more than what was used once.
+        while self.kept_bytes + len > self.most_bytes {
+            if !self.drop_one(class) {
+                self.freed_bytes += len;
+                return;
+            }
+        }
+        self.kept_bytes += len;
+        self.by_class.entry(class).or_default().memory.push(memory);
+    }
+
+    /// Gives back some memory of another class; false if there is none.
+    fn drop_one(&mut self, but: usize) -> bool {
+        let others = self.by_class.iter_mut().rev().filter(|(class, _)| **class != but);
+        let Some((class, dropped)) =
+            others.filter_map(|(class, kept)| Some((*class, kept.take()?))).next()
+        else {
+            return false;
+        };
+        self.kept_bytes -= dropped.len();
+        self.freed_bytes += dropped.len();
+        if self.by_class.get(&class).is_some_and(|kept| kept.memory.is_empty()) {
+            self.by_class.remove(&class);
+        }
+        true
+    }
+
+    fn give_back_idle(&mut self) {
+        let kept_bytes = &mut self.kept_bytes;
+        self.by_class.retain(|_, kept| {
+            for _ in 0..std::mem::take(&mut kept.least) {
+                *kept_bytes -= kept.memory.pop().map_or(0, |memory| memory.len());
+            }
+            kept.least = kept.memory.len();
+            !kept.memory.is_empty()
+        });
+    }
+}
+
+impl Kept {
+    fn take(&mut self) -> Option<Vec<u8>> {
+        let memory = self.memory.pop();
+        self.least = self.least.min(self.memory.len());
+        memory
     }
 }
 
@@ -157,5 +253,30 @@ mod tests {
         let again: Vec<_> = (0..2).map(|_| Buffer::recycled(8192)).collect();
         assert!(again.iter().any(|buffer| buffer.as_ptr() == address));
         assert_eq!(Buffer::zeroed(8192)[..], [0; 8192], "zeroed really zeroes recycled memory");
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_given_back_when_idle() {
+        Buffer::keep_at_most(4 << 20);
+        for mib in 1..=8 {
+            drop(Buffer::recycled(mib << 19));
+            assert!(Buffer::kept_bytes() <= 4 << 20, "{mib}: {}", Buffer::kept_bytes());
+        }
+        // Sizes of now take the place of those of before.
+        let address = Buffer::recycled(4096).as_ptr();
+        assert_eq!(Buffer::recycled(4096).as_ptr(), address);
+        Buffer::give_back_idle();
+        let in_use = Buffer::recycled(4096);
+        assert_eq!(in_use.as_ptr(), address, "needed since then");
+        drop(in_use);
+        Buffer::give_back_idle();
+        assert!((4096..16 << 10).contains(&Buffer::kept_bytes()), "{}", Buffer::kept_bytes());
+        Buffer::give_back_idle();
+        assert_eq!(Buffer::kept_bytes(), 0, "idle");
+        Buffer::keep_at_most(0);
+        drop(Buffer::recycled(4096));
+        assert_eq!(Buffer::kept_bytes(), 0);
+        // Other tests of this thread go on as before.
+        Buffer::keep_at_most(USUAL_BYTES);
     }
 }

@@ -1,8 +1,8 @@
-use std::fs::{self, OpenOptions};
-use std::io::{self, IoSlice};
+use std::cell::Cell;
+use std::fs;
+use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,14 +10,30 @@ use bytes::Bytes;
 use compio::BufResult;
 use compio::buf::{IntoInner, IoBuf};
 use compio::io::{AsyncReadAt, AsyncWriteAt};
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom};
+use dmsnap_format::SECTOR_BYTES;
+use rustix::fs::{
+    Advice, AtFlags, FallocateFlags, IFlags, OFlags, SeekFrom, StatxFlags, fadvise, ioctl_getflags,
+    ioctl_setflags, statx,
+};
 
 use super::at_once::AtOnce;
+use super::identity::Descent;
+use super::ioctl::flush_disk_cache;
 use super::limits::{Direct, untorn_bytes};
-use super::open::{is_read_only, refusal, take};
-use super::{Allocation, Buffer, Caching, Device, Identity, Mode, OpenError};
+use super::locks::{self, Locked};
+use super::open::{self, Opened, is_one};
+use super::pages::{Pages, Turn, Way};
+use super::threads::{Calls, blocking, sleeps};
+use super::turns::Turns;
+use super::workers::allow_many;
+use super::{Access, Allocation, Buffer, Caching, Device, Identity, Mode, OpenError, new_file};
 
-/// A regular file or a block device, over io_uring (or, where that is forbidden, a thread pool).
+/// Requests of one file that the ring has at a time. Each may take a thread of the kernel until it ends, and
+/// on a device that hangs it does not.
+const MOST_REQUESTS: usize = 128;
+
+/// A regular file or a block device, over io_uring; where that is forbidden, or would have this thread sleep
+/// (FUSE), over a thread pool.
 ///
 /// Must be used inside a compio runtime.
 #[derive(Debug)]
@@ -27,40 +43,32 @@ pub struct File {
     buffered: compio::fs::File,
     direct: Option<(compio::fs::File, Direct)>,
     at_once: AtOnce,
+    calls: Calls,
+    requests: Turns<MOST_REQUESTS>,
+    pages: Pages,
     is_disk: bool,
+    /// Every request is made on another thread.
+    sleeps: bool,
     block_bytes: u32,
+    /// The page cache has been told to drop what it held when the file was opened.
+    forgotten: Cell<bool>,
+    is_locked: bool,
+    /// Holds the locks on the file that a loop device is attached to.
+    _below: Option<fs::File>,
 }
 
 impl File {
-    /// Opens what is there, and takes the lock of `mode`.
+    /// Opens what is there, and takes the locks of `mode`.
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; a lock is never waited for, except for a second on a disk.
+    /// [`OpenError`]; what somebody else has is waited for for a second, and no longer.
     pub async fn open(path: &Path, mode: Mode, caching: Caching) -> Result<Self, OpenError> {
-        let metadata = fs::metadata(path)?;
-        let is_disk = metadata.file_type().is_block_device();
-        if !is_disk && !metadata.is_file() {
-            return Err(OpenError::NotStorage);
-        }
-        if mode == Mode::Write && !is_disk && metadata.mode() & 0o222 == 0 {
-            let mode = metadata.mode() & 0o7777;
-            return Err(OpenError::ReadOnly(format!("its mode is {mode:04o}")));
-        }
-        if mode == Mode::Write && is_disk && is_read_only(metadata.rdev()) {
-            return Err(OpenError::ReadOnly("the disk is set so".into()));
-        }
-        let exclusive = if is_disk && mode == Mode::Write { OFlags::EXCL } else { OFlags::empty() };
-        let std = OpenOptions::new()
-            .read(true)
-            .write(mode == Mode::Write)
-            .custom_flags(exclusive.bits().cast_signed())
-            .open(path)
-            .map_err(|error| refusal(error, mode))?;
-        Self::with_locks(std, mode, caching, is_disk).await
+        let opened = open::open(path, mode).await?;
+        Self::with_locks(path, opened, mode, caching).await
     }
 
-    /// Makes a new file of `len_bytes`, all hole, and locks it.
+    /// Makes a new file of `len_bytes`, all hole, and locks it. Its name is durable when this returns.
     ///
     /// # Errors
     ///
@@ -69,45 +77,99 @@ impl File {
         path: &Path,
         len_bytes: u64,
         caching: Caching,
+        access: Access,
     ) -> Result<Self, OpenError> {
-        let std = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        if let Err(error) = std.set_len(len_bytes) {
-            let _ = fs::remove_file(path);
-            return Err(error.into());
-        }
-        Self::with_locks(std, Mode::Write, caching, false).await
+        Self::make(path, len_bytes, caching, access, |_| {}).await
+    }
+
+    /// The same, for a file that is to be written in place, so that what has its blocks keeps them: on a
+    /// file system that else writes everything to a new place (btrfs), and may find no room for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`create_new`](Self::create_new).
+    pub async fn create_in_place(
+        path: &Path,
+        len_bytes: u64,
+        caching: Caching,
+        access: Access,
+    ) -> Result<Self, OpenError> {
+        let in_place = |file: &fs::File| {
+            // Only of an empty file, and only there: elsewhere it is refused, and nothing is lost by that.
+            if let Ok(flags) = ioctl_getflags(file) {
+                let _ = ioctl_setflags(file, flags | IFlags::NOCOW);
+            }
+        };
+        Self::make(path, len_bytes, caching, access, in_place).await
+    }
+
+    async fn make(
+        path: &Path,
+        len_bytes: u64,
+        caching: Caching,
+        access: Access,
+        prepare: impl FnOnce(&fs::File) + Send + 'static,
+    ) -> Result<Self, OpenError> {
+        let owned = path.to_owned();
+        let made = blocking(move || {
+            let file = new_file(&owned, access)?;
+            prepare(&file);
+            match set_len(&file, len_bytes).and_then(|()| file.sync_all()) {
+                Ok(()) => Ok(file),
+                Err(error) => {
+                    let _ = fs::remove_file(&owned);
+                    Err(error)
+                }
+            }
+        });
+        let file = made.await?;
+        let descent = Descent::of(&file.metadata()?, Some(&file));
+        let opened = Opened { file, is_disk: false, descent };
+        Self::with_locks(path, opened, Mode::Write, caching).await
     }
 
     async fn with_locks(
-        std: fs::File,
+        path: &Path,
+        opened: Opened,
         mode: Mode,
         caching: Caching,
-        is_disk: bool,
     ) -> Result<Self, OpenError> {
-        let lock = match mode {
-            Mode::Look => None,
-            Mode::Read => Some(FlockOperation::NonBlockingLockShared),
-            Mode::Write => Some(FlockOperation::NonBlockingLockExclusive),
-        };
-        if let Some(lock) = lock {
-            take(lock, &std).await?;
-        }
+        allow_many();
+        let Opened { file: std, is_disk, descent } = opened;
+        let locked = locks::take(&std, mode).await?;
+        let below = locks::take_below(&descent, mode).await?;
         let write = mode == Mode::Write;
+        // The cache of a disk that others use is not the disk: the kernel's own devices write past it.
+        let caching = if is_disk && mode == Mode::Look { Caching::Direct } else { caching };
+        let sleeps = !is_disk && sleeps(&std);
         let direct = match (caching, Direct::of(&std, is_disk)) {
-            (Caching::Direct, Some(direct)) => {
+            (Caching::Direct, Some(direct)) if !sleeps => {
                 // A file system may still refuse; then the page cache has to do.
-                reopen(&std, write, OFlags::DIRECT).await.ok().map(|file| (file, direct))
+                reopen(path, &std, write, OFlags::DIRECT).await.ok().map(|file| (file, direct))
             }
             _ => None,
         };
-        Ok(Self {
-            buffered: reopen(&std, write, OFlags::empty()).await?,
+        let std = Arc::new(std);
+        let file = Self {
+            buffered: reopen(path, &std, write, OFlags::empty()).await?,
             direct,
             at_once: AtOnce::default(),
+            calls: Calls::of(std.clone()),
+            requests: Turns::default(),
+            pages: Pages::default(),
             is_disk,
+            sleeps,
             block_bytes: untorn_bytes(&std, is_disk),
-            std: Arc::new(std),
-        })
+            std,
+            forgotten: Cell::default(),
+            is_locked: locked == Locked::Yes,
+            _below: below,
+        };
+        // What goes around the cache need not be forgotten; others may be glad of it.
+        if !file.is_direct() && (write || is_disk) {
+            file.forget_cached().await?;
+        }
+        Ok(file)
     }
 
     /// Which file or disk it is.
@@ -116,7 +178,22 @@ impl File {
     ///
     /// Whatever `stat` says.
     pub fn identity(&self) -> io::Result<Identity> {
-        self.std.metadata().map(|metadata| Identity::from_metadata(&metadata))
+        Identity::of_open(&self.std)
+    }
+
+    /// What the system tells of it.
+    ///
+    /// # Errors
+    ///
+    /// Whatever `stat` says.
+    pub fn metadata(&self) -> io::Result<fs::Metadata> {
+        self.std.metadata()
+    }
+
+    /// False if the file system has no locks, or not all kinds: then others may have it open without anybody
+    /// knowing.
+    pub fn is_locked(&self) -> bool {
+        self.is_locked
     }
 
     /// True if large aligned requests go around the page cache.
@@ -130,8 +207,7 @@ impl File {
     ///
     /// Any error of the file system; [`io::ErrorKind::InvalidInput`] for a disk.
     pub async fn set_len(&self, len_bytes: u64) -> io::Result<()> {
-        let std = self.std.clone();
-        blocking(move || std.set_len(len_bytes)).await
+        self.calls.call(move |file| set_len(file, len_bytes)).await
     }
 
     /// The descriptor for a request: direct if position, length and memory allow it.
@@ -146,11 +222,14 @@ impl File {
         }
     }
 
-    async fn fallocate(&self, flags: FallocateFlags, at: u64, len: u64) -> io::Result<()> {
-        let std = self.std.clone();
-        let call = move || rustix::fs::fallocate(&std, flags, at, len);
-        // A signal may be delivered to the thread that makes the call.
-        blocking(move || Ok(rustix::io::retry_on_intr(call)?)).await
+    /// For a write by this descriptor, once no other way of writing touches its pages; `None` where there is
+    /// one way alone.
+    async fn turn(&self, file: &compio::fs::File, at: u64, len: u64) -> Option<Turn<'_>> {
+        if !self.is_direct() {
+            return None;
+        }
+        let way = if std::ptr::eq(file, &self.buffered) { Way::Cached } else { Way::Direct };
+        Some(self.pages.enter(at, len, way).await)
     }
 
     /// How many bytes a request moved; `None` if it has to be made again, through the page cache.
@@ -174,12 +253,70 @@ impl File {
         self.is_direct() && !self.is_disk && self.at_once.is_cached(&self.std, at, len)
     }
 
-    /// How many bytes the page cache has taken: none if it is to be gone around.
-    fn write_at_once(&self, at: u64, slices: &[IoSlice<'_>]) -> usize {
-        match self.is_direct() {
-            true => 0,
-            false => self.at_once.write(&self.std, at, slices),
+    /// True if a read goes around the page cache, by itself or widened to what the disk reads.
+    fn is_around(&self, at: u64, len: usize) -> bool {
+        let allows = |direct: &Direct| direct.allows(at, [(0, len as u64)]);
+        self.direct.as_ref().is_some_and(|(_, direct)| self.is_disk || allows(direct))
+    }
+
+    /// Reads around the page cache where that is possible. From a disk more is read than was asked for
+    /// rather than what its cache holds.
+    async fn read_around(&self, at: u64, len: usize) -> io::Result<Buffer> {
+        let direct = self
+            .direct
+            .as_ref()
+            .filter(|(_, direct)| self.is_disk && !direct.allows(at, [(0, len as u64)]));
+        let Some((_, direct)) = direct else { return self.read_by(None, at, len).await };
+        let begin = at - at % direct.position;
+        let end = at.saturating_add(len as u64).next_multiple_of(direct.position);
+        let whole = self.read_by(None, begin, usize::try_from(end - begin).unwrap_or(0)).await?;
+        let skipped = usize::try_from(at - begin).unwrap_or(0);
+        Ok(Buffer::copy_of(&whole[skipped..skipped + len]))
+    }
+
+    async fn read_by(
+        &self,
+        file: Option<&compio::fs::File>,
+        at: u64,
+        len: usize,
+    ) -> io::Result<Buffer> {
+        let (mut memory, range) = Buffer::recycled(len).into_memory();
+        if self.sleeps {
+            let (memory, filled) = self.calls.read(at, memory, range.clone()).await?;
+            return match filled == len || self.reaches(at + len as u64)? {
+                true => Ok(Buffer::from_memory(memory, &range)),
+                false => Err(io::ErrorKind::UnexpectedEof.into()),
+            };
         }
+        let address = range.start as u64 + memory.as_ptr().addr() as u64;
+        let mut file = file.unwrap_or_else(|| self.route(at, [(address, len as u64)]));
+        let mut filled = match self.is_direct() {
+            true => 0,
+            false => self.at_once.read(&self.std, at, &mut memory[range.clone()]),
+        };
+        while filled < len {
+            let slice = memory.slice(range.start + filled..range.end);
+            let request = self.requests.take().await;
+            let BufResult(read, slice) = file.read_at(slice, at + filled as u64).await;
+            drop(request);
+            memory = slice.into_inner();
+            match self.moved(file, read)? {
+                Some(0) if self.reaches(at + len as u64)? => {
+                    memory[range.start + filled..range.end].fill(0);
+                    break;
+                }
+                Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => filled += read.unwrap_or(0),
+            }
+            // A direct read that came back short continues unaligned: at the end of a file.
+            file = &self.buffered;
+        }
+        Ok(Buffer::from_memory(memory, &range))
+    }
+
+    /// Does the file reach as far, its last sector counted as whole?
+    fn reaches(&self, end: u64) -> io::Result<bool> {
+        Ok(end <= self.len_bytes()?.next_multiple_of(SECTOR_BYTES))
     }
 
     async fn write_zero_bytes(&self, mut at: u64, mut len: u64) -> io::Result<()> {
@@ -196,37 +333,46 @@ impl File {
 
 impl Device for File {
     async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
-        let (mut memory, range) = Buffer::recycled(len).into_memory();
-        let address = range.start as u64 + memory.as_ptr().addr() as u64;
-        let mut file = match self.is_cached(at, len) {
-            true => &self.buffered,
-            false => self.route(at, [(address, len as u64)]),
-        };
-        let mut filled = match self.is_direct() {
-            true => 0,
-            false => self.at_once.read(&self.std, at, &mut memory[range.clone()]),
-        };
-        while filled < len {
-            let slice = memory.slice(range.start + filled..range.end);
-            let BufResult(read, slice) = file.read_at(slice, at + filled as u64).await;
-            memory = slice.into_inner();
-            match self.moved(file, read)? {
-                Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                read => filled += read.unwrap_or(0),
-            }
-            // A direct read that came back short continues unaligned: at the end of a file.
-            file = &self.buffered;
+        match self.is_cached(at, len) {
+            true => self.read_by(Some(&self.buffered), at, len).await,
+            false => self.read_around(at, len).await,
         }
-        Ok(Buffer::from_memory(memory, &range))
+    }
+
+    async fn read_medium(&self, at: u64, len: usize) -> io::Result<Buffer> {
+        if !self.is_around(at, len) && !self.forgotten.get() {
+            self.forget_cached().await?;
+        }
+        self.read_around(at, len).await
+    }
+
+    /// Asks the system to drop the file's pages. Those that wait to be written stay, and so does what
+    /// another program has mapped.
+    async fn forget_cached(&self) -> io::Result<()> {
+        let is_disk = self.is_disk;
+        let forget = move |file: &fs::File| {
+            // Without the privilege for the first the second does nearly the same; a file system that
+            // does not know of it keeps no such cache.
+            if !is_disk || flush_disk_cache(file).is_err() {
+                let _ = fadvise(file, 0, None, Advice::DontNeed);
+            }
+            Ok(())
+        };
+        self.calls.call(forget).await?;
+        self.forgotten.set(true);
+        Ok(())
     }
 
     async fn write(&self, mut at: u64, mut data: Bytes) -> io::Result<()> {
-        let written = self.write_at_once(at, &[IoSlice::new(&data)]);
-        bytes::Buf::advance(&mut data, written);
-        at += written as u64;
+        if self.sleeps {
+            return self.calls.write(at, vec![data]).await;
+        }
         let mut file = self.route(at, [(data.as_ptr().addr() as u64, data.len() as u64)]);
         while !data.is_empty() {
+            let _turn = self.turn(file, at, data.len() as u64).await;
+            let request = self.requests.take().await;
             let BufResult(written, mut rest) = file.write_at(data, at).await;
+            drop(request);
             let written = match self.moved(file, written)? {
                 Some(0) => return Err(io::ErrorKind::WriteZero.into()),
                 written => written.unwrap_or(0),
@@ -242,17 +388,21 @@ impl Device for File {
     async fn write_vectored(&self, at: u64, mut pieces: Vec<Bytes>) -> io::Result<()> {
         /// IOV_MAX of Linux.
         const MOST: usize = 1024;
+        if self.sleeps {
+            return self.calls.write(at, pieces).await;
+        }
         let mut at = at;
         while !pieces.is_empty() {
             let rest = pieces.split_off(pieces.len().min(MOST));
-            let slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-            let mut written = self.write_at_once(at, &slices);
-            if written == 0 {
-                let lens = pieces.iter().map(|p| (p.as_ptr().addr() as u64, p.len() as u64));
-                let mut file = self.route(at, lens);
-                let BufResult(by_ring, batch) = file.write_vectored_at(pieces, at).await;
-                (written, pieces) = (self.moved(file, by_ring)?.unwrap_or(0), batch);
-            }
+            let lens = pieces.iter().map(|p| (p.as_ptr().addr() as u64, p.len() as u64));
+            let mut file = self.route(at, lens);
+            let len = pieces.iter().map(|piece| piece.len() as u64).sum();
+            let turn = self.turn(file, at, len).await;
+            let request = self.requests.take().await;
+            let BufResult(written, batch) = file.write_vectored_at(pieces, at).await;
+            drop((turn, request));
+            let mut written = self.moved(file, written)?.unwrap_or(0);
+            pieces = batch;
             // What a short write left over goes out piece by piece.
             for mut piece in pieces {
                 let end = at + piece.len() as u64;
@@ -274,10 +424,10 @@ impl Device for File {
             Allocation::MayPunch => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
             Allocation::Keep => FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE,
         };
-        if at.checked_add(len).is_none_or(|end| self.len_bytes().is_ok_and(|size| end > size)) {
+        if at.checked_add(len).is_none_or(|end| self.reaches(end).is_ok_and(|reaches| !reaches)) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        match self.fallocate(flags, at, len).await {
+        match self.calls.fallocate(flags, at, len).await {
             // Not this file system, not this disk, or not at this alignment.
             Err(error) if not_supported(&error) => self.write_zero_bytes(at, len).await,
             other => other,
@@ -289,13 +439,16 @@ impl Device for File {
             return Ok(());
         }
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match self.fallocate(flags, at, len).await {
+        match self.calls.fallocate(flags, at, len).await {
             Err(error) if not_supported(&error) => Err(io::ErrorKind::Unsupported.into()),
             other => other,
         }
     }
 
     async fn flush(&self) -> io::Result<()> {
+        if self.sleeps {
+            return self.calls.flush().await;
+        }
         self.buffered.sync_data().await
     }
 
@@ -307,10 +460,9 @@ impl Device for File {
         if self.is_disk {
             return Ok(Some(at..len));
         }
-        let std = self.std.clone();
-        let found = blocking(move || {
-            let start = rustix::fs::seek(&std, SeekFrom::Data(at))?;
-            Ok(start..rustix::fs::seek(&std, SeekFrom::Hole(start))?)
+        let found = self.calls.call(move |file| {
+            let start = rustix::fs::seek(file, SeekFrom::Data(at))?;
+            Ok(start..rustix::fs::seek(file, SeekFrom::Hole(start))?)
         });
         match found.await {
             Ok(data) => Ok(Some(data)),
@@ -325,24 +477,42 @@ impl Device for File {
     fn len_bytes(&self) -> io::Result<u64> {
         match self.is_disk {
             true => Ok(rustix::fs::seek(&self.std, SeekFrom::End(0))?),
-            false => self.std.metadata().map(|metadata| metadata.len()),
+            // What the system knows: to ask a file server, or FUSE, may take for ever, and this thread
+            // has more to do.
+            false => {
+                let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+                match statx(&self.std, "", flags, StatxFlags::SIZE) {
+                    Ok(found) => Ok(found.stx_size),
+                    // Forbidden where `seccomp` is older than the call.
+                    Err(_) => self.std.metadata().map(|metadata| metadata.len()),
+                }
+            }
         }
     }
 
     /// Makes a regular file longer, with a hole up to its new last block. It never becomes shorter,
     /// whatever else makes it longer at the same time.
     async fn grow(&self, len_bytes: u64) -> io::Result<()> {
-        if self.len_bytes()? >= len_bytes {
+        if self.is_disk {
+            return match self.len_bytes()? >= len_bytes {
+                true => Ok(()),
+                false => Err(io::ErrorKind::Unsupported.into()),
+            };
+        }
+        // Somebody else may have made it longer, on another machine.
+        if self.calls.call(|file| Ok(file.metadata()?.len())).await? >= len_bytes {
             return Ok(());
         }
-        match self.is_disk {
-            true => Err(io::ErrorKind::Unsupported.into()),
-            false => self.fallocate(FallocateFlags::empty(), len_bytes - 1, 1).await,
-        }
+        self.calls.fallocate(FallocateFlags::empty(), len_bytes - 1, 1).await
     }
 
     fn block_bytes(&self) -> u32 {
         self.block_bytes
+    }
+
+    fn logical_block_bytes(&self) -> u32 {
+        let asked = self.is_disk.then(|| rustix::fs::ioctl_blksszget(&self.std).ok()).flatten();
+        asked.unwrap_or(512)
     }
 
     fn kernel_file(&self) -> Option<Arc<fs::File>> {
@@ -350,24 +520,40 @@ impl Device for File {
     }
 }
 
-/// Runs a call that may sleep off this thread.
-pub(super) async fn blocking<T: Send + 'static>(
-    call: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    match compio::runtime::spawn_blocking(call).await {
-        Ok(result) => result,
-        Err(_) => Err(io::Error::other("the thread that made the call died")),
+/// The same file once more, under other flags. By its number, so that it is surely the same; where no
+/// `/proc` is mounted by its name, if that still leads to it.
+async fn reopen(
+    path: &Path,
+    file: &fs::File,
+    write: bool,
+    flags: OFlags,
+) -> io::Result<compio::fs::File> {
+    let flags = (flags | OFlags::NOCTTY).bits().cast_signed();
+    let mut options = compio::fs::OpenOptions::new();
+    options.read(true).write(write).custom_flags(flags);
+    let by_number = options.open(format!("/proc/self/fd/{}", file.as_raw_fd())).await;
+    if by_number.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        let replaced = || io::Error::other("it was replaced while it was opened");
+        if !is_one(&fs::metadata(path)?, &file.metadata()?) {
+            return Err(replaced());
+        }
+        let again = options.open(path).await?;
+        let found = rustix::fs::fstat(&again)?;
+        let expected = rustix::fs::fstat(file)?;
+        return match (found.st_dev, found.st_ino) == (expected.st_dev, expected.st_ino) {
+            true => Ok(again),
+            false => Err(replaced()),
+        };
     }
+    by_number
 }
 
-/// The same file once more, under other flags. By its number, so that it is surely the same.
-async fn reopen(file: &fs::File, write: bool, flags: OFlags) -> io::Result<compio::fs::File> {
-    compio::fs::OpenOptions::new()
-        .read(true)
-        .write(write)
-        .custom_flags(flags.bits().cast_signed())
-        .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
-        .await
+/// Positions in files are signed: a larger size is one that no file can have.
+fn set_len(file: &fs::File, len_bytes: u64) -> io::Result<()> {
+    match i64::try_from(len_bytes) {
+        Ok(_) => file.set_len(len_bytes),
+        Err(_) => Err(rustix::io::Errno::FBIG.into()),
+    }
 }
 
 fn not_supported(error: &io::Error) -> bool {
@@ -390,7 +576,7 @@ mod tests {
         runtime.block_on(async {
             let mut file = File::open(&path, Mode::Write, Caching::Direct).await.expect("open");
             let any = Direct { memory: 1, position: 1 };
-            let Ok(direct) = reopen(&file.std, true, OFlags::DIRECT).await else {
+            let Ok(direct) = reopen(&path, &file.std, true, OFlags::DIRECT).await else {
                 eprintln!("SKIPPED: this file system has no direct I/O");
                 return;
             };
@@ -406,7 +592,7 @@ mod tests {
             assert_eq!(file.read(0, 10).await.expect("read")[..], [1, 2, 2, 2, 2, 2, 2, 2, 1, 1]);
             assert_eq!(file.read(100, 7).await.expect("read")[..], [1, 3, 3, 3, 3, 3, 4]);
             assert_eq!(file.read(704, 4).await.expect("read")[..], [4, 4, 1, 1]);
-            let beyond = file.read(9_999, 2).await.expect_err("past the end");
+            let beyond = file.read(10_239, 2).await.expect_err("past the end");
             assert_eq!(beyond.kind(), io::ErrorKind::UnexpectedEof);
         });
         fs::remove_file(&path).expect("clean up");

@@ -197,6 +197,32 @@ impl<D: Device> Mapped<D> {
         Ok(runs)
     }
 
+    /// Reads from the devices below; past their caches if `medium` says so.
+    async fn read_runs(&self, at: u64, len: usize, medium: bool) -> io::Result<Buffer> {
+        let from = async |device: usize, at, len| match medium {
+            true => self.devices[device].read_medium(at, len).await,
+            false => self.devices[device].read(at, len).await,
+        };
+        let runs = self.runs(at, len as u64)?;
+        if let [Run { device, at, pieces, .. }] = &runs[..]
+            && pieces.len() == 1
+        {
+            return from(*device, *at, len).await;
+        }
+        let reads = runs.iter().map(|run| from(run.device, run.at, index(run.len)));
+        let mut whole = Buffer::recycled(len);
+        for (run, read) in runs.iter().zip(join_all(reads).await) {
+            let read = read?;
+            let mut from = 0;
+            for piece in &run.pieces {
+                let end = from + piece.len();
+                whole[piece.clone()].copy_from_slice(&read[from..end]);
+                from = end;
+            }
+        }
+        Ok(whole)
+    }
+
     async fn for_each<F: Future<Output = io::Result<()>>>(
         &self,
         runs: Vec<Run>,
@@ -267,7 +293,7 @@ fn admit<D: Device>(
             return Ok(Err(MapError::NoDevice { segment: number }));
         };
         let end = column.at.saturating_add(segment.column_len(n));
-        let len_bytes = device.len_bytes()?;
+        let len_bytes = device.len_bytes()?.next_multiple_of(SECTOR_BYTES);
         if end > len_bytes {
             let device = column.device;
             return Ok(Err(MapError::Beyond { segment: number, device, end, len_bytes }));
@@ -335,24 +361,18 @@ fn index(bytes: u64) -> usize {
 
 impl<D: Device> Device for Mapped<D> {
     async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
-        let runs = self.runs(at, len as u64)?;
-        if let [Run { device, at, pieces, .. }] = &runs[..]
-            && pieces.len() == 1
-        {
-            return self.devices[*device].read(*at, len).await;
+        self.read_runs(at, len, false).await
+    }
+
+    async fn read_medium(&self, at: u64, len: usize) -> io::Result<Buffer> {
+        self.read_runs(at, len, true).await
+    }
+
+    async fn forget_cached(&self) -> io::Result<()> {
+        for device in &self.devices {
+            device.forget_cached().await?;
         }
-        let reads = runs.iter().map(|run| self.devices[run.device].read(run.at, index(run.len)));
-        let mut whole = Buffer::recycled(len);
-        for (run, read) in runs.iter().zip(join_all(reads).await) {
-            let read = read?;
-            let mut from = 0;
-            for piece in &run.pieces {
-                let end = from + piece.len();
-                whole[piece.clone()].copy_from_slice(&read[from..end]);
-                from = end;
-            }
-        }
-        Ok(whole)
+        Ok(())
     }
 
     async fn write(&self, at: u64, data: Bytes) -> io::Result<()> {
@@ -416,6 +436,10 @@ impl<D: Device> Device for Mapped<D> {
 
     fn len_bytes(&self) -> io::Result<u64> {
         Ok(self.len_bytes)
+    }
+
+    fn logical_block_bytes(&self) -> u32 {
+        self.devices.iter().map(Device::logical_block_bytes).max().unwrap_or(512)
     }
 
     fn block_bytes(&self) -> u32 {

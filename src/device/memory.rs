@@ -2,6 +2,7 @@ use std::cell::RefCell;
 use std::io;
 
 use bytes::Bytes;
+use dmsnap_format::SECTOR_BYTES;
 
 use super::{Allocation, Buffer, Device};
 
@@ -30,7 +31,12 @@ impl Memory {
     fn with<R>(&self, at: u64, len: u64, act: impl FnOnce(&mut [u8]) -> R) -> io::Result<R> {
         let end = at.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?;
         let range = usize::try_from(at).and_then(|at| Ok(at..usize::try_from(end)?));
-        match self.bytes.borrow_mut().get_mut(range.map_err(io::Error::other)?) {
+        let mut bytes = self.bytes.borrow_mut();
+        // The last sector is whole.
+        if end > bytes.len() as u64 && end <= (bytes.len() as u64).next_multiple_of(SECTOR_BYTES) {
+            bytes.resize(usize::try_from(end).map_err(io::Error::other)?, 0);
+        }
+        match bytes.get_mut(range.map_err(io::Error::other)?) {
             Some(bytes) => Ok(act(bytes)),
             None => Err(io::ErrorKind::UnexpectedEof.into()),
         }
@@ -45,7 +51,11 @@ impl From<Vec<u8>> for Memory {
 
 impl Device for Memory {
     async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
-        self.with(at, len as u64, |bytes| Buffer::copy_of(bytes))
+        let before = self.bytes.borrow().len();
+        let read = self.with(at, len as u64, |bytes| Buffer::copy_of(bytes));
+        // To look at it does not make it longer.
+        self.bytes.borrow_mut().truncate(before);
+        read
     }
 
     async fn write(&self, at: u64, data: Bytes) -> io::Result<()> {

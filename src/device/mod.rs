@@ -1,15 +1,24 @@
 //! The only door to storage.
 
 mod buffer; // aligned, pooled memory for I/O
-mod at_once; // what the page cache can do on the spot
+mod pages; // direct and buffered writes kept apart
+mod at_once; // what the page cache has
+mod turns; // so many at a time
+mod threads; // calls on other threads
+mod workers; // threads of the kernel that wait for files
 mod file; // regular files and block devices, over io_uring
-mod open; // modes, locks, why not
+mod ioctl; // what no library asks without `unsafe`
+mod locks; // flock, and the locks of QEMU
+mod open; // modes, who else has it, why not
+mod new_file; // made for whom, and durable
 mod limits; // what a disk or a file system can do
-mod identity; // which file is it really, and who else has it
+mod identity; // which bytes of which file is it really
+mod loops; // who else has it through a loop device
 mod memory; // bytes in memory
 mod barrier; // flushes that are shared
 mod shared; // one device below several
 mod mapped; // stretches of others, as one
+mod zeroes; // nothing but zeroes
 mod any; // files, and what is mapped from them
 mod share; // extents of one file lent to another
 
@@ -26,11 +35,14 @@ pub use barrier::Barrier;
 pub use buffer::{ALIGNMENT, Buffer};
 pub use file::File;
 pub use identity::{Identity, is_same};
+pub use loops::{Loop, loops_on};
 pub use mapped::{Column, MapError, Mapped, Segment};
 pub use memory::Memory;
-pub use open::{Caching, Mode, OpenError};
+pub use new_file::{Access, new_file, new_file_of};
+pub use open::{Caching, Mode, OpenError, User, is_open_elsewhere};
 pub use share::share;
 pub use shared::Shared;
+pub use zeroes::Zeroes;
 
 /// May zeroed bytes lose their place on the medium?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,12 +68,34 @@ pub(crate) fn is_no_room(error: &io::Error) -> bool {
 /// disk cannot be called back, and a dropped future leaves it open whether it happened.
 #[allow(async_fn_in_trait, reason = "a volume lives on one thread: its futures need not be Send")]
 pub trait Device {
-    /// Reads exactly `len` bytes from `at` on.
+    /// Reads exactly `len` bytes from `at` on. A device whose length is not a multiple of 512 reads as zeroes
+    /// from its end to the end of that sector; a write there makes it longer.
     ///
     /// # Errors
     ///
     /// [`io::ErrorKind::UnexpectedEof`] if the device ends before; any error of the device.
     async fn read(&self, at: u64, len: usize) -> io::Result<Buffer>;
+
+    /// The same from the medium, where a cache between here and there may hold something else: what a
+    /// failed flush has lost, or what somebody has changed past it. For metadata, on which other data
+    /// depends. A write that completed before is seen.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Device::read).
+    async fn read_medium(&self, at: u64, len: usize) -> io::Result<Buffer> {
+        self.read(at, len).await
+    }
+
+    /// Drops what a cache between here and the medium holds and the medium has, or should have: later
+    /// reads see the medium. What was written and not yet brought there stays.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the device.
+    async fn forget_cached(&self) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Writes all of `data` at `at`.
     ///
@@ -151,6 +185,12 @@ pub trait Device {
     /// What the device writes untorn, in bytes: a power of two, at least 512.
     fn block_bytes(&self) -> u32;
 
+    /// The size of the blocks that the device is addressed by, in bytes: a power of two. Requests that are
+    /// not made of whole ones are served too, but kernels map nothing else.
+    fn logical_block_bytes(&self) -> u32 {
+        512
+    }
+
     /// The open file behind the device, if the kernel may copy from it or to it by itself (see
     /// [`share`]).
     fn kernel_file(&self) -> Option<Arc<std::fs::File>> {
@@ -163,6 +203,14 @@ macro_rules! by_reference {
         impl<D: Device> Device for $pointer {
             async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
                 (**self).read(at, len).await
+            }
+
+            async fn read_medium(&self, at: u64, len: usize) -> io::Result<Buffer> {
+                (**self).read_medium(at, len).await
+            }
+
+            async fn forget_cached(&self) -> io::Result<()> {
+                (**self).forget_cached().await
             }
 
             async fn write(&self, at: u64, data: Bytes) -> io::Result<()> {
@@ -203,6 +251,10 @@ macro_rules! by_reference {
 
             fn block_bytes(&self) -> u32 {
                 (**self).block_bytes()
+            }
+
+            fn logical_block_bytes(&self) -> u32 {
+                (**self).logical_block_bytes()
             }
 
             fn kernel_file(&self) -> Option<Arc<std::fs::File>> {

@@ -1,19 +1,25 @@
-use std::time::Duration;
-use std::{fs, io};
+use std::fs::{self, Metadata, OpenOptions};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::OFlags;
 
-use super::identity::sysfs;
+use super::identity::Descent;
+use super::ioctl::{is_open, is_open_for_writing, is_read_only};
+use super::locks::patiently;
+use super::loops::others;
 
 /// What the device is opened for, and so who else may have it open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Reading, whoever else writes: for looking at a device in use.
     Look,
-    /// Reading, while nobody who locks writes (a shared lock).
+    /// Reading, while nobody who locks writes (shared locks).
     Read,
-    /// Reading and writing, alone (an exclusive lock; `O_EXCL` on disks, which also keeps out
-    /// mounts and device-mapper tables).
+    /// Reading and writing, alone: exclusive locks; on disks `O_EXCL`, which also keeps out mounts and
+    /// device-mapper tables; files that anybody else has open for writing, and what a loop device is
+    /// attached to, are refused.
     Write,
 }
 
@@ -34,9 +40,9 @@ pub enum OpenError {
     /// What the system says: not found, permission denied, ...
     #[error("{0}")]
     System(#[from] io::Error),
-    /// Somebody has a lock on it, has mounted it, or has a device-mapper table on it.
-    #[error("in use by another process (or mounted, or part of a device-mapper table)")]
-    InUse,
+    /// Somebody else has it.
+    #[error("in use{0}")]
+    InUse(User),
     /// Marked as not to be written.
     #[error("read-only: {0}")]
     ReadOnly(String),
@@ -45,34 +51,165 @@ pub enum OpenError {
     NotStorage,
 }
 
-/// Behind every writer of a disk udev looks at it for a moment, under a lock; and a process that was
-/// killed keeps its locks until the system has cleared up its ring. Without patience the second of
-/// two commands in a row would find the device in use.
-pub(super) async fn take(lock: FlockOperation, file: &fs::File) -> Result<(), OpenError> {
-    const PAUSE: Duration = Duration::from_millis(20);
-    let mut pauses = 50;
-    loop {
-        match rustix::fs::flock(file, lock) {
-            Err(rustix::io::Errno::WOULDBLOCK) if pauses == 0 => return Err(OpenError::InUse),
-            Err(rustix::io::Errno::WOULDBLOCK) => compio::time::sleep(PAUSE).await,
-            other => return Ok(other.map_err(io::Error::from)?),
+/// Who else has a device, as far as the system tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum User {
+    /// A process with a lock (`flock`) on it, or on the same part of the same file.
+    Lock,
+    /// A process with the byte locks of QEMU.
+    Qemu,
+    /// A process that has the file open for writing, or the kernel.
+    Writer,
+    /// The disk is mounted, part of another disk, or opened by somebody for himself alone.
+    Claimed,
+    /// A program that is running.
+    Running,
+    /// The loop device that is attached to it.
+    Loop(PathBuf),
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lock => f.write_str(" by another process, which has it locked"),
+            Self::Qemu => f.write_str(" by another process, which has it locked as QEMU does"),
+            Self::Writer => f.write_str(" by another process, which has it open for writing"),
+            Self::Claimed => {
+                f.write_str(" by another process (or mounted, or part of a device-mapper table)")
+            }
+            Self::Running => f.write_str(": it is a program that is running"),
+            Self::Loop(node) => write!(f, ": {} is attached to it", node.display()),
         }
-        pauses -= 1;
     }
 }
 
-/// The kernel refuses to open such a disk for writing as if a permission were missing.
-pub(super) fn is_read_only(rdev: u64) -> bool {
-    sysfs(rdev, "ro").is_some_and(|ro| ro.trim_end() == "1")
+/// A file or disk that is open, and surely what it is said to be.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) file: fs::File,
+    pub(super) is_disk: bool,
+    pub(super) descent: Descent,
+}
+
+/// Opens what `path` leads to, without locks. Everything is asked of open files, so that nothing can be put
+/// in the place of what was looked at.
+pub(super) async fn open(path: &Path, mode: Mode) -> Result<Opened, OpenError> {
+    /// Somebody replaces the file just now.
+    const ATTEMPTS: u32 = 5;
+    for _ in 0..ATTEMPTS {
+        let looked = look(path, mode)?;
+        if mode != Mode::Write {
+            return Ok(looked);
+        }
+        refuse_read_only(&looked)?;
+        refuse_loops(path, &looked.descent)?;
+        if !looked.is_disk {
+            patiently(|| refuse_writers(&looked.file)).await?;
+        }
+        let exclusive = if looked.is_disk { OFlags::EXCL } else { OFlags::empty() };
+        let file = open_at_once(path, true, exclusive).map_err(|error| refusal(error, mode))?;
+        if is_one(&looked.file.metadata()?, &file.metadata()?) {
+            return Ok(Opened { file, ..looked });
+        }
+    }
+    Err(io::Error::other("it was replaced while it was opened").into())
+}
+
+/// Opens for reading. Devices that are no storage are not opened: some mind.
+fn look(path: &Path, mode: Mode) -> Result<Opened, OpenError> {
+    is_disk(&fs::metadata(path)?)?;
+    let file = match open_at_once(path, false, OFlags::empty()) {
+        // A socket that was put there meanwhile.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
+            return Err(OpenError::NotStorage);
+        }
+        other => other.map_err(|error| refusal(error, mode))?,
+    };
+    let metadata = file.metadata()?;
+    let is_disk = is_disk(&metadata)?;
+    let descent = Descent::of(&metadata, Some(&file));
+    Ok(Opened { file, is_disk, descent })
+}
+
+fn is_disk(metadata: &Metadata) -> Result<bool, OpenError> {
+    match metadata.file_type() {
+        kind if kind.is_block_device() => Ok(true),
+        kind if kind.is_file() => Ok(false),
+        _ => Err(OpenError::NotStorage),
+    }
+}
+
+pub(super) fn is_one(a: &Metadata, b: &Metadata) -> bool {
+    let what = |it: &Metadata| (it.dev(), it.ino(), it.rdev());
+    what(a) == what(b)
+}
+
+/// Without waiting for anybody at the other end of a pipe. Requests wait as they should.
+fn open_at_once(path: &Path, write: bool, flags: OFlags) -> io::Result<fs::File> {
+    let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let mut options = OpenOptions::new();
+    let file =
+        options.read(true).write(write).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let flags = rustix::fs::fcntl_getfl(&file)? - OFlags::NONBLOCK;
+    rustix::fs::fcntl_setfl(&file, flags)?;
+    Ok(file)
+}
+
+/// Root may write to anything, but what says that nobody should is left alone.
+fn refuse_read_only(looked: &Opened) -> Result<(), OpenError> {
+    if looked.is_disk {
+        return match is_read_only(&looked.file) {
+            Ok(true) => Err(OpenError::ReadOnly("the disk is set so".into())),
+            // Opening will say what is wrong.
+            _ => Ok(()),
+        };
+    }
+    let mode = looked.file.metadata()?.mode() & 0o7777;
+    match mode & 0o222 {
+        0 => Err(OpenError::ReadOnly(format!("its mode is {mode:04o}"))),
+        _ => Ok(()),
+    }
+}
+
+fn refuse_loops(path: &Path, descent: &Descent) -> Result<(), OpenError> {
+    match others(path, descent).into_iter().next() {
+        None => Ok(()),
+        Some(found) => Err(OpenError::InUse(User::Loop(found.node))),
+    }
+}
+
+/// Those who take no lock.
+fn refuse_writers(file: &fs::File) -> Result<(), OpenError> {
+    match is_open_for_writing(file) {
+        Ok(true) => Err(OpenError::InUse(User::Writer)),
+        // Or it cannot be found out here.
+        _ => Ok(()),
+    }
+}
+
+/// Whether anybody has this regular file open, for reading or writing, as far as that can be found out. Who
+/// has keeps reading what is written to it later, whatever its mode and owner are then.
+///
+/// # Errors
+///
+/// [`OpenError`], if it cannot be opened for reading.
+pub async fn is_open_elsewhere(path: &Path) -> Result<bool, OpenError> {
+    let looked = look(path, Mode::Look)?;
+    let attempt = || match is_open(&looked.file) {
+        Ok(true) => Err(OpenError::InUse(User::Writer)),
+        _ => Ok(()),
+    };
+    Ok(!looked.is_disk && patiently(attempt).await.is_err())
 }
 
 pub(super) fn refusal(error: io::Error, mode: Mode) -> OpenError {
     use rustix::io::Errno;
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     match errno {
-        Some(Errno::BUSY) => OpenError::InUse,
+        Some(Errno::BUSY) => OpenError::InUse(User::Claimed),
         Some(Errno::ROFS) => OpenError::ReadOnly("so is its file system".into()),
-        Some(Errno::TXTBSY) => OpenError::InUse,
+        Some(Errno::TXTBSY) => OpenError::InUse(User::Running),
         Some(Errno::PERM) if mode == Mode::Write => {
             OpenError::ReadOnly("it is marked so, or immutable".into())
         }

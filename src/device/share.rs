@@ -28,7 +28,7 @@ pub async fn share<F: Device, T: Device>(
             .to_offset(to_at)
             .reflink_block()
     };
-    match super::file::blocking(clone).await {
+    match super::threads::blocking(clone).await {
         Ok(()) => Ok(true),
         Err(error) if fatal(&error) => Err(error),
         Err(_) => Ok(false),

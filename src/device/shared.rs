@@ -32,6 +32,14 @@ impl<D: Device> Device for Shared<D> {
         self.device.read(at, len).await
     }
 
+    async fn read_medium(&self, at: u64, len: usize) -> io::Result<Buffer> {
+        self.device.read_medium(at, len).await
+    }
+
+    async fn forget_cached(&self) -> io::Result<()> {
+        self.device.forget_cached().await
+    }
+
     async fn write(&self, at: u64, data: Bytes) -> io::Result<()> {
         self.device.write(at, data).await
     }
@@ -62,6 +70,10 @@ impl<D: Device> Device for Shared<D> {
 
     async fn grow(&self, len_bytes: u64) -> io::Result<()> {
         self.device.grow(len_bytes).await
+    }
+
+    fn logical_block_bytes(&self) -> u32 {
+        self.device.logical_block_bytes()
     }
 
     fn block_bytes(&self) -> u32 {

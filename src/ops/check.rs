@@ -1,14 +1,13 @@
 use std::collections::BTreeMap;
 
-use dmsnap_format::{Exception, HeaderError, RawHeader};
+use dmsnap_format::{Exception, HeaderError, Layout, MAGIC, RawHeader};
 use serde::Serialize;
 
-use super::finding::{Finding, Place, Severity};
-use super::strays::each_stretch;
-use super::survey::{Survey, has_magic, whole_sectors};
+use super::devices::{has_magic, snapshot_bytes};
+use super::finding::{Finding, Place};
 use super::{Error, Which};
 use crate::device::Device;
-use crate::store::{self, End, Fault, Ledger, StoreError, read_exceptions};
+use crate::store::{self, Damage, End, Fault, Ledger, Reader, Severity, StoreError, Stretch};
 
 /// Repeated chunks whose first slots are looked up; of more, only the later slot is named.
 const LOOK_UP: usize = 4096;
@@ -39,31 +38,70 @@ pub struct Report {
 ///
 /// # Errors
 ///
-/// An error of a device; devices that look swapped. Whatever is wrong with the bytes is no error
-/// but a finding.
+/// An error of a device; devices that look swapped; [`Error::Header`] if there is no store at all, nor a
+/// damaged one. Whatever is wrong with a store is a finding, not an error.
 pub async fn check<C: Device, O: Device>(
     cow: &C,
     origin: Option<&O>,
+    each: impl FnMut(Finding),
+) -> Result<Report, Error> {
+    check_sized(cow, origin, None, each).await
+}
+
+/// The same for a snapshot of this size, where its origin has been made longer since. `None`: as the origin.
+///
+/// # Errors
+///
+/// As [`check`]; [`Error::Refused`] for a snapshot that is larger than its origin.
+pub async fn check_sized<C: Device, O: Device>(
+    cow: &C,
+    origin: Option<&O>,
+    len_bytes: Option<u64>,
     each: impl FnMut(Finding),
 ) -> Result<Report, Error> {
     let mut check = Check { each, report: Report::default() };
     let origin_bytes = match origin {
         Some(origin) => {
             check.origin(cow, origin).await?;
-            Some(whole_sectors(origin, Which::Origin)?)
+            Some(snapshot_bytes(origin, len_bytes)?)
         }
-        None => None,
+        None => len_bytes,
     };
-    match Survey::of(cow, origin_bytes).await {
-        Ok(survey) => check.store(cow, &survey).await?,
-        Err(Error::Header(error)) => check.tell(Finding::header(error)),
-        Err(Error::Store(error @ StoreError::TooSmall { .. })) => {
-            check.tell(Finding::damage("truncated", Place::HEADER, error.to_string()));
+    match Reader::open(cow, origin_bytes).await.map_err(Error::from) {
+        Ok(reader) => check.store(cow, &reader).await?,
+        Err(Error::Header(error)) if was_store(cow, error).await? => {
+            check.tell(Place::HEADER, Damage::Header(error));
+        }
+        Err(Error::Store(StoreError::TooSmall { cow_bytes, needed_bytes }))
+            if begins_as_store(cow).await? =>
+        {
+            check.tell(Place::HEADER, Damage::TooSmall { cow_bytes, needed_bytes });
         }
         Err(error) => return Err(error),
     }
     check.report.sound = check.report.damaged == 0;
     Ok(check.report)
+}
+
+/// Whether a header that no kernel opens is that of a store, damaged. Without the magic, what follows it
+/// has to say so.
+async fn was_store<C: Device>(cow: &C, error: HeaderError) -> Result<bool, Error> {
+    if !matches!(error, HeaderError::Blank | HeaderError::Magic { .. }) {
+        return Ok(true);
+    }
+    let bytes = cow.read(0, 512).await.map_err(Error::io(Which::Cow, "cannot read"))?;
+    Ok(RawHeader::from_prefix(&bytes).is_some_and(|raw| {
+        let restored = RawHeader { magic: MAGIC, ..raw };
+        restored.validate().is_ok() && raw.valid.get() <= 1
+    }))
+}
+
+/// Whether what there is of the magic is that of a store.
+async fn begins_as_store<C: Device>(cow: &C) -> Result<bool, Error> {
+    let len = cow.len_bytes().map_err(Error::io(Which::Cow, "cannot find out the size"))?;
+    let len = usize::try_from(len).unwrap_or(usize::MAX).min(MAGIC.len());
+    let bytes = cow.read(0, len).await.map_err(Error::io(Which::Cow, "cannot read"))?;
+    Ok(MAGIC.starts_with(&bytes))
 }
 
 struct Check<F> {
@@ -80,12 +118,12 @@ struct Repeated {
 }
 
 impl<F: FnMut(Finding)> Check<F> {
-    fn tell(&mut self, finding: Finding) {
-        match finding.severity {
+    fn tell(&mut self, place: impl Into<Place>, damage: Damage) {
+        match damage.severity() {
             Severity::Damage => self.report.damaged += 1,
             Severity::Note => self.report.notes += 1,
         }
-        (self.each)(finding);
+        (self.each)(Finding::new(place, damage));
     }
 
     async fn origin<C: Device, O: Device>(&mut self, cow: &C, origin: &O) -> Result<(), Error> {
@@ -95,90 +133,70 @@ impl<F: FnMut(Finding)> Check<F> {
         if !has_magic(cow, Which::Cow).await? {
             return Err(Error::Swapped);
         }
-        self.tell(Finding::damage(
-            "origin-begins-with-header",
-            Place::NOWHERE,
-            "the origin begins with a store's header: kernels copy it there when a merge goes on \
-             after a failed write to the COW device (or this is a COW device itself)"
-                .into(),
-        ));
+        self.tell(Place::NOWHERE, Damage::OriginBeginsWithHeader);
         Ok(())
     }
 
-    async fn store<C: Device>(&mut self, cow: &C, survey: &Survey) -> Result<(), Error> {
-        self.header(cow, survey).await?;
-        let layout = survey.layout;
-        let mut ledger = Ledger::new(survey.extents);
+    async fn store<C: Device>(&mut self, cow: &C, reader: &Reader<'_, C>) -> Result<(), Error> {
+        self.header(cow, reader).await?;
+        let layout = reader.layout();
+        let mut ledger = Ledger::new(reader.extents());
         let mut repeated = Repeated::default();
-        let (count, end) = read_exceptions(cow, survey.extents, |index, exception| {
+        let scanned = reader.scan(|index, exception| {
             let place = store::Place::of(layout, index);
+            let in_step = exception.new == layout.lock_step_chunk(index);
             match ledger.admit(exception) {
                 Ok(()) => {}
                 Err(fault @ Fault::Device(_)) => {
-                    let in_step = exception.new == layout.lock_step_chunk(index);
-                    self.tell(Finding::exception(place, exception, fault, in_step, None));
+                    let earlier = None;
+                    self.tell(place, Damage::Exception { exception, fault, in_step, earlier });
                     // In step, it is what a writer of this store put there.
                     if index == 0 && !in_step {
-                        self.tell(stale_first_area());
+                        self.tell(place, Damage::StaleFirstArea);
                     }
                 }
                 Err(fault) if repeated.found.len() < LOOK_UP => {
                     repeated.found.push((place, exception, fault));
                 }
-                Err(fault) => self.tell(Finding::exception(place, exception, fault, false, None)),
+                Err(fault) => self.tell(place, repeats(exception, fault, None)),
             }
             Ok::<_, Error>(())
-        })
-        .await?;
-        self.repeated(cow, survey, repeated).await?;
+        });
+        let (count, end) = scanned.await?;
+        self.repeated(reader, repeated).await?;
         // An area that lies beyond the end cannot have been read.
         let mut areas = layout.position(count).0;
         match end {
             End::Terminator => {
                 areas += 1;
-                self.strays(cow, survey, count).await?;
+                let told = reader.strays(count, |stretch| {
+                    self.tell(stretch.place(layout), strays(stretch, layout, count));
+                });
+                told.await?;
             }
-            End::Missing { area } => self.tell(Finding::damage(
-                "missing-terminator",
-                Place {
-                    chunk: Some(layout.area_location(area).get()),
-                    area: Some(area),
-                    slot: None,
-                },
-                format!(
-                    "the list of exceptions goes on here, but the device ends at {} bytes: it was \
-                     cut off, or a kernel filled it to the last chunk",
-                    survey.cow_bytes
-                ),
-            )),
+            End::Missing { area } => {
+                let chunk = layout.area_location(area).get();
+                let place = Place { chunk: Some(chunk), area: Some(area), slot: None };
+                self.tell(place, Damage::MissingTerminator { cow_bytes: reader.cow_bytes() });
+            }
         }
         self.report.areas = Some(areas);
-        self.sums(survey, &ledger);
+        self.sums(reader, &ledger);
         Ok(())
     }
 
-    async fn header<C: Device>(&mut self, cow: &C, survey: &Survey) -> Result<(), Error> {
+    async fn header<C: Device>(&mut self, cow: &C, reader: &Reader<'_, C>) -> Result<(), Error> {
         let bytes = cow.read(0, 512).await.map_err(Error::io(Which::Cow, "cannot read"))?;
         let raw = RawHeader::from_prefix(&bytes).ok_or(HeaderError::Blank)?;
-        if !survey.header.valid {
-            self.tell(Finding::damage(
-                "invalid",
-                Place::HEADER,
-                "the snapshot was dropped: the origin may have changed since without copies".into(),
-            ));
+        if !reader.header().valid {
+            self.tell(Place::HEADER, Damage::Invalid);
         } else if raw.valid.get() != 1 {
-            let message = format!("the valid flag is {}; kernels take that for 1", raw.valid.get());
-            self.tell(Finding::note("odd-valid-flag", Place::HEADER, message));
+            self.tell(Place::HEADER, Damage::OddValidFlag { valid: raw.valid.get() });
         }
-        let chunk = survey.layout.chunk_size().bytes();
-        if !survey.cow_bytes.is_multiple_of(chunk) {
-            let message = format!(
-                "the device ends {} bytes into a chunk: these are never used (normal, unless the \
-                 file was cut short)",
-                survey.cow_bytes % chunk
-            );
-            let place = Place { chunk: Some(survey.extents.cow_chunks), area: None, slot: None };
-            self.tell(Finding::note("partial-chunk", place, message));
+        let extra_bytes = reader.cow_bytes() % reader.layout().chunk_size().bytes();
+        if extra_bytes > 0 {
+            let place = Place { chunk: Some(reader.extents().cow_chunks), area: None, slot: None };
+            self.tell(place, Damage::PartialChunk { extra_bytes });
         }
         Ok(())
     }
@@ -186,8 +204,7 @@ impl<F: FnMut(Finding)> Check<F> {
     /// Names both slots of everything that occurs twice: the earlier ones take a second reading.
     async fn repeated<C: Device>(
         &mut self,
-        cow: &C,
-        survey: &Survey,
+        reader: &Reader<'_, C>,
         mut repeated: Repeated,
     ) -> Result<(), Error> {
         if repeated.found.is_empty() {
@@ -200,8 +217,8 @@ impl<F: FnMut(Finding)> Check<F> {
                 _ => repeated.first_new.insert(exception.new.get(), nowhere),
             };
         }
-        read_exceptions(cow, survey.extents, |index, exception| {
-            let here = store::Place::of(survey.layout, index);
+        let scanned = reader.scan(|index, exception| {
+            let here = store::Place::of(reader.layout(), index);
             for first in [
                 repeated.first_old.get_mut(&exception.old.get()),
                 repeated.first_new.get_mut(&exception.new.get()),
@@ -211,34 +228,21 @@ impl<F: FnMut(Finding)> Check<F> {
                 }
             }
             Ok::<_, Error>(())
-        })
-        .await?;
+        });
+        scanned.await?;
         for (place, exception, fault) in repeated.found {
             let earlier = match fault {
                 Fault::DuplicateOld => repeated.first_old.get(&exception.old.get()),
                 _ => repeated.first_new.get(&exception.new.get()),
             };
-            self.tell(Finding::exception(place, exception, fault, false, earlier.copied()));
+            self.tell(place, repeats(exception, fault, earlier.copied()));
         }
         Ok(())
     }
 
-    /// What lies behind the terminator: one finding for each stretch of slots.
-    async fn strays<C: Device>(
-        &mut self,
-        cow: &C,
-        survey: &Survey,
-        terminator: u64,
-    ) -> Result<(), Error> {
-        each_stretch(cow, survey.layout, terminator, |stretch| {
-            self.tell(stretch.finding(survey.layout, terminator));
-        })
-        .await
-    }
-
-    fn sums(&mut self, survey: &Survey, ledger: &Ledger) {
-        let (tally, layout) = (ledger.tally(), survey.layout);
-        let chunks = survey.extents.cow_chunks;
+    fn sums<C: Device>(&mut self, reader: &Reader<'_, C>, ledger: &Ledger) {
+        let (tally, layout) = (ledger.tally(), reader.layout());
+        let chunks = reader.extents().cow_chunks;
         let exceptions = tally.exceptions();
         self.report.exceptions = Some(exceptions);
         self.report.holes = Some(tally.holes());
@@ -246,55 +250,37 @@ impl<F: FnMut(Finding)> Check<F> {
         // With damage in it the list says nothing about who wrote it, and how.
         let sound = self.report.damaged == 0;
         if tally.holes() > 0 && sound {
-            let message =
-                format!("{} data chunks are used by no exception: lost room", tally.holes());
-            self.tell(Finding::note("holes", Place::NOWHERE, message));
+            self.tell(Place::NOWHERE, Damage::Holes { chunks: tally.holes() });
         }
         if ledger.out_of_order() > 0 && sound {
-            let message = format!(
-                "{} exceptions are not where an in-order writer puts them: written before 2013, or \
-                 by something else than a kernel",
-                ledger.out_of_order()
-            );
-            self.tell(Finding::note("out-of-order", Place::NOWHERE, message));
+            let exceptions = ledger.out_of_order();
+            self.tell(Place::NOWHERE, Damage::OutOfOrder { exceptions });
         }
         let hazard = layout.kernel_loses_last_chunk(chunks);
         let full = exceptions > 0 && exceptions >= layout.capacity(chunks);
-        match (survey.header.valid, hazard, full) {
-            (false, true, true) => self.tell(Finding::note(
-                "dropped-at-last-chunk",
-                Place::NOWHERE,
-                "kernels drop a snapshot of this size when its last chunk is filled, by a defect \
-                 of their own: that is what happened here, and all exceptions are whole"
-                    .into(),
-            )),
-            (true, _, true) if sound => self.tell(Finding::note(
-                "full",
-                Place::NOWHERE,
-                "the store is full. Had a kernel dropped the snapshot for that, a power cut could \
-                 have lost the mark, which it writes without a flush"
-                    .into(),
-            )),
-            (true, true, false) => self.tell(Finding::note(
-                "kernel-loses-last-chunk",
-                Place::NOWHERE,
-                format!(
-                    "with {chunks} chunks a kernel drops the snapshot when the last one is filled, \
-                     by a defect of its own: make the device a chunk larger or smaller"
-                ),
-            )),
-            _ => {}
-        }
+        let note = match (reader.header().valid, hazard, full) {
+            (false, true, true) => Damage::DroppedAtLastChunk,
+            (true, _, true) if sound => Damage::Full,
+            (true, true, false) => Damage::KernelLosesLastChunk { chunks },
+            _ => return,
+        };
+        self.tell(Place::NOWHERE, note);
     }
 }
 
-/// A store whose creation was cut off shows what lay in its first area before.
-fn stale_first_area() -> Finding {
-    Finding::note(
-        "stale-first-area",
-        Place { chunk: Some(1), area: Some(0), slot: Some(0) },
-        "the very first exception cannot be: perhaps the store had just been created, and a crash \
-         left the header but not the zeroes of the first area"
-            .into(),
-    )
+/// An exception that repeats the one in slot `earlier`.
+fn repeats(exception: Exception, fault: Fault, earlier: Option<store::Place>) -> Damage {
+    Damage::Exception { exception, fault, in_step: false, earlier }
+}
+
+/// Slots after the terminator in slot `terminator`.
+fn strays(stretch: Stretch, layout: Layout, terminator: u64) -> Damage {
+    let (_, first) = layout.position(stretch.first());
+    let (last, front_zeroed) =
+        (first + stretch.len - 1, stretch.front_was_zeroed(layout, terminator));
+    let (_, terminator) = layout.position(terminator);
+    match front_zeroed {
+        true => Damage::FrontZeroed { first, last, terminator },
+        false => Damage::StraySlots { first, last, terminator },
+    }
 }

@@ -1,9 +1,12 @@
-use dmsnap_format::{ChunkSize, Layout, MAGIC, SECTOR_BYTES};
+use std::ops::Range;
+
+use dmsnap_format::{ChunkSize, Layout, SECTOR_BYTES};
 use serde::Serialize;
 
-use super::survey::whole_sectors;
+use super::devices::whole_sectors;
 use super::{Error, Which};
 use crate::device::Device;
+use crate::signature::{self, Sample};
 use crate::store;
 
 /// What a new store offers.
@@ -22,28 +25,24 @@ pub struct Created {
 
 /// Formats an empty store. See [`store::format`] for the order of writes.
 ///
+/// A store takes the whole device. So without `force` everything that is overwritten now must be zero,
+/// and nothing that [`signature::find`] knows may lie anywhere.
+///
 /// # Errors
 ///
-/// [`Error::Refused`] if the device begins with anything but zeroes and `force` is not set;
-/// nothing was written then.
+/// Before anything was written: [`Error::RaidMember`]; without `force` also [`Error::Occupied`], and
+/// [`Error::Refused`] if there is data of any other kind.
 pub async fn create<C: Device>(
     cow: &C,
     chunk_size: ChunkSize,
     force: bool,
 ) -> Result<Created, Error> {
-    /// What `mkfs` tools look at as well: labels and superblocks lie here.
-    const LOOK_BYTES: u64 = 4096;
     let cow_bytes = whole_sectors(cow, Which::Cow)?;
+    if let Some(found) = signature::raid_member(cow, 0..cow_bytes).await {
+        return Err(Error::RaidMember { found });
+    }
     if !force {
-        let len = usize::try_from(cow_bytes.min(LOOK_BYTES)).unwrap_or(0);
-        let first = cow.read(0, len).await.map_err(Error::io(Which::Cow, "cannot read"))?;
-        if first.iter().any(|byte| *byte != 0) {
-            let found = if first.starts_with(&MAGIC) { "a snapshot store" } else { "data" };
-            return Err(Error::Refused(
-                Which::Cow,
-                format!("there is {found} at the beginning; --force overwrites it"),
-            ));
-        }
+        refuse_occupied(cow, cow_bytes, chunk_size).await?;
     }
     store::format(cow, chunk_size).await?;
     let layout = Layout::new(chunk_size);
@@ -54,4 +53,30 @@ pub async fn create<C: Device>(
         capacity_exceptions: layout.capacity(chunks),
         kernel_loses_last_chunk: layout.kernel_loses_last_chunk(chunks),
     })
+}
+
+async fn refuse_occupied<C: Device>(
+    cow: &C,
+    cow_bytes: u64,
+    chunk_size: ChunkSize,
+) -> Result<(), Error> {
+    let failed = || Error::io(Which::Cow, "cannot look at what is there");
+    let sample = Sample::read(cow, 0..cow_bytes).await.map_err(failed())?;
+    if let Some(found) = signature::find(&sample).into_iter().next() {
+        return Err(Error::Occupied { found });
+    }
+    let written = written_by_create(chunk_size, cow_bytes);
+    match signature::first_not_zero(cow, written).await.map_err(failed())? {
+        None => Ok(()),
+        Some(at) => {
+            let found = format!("there is data at byte {at}, where the store would begin");
+            Err(Error::Refused(Which::Cow, found))
+        }
+    }
+}
+
+/// The header's chunk and the first area; with small chunks a little more, where others have theirs.
+fn written_by_create(chunk_size: ChunkSize, cow_bytes: u64) -> Range<u64> {
+    const LEAST_BYTES: u64 = 4096;
+    0..(2 * chunk_size.bytes()).max(LEAST_BYTES).min(cow_bytes)
 }

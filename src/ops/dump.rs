@@ -4,8 +4,8 @@ use dmsnap_format::{Layout, Run};
 use serde::Serialize;
 
 use super::Error;
-use super::survey::Survey;
 use crate::device::Device;
+use crate::store::Reader;
 
 /// A run of exceptions and the slot of its first one. Runs are cut where the old or the new chunks
 /// are not consecutive in the order of the slots, and at the end of each area.
@@ -33,10 +33,10 @@ pub async fn dump<C: Device>(
     cow: &C,
     mut each: impl FnMut(PlacedRun) -> io::Result<()>,
 ) -> Result<(), Error> {
-    let survey = Survey::of(cow, None).await?;
-    let layout = survey.layout;
+    let reader = Reader::open(cow, None).await?;
+    let layout = reader.layout();
     let mut open: Option<(u64, Run)> = None;
-    let listed = survey.exceptions(cow, |index, exception| {
+    let listed = reader.exceptions(|index, exception| {
         let (_, slot) = layout.position(index);
         let continues = |(_, run): &mut (u64, Run)| slot != 0 && run.extend(exception);
         if open.as_mut().is_some_and(continues) {
@@ -51,7 +51,7 @@ pub async fn dump<C: Device>(
     if let Some(run) = open.filter(|_| !matches!(listed, Err(Error::Consumer(_)))) {
         each(place(layout, run)).map_err(Error::Consumer)?;
     }
-    listed
+    listed.map(|_| ())
 }
 
 fn place(layout: Layout, (index, run): (u64, Run)) -> PlacedRun {

@@ -3,6 +3,8 @@ use std::io;
 use dmsnap_format::HeaderError;
 use serde::Serialize;
 
+use crate::copy::CopyError;
+use crate::signature::Found;
 use crate::store::StoreError;
 
 /// Which of a task's devices something is about. The caller knows their names.
@@ -56,24 +58,38 @@ pub enum Error {
     /// The store contradicts itself or the devices.
     #[error("{0}; nothing was written (`dmsnap check` lists everything)")]
     Damaged(StoreError),
-    /// Exceptions were lost to an unaligned discard in a kernel.
-    #[error(
-        "area {area} (chunk {chunk}) has lost the front of its exceptions, and {left} behind them would be wiped: the origin would not become what the snapshot was"
-    )]
-    FrontZeroed {
-        /// The area.
-        area: u64,
-        /// Its chunk of the COW device.
-        chunk: u64,
-        /// Slots that are left.
-        left: u64,
-    },
+    /// Exceptions were lost to an unaligned discard in a kernel: [`StoreError::FrontZeroed`].
+    #[error("{0}")]
+    FrontZeroed(StoreError),
     /// The observer asked for it.
     #[error("stopped before the end")]
     Stopped,
     /// Whoever took the results in did not want more.
     #[error("{0}")]
     Consumer(#[source] io::Error),
+    /// Something lies where a store is to be made.
+    #[error("holds {found} (magic at byte {})", found.at)]
+    Occupied {
+        /// What lies there.
+        found: Found,
+    },
+    /// One disk of a RAID, which must not be written without the others.
+    #[error("is {found}, and must not be written alone")]
+    RaidMember {
+        /// What kind of member.
+        found: Found,
+    },
+    /// Another snapshot of the origin cannot keep what it shows.
+    #[error("{source}")]
+    Other {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: Box<Error>,
+    },
+    /// A device failed, or a snapshot had no room, while a merge let other snapshots keep what they show.
+    #[error("{0}")]
+    Live(#[source] io::Error),
     /// An output that is too small, not empty, ...
     #[error("{1}")]
     Refused(Which, String),
@@ -85,15 +101,34 @@ impl From<StoreError> for Error {
             StoreError::Io { doing, source } => Self::Io { device: Which::Cow, doing, source },
             StoreError::Header(error) => Self::Header(error),
             StoreError::Invalid => Self::Invalid,
+            lost @ StoreError::FrontZeroed { .. } => Self::FrontZeroed(lost),
             fault @ (StoreError::Fault { .. } | StoreError::NoTerminator { .. }) => {
                 Self::Damaged(fault)
             }
+            error @ StoreError::PartBlocks { .. } => Self::Refused(Which::Cow, error.to_string()),
             other => Self::Store(other),
         }
     }
 }
 
+impl From<CopyError> for Error {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::Source(error) => error.into(),
+            CopyError::Target(doing, source) => Self::Io { device: Which::Origin, doing, source },
+        }
+    }
+}
+
 impl Error {
+    /// What [`Volume::open`](crate::volume::Volume::open) refused a COW device for.
+    pub fn of_opening(error: io::Error) -> Self {
+        match error.downcast::<StoreError>() {
+            Ok(refused) => refused.into(),
+            Err(error) => Self::io(Which::Cow, "cannot become a snapshot")(error),
+        }
+    }
+
     /// The device it is about.
     pub fn device(&self) -> Which {
         match self {
@@ -101,6 +136,11 @@ impl Error {
             Self::OriginIsStore => Which::Origin,
             _ => Which::Cow,
         }
+    }
+
+    /// About another snapshot of the origin.
+    pub(super) fn other(name: &str, error: Self) -> Self {
+        Self::Other { name: name.to_owned(), source: Box::new(error) }
     }
 
     /// For `map_err` on what a device said.

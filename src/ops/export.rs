@@ -6,9 +6,11 @@ use dmsnap_format::{OriginChunk, Run};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use serde::Serialize;
 
-use super::survey::{Survey, right_way_round, whole_sectors};
+use super::devices::{right_way_round, snapshot_bytes, whole_sectors};
 use super::{Error, Observer, Progress, Which};
+use crate::copy::union;
 use crate::device::{Device, share};
+use crate::store::Reader;
 use crate::table::Table;
 
 /// The most that is read and written at a time, and shared at a time.
@@ -27,6 +29,8 @@ const BLOCK_BYTES: usize = 4096;
 pub struct ExportOptions {
     /// Export an invalid store too: what it saved, on an origin that may have changed since.
     pub allow_invalid: bool,
+    /// The size of the snapshot, and so of the image; by default that of the origin.
+    pub len_bytes: Option<u64>,
 }
 
 /// What an export did.
@@ -45,7 +49,7 @@ pub struct Exported {
 }
 
 /// Writes the snapshot's content to `output`, which must read as zeroes and be at least as long as
-/// the origin. Only what differs from zero is written, and where all three are files of one file
+/// the snapshot. Only what differs from zero is written, and where all three are files of one file
 /// system that can share extents, not even that.
 ///
 /// # Ordering
@@ -64,50 +68,103 @@ pub async fn export<C: Device, O: Device, T: Device>(
     options: ExportOptions,
     observer: &impl Observer,
 ) -> Result<Exported, Error> {
-    right_way_round(cow, origin, true).await?;
-    let image_bytes = whole_sectors(origin, Which::Origin)?;
+    let source = Source::new(cow, origin, options).await?;
     let room = whole_sectors(output, Which::Output)?;
-    if room < image_bytes {
-        let found = format!("{room} bytes are too few for an image of {image_bytes}");
+    if room < source.image_bytes {
+        let found = format!("{room} bytes are too few for an image of {}", source.image_bytes);
         return Err(Error::Refused(Which::Output, found));
     }
-    let survey = Survey::of(cow, Some(image_bytes)).await?;
-    if !survey.header.valid && !options.allow_invalid {
-        return Err(Error::Invalid);
-    }
-    let mut exceptions = Vec::new();
-    survey.believe(cow, |exception| exceptions.push(exception)).await?;
-    let count = exceptions.len() as u64;
-    let table = Table::from_exceptions(exceptions)
-        .map_err(|twice| Error::Refused(Which::Cow, twice.to_string()))?;
     let export = Export {
-        cow: Side::new(cow, Which::Cow),
-        origin: Side::new(origin, Which::Origin),
+        source: &source,
         output,
         observer,
-        image_bytes,
         sharing: Cell::new(true),
         done: Cell::new(0),
         written: Cell::new(0),
         shared: Cell::new(0),
     };
-    export.run(&table, survey.layout.chunk_size().bytes()).await?;
+    export.run().await?;
     output.flush().await.map_err(Error::io(Which::Output, "cannot make the image durable"))?;
     Ok(Exported {
-        image_bytes,
+        image_bytes: source.image_bytes,
         written_bytes: export.written.get(),
         shared_bytes: export.shared.get(),
-        exceptions: count,
+        exceptions: source.exceptions,
         flushes: 1,
     })
 }
 
-struct Export<'a, C, O, T, P> {
+/// What an image is made of, judged.
+pub(super) struct Source<'a, C, O> {
     cow: Side<'a, C>,
     origin: Side<'a, O>,
+    table: Table,
+    chunk_bytes: u64,
+    pub(super) image_bytes: u64,
+    pub(super) exceptions: u64,
+}
+
+impl<'a, C: Device, O: Device> Source<'a, C, O> {
+    pub(super) async fn new(
+        cow: &'a C,
+        origin: &'a O,
+        options: ExportOptions,
+    ) -> Result<Self, Error> {
+        right_way_round(cow, origin, true).await?;
+        let image_bytes = snapshot_bytes(origin, options.len_bytes)?;
+        let reader = Reader::open(cow, Some(image_bytes)).await?;
+        if !reader.header().valid && !options.allow_invalid {
+            return Err(Error::Invalid);
+        }
+        let mut exceptions = Vec::new();
+        reader.believe(|exception| exceptions.push(exception)).await?;
+        let count = exceptions.len() as u64;
+        let table = Table::from_exceptions(exceptions)
+            .map_err(|twice| Error::Refused(Which::Cow, twice.to_string()))?;
+        Ok(Self {
+            cow: Side::new(cow, Which::Cow),
+            origin: Side::new(origin, Which::Origin),
+            table,
+            chunk_bytes: reader.layout().chunk_size().bytes(),
+            image_bytes,
+            exceptions: count,
+        })
+    }
+
+    /// The image from front to back.
+    pub(super) fn segments(&self) -> impl Iterator<Item = Segment> {
+        segments(&self.table, self.chunk_bytes, self.image_bytes)
+    }
+
+    /// The next stretch of a segment, at or after `offset`, that is no hole; as offsets into it.
+    pub(super) async fn next_data(
+        &self,
+        segment: Segment,
+        offset: u64,
+    ) -> Result<Option<Range<u64>>, Error> {
+        let (from, end) = (segment.from + offset, segment.from + segment.len);
+        let data = match segment.which {
+            Which::Cow => self.cow.next_data(from).await?,
+            _ => self.origin.next_data(from).await?,
+        };
+        Ok(data
+            .map(|data| data.start.max(from)..data.end.min(end))
+            .filter(|data| data.start < data.end)
+            .map(|data| data.start - segment.from..data.end - segment.from))
+    }
+
+    pub(super) async fn read(&self, piece: Segment) -> Result<Bytes, Error> {
+        match piece.which {
+            Which::Cow => self.cow.read(piece).await,
+            _ => self.origin.read(piece).await,
+        }
+    }
+}
+
+struct Export<'a, C, O, T, P> {
+    source: &'a Source<'a, C, O>,
     output: &'a T,
     observer: &'a P,
-    image_bytes: u64,
     /// As long as it has always worked.
     sharing: Cell<bool>,
     done: Cell<u64>,
@@ -126,21 +183,21 @@ struct Side<'a, D> {
 
 /// A part of the image that comes from consecutive bytes of one device.
 #[derive(Clone, Copy)]
-struct Segment {
+pub(super) struct Segment {
     which: Which,
     /// First byte on that device.
     from: u64,
     /// First byte in the image.
-    to: u64,
-    len: u64,
+    pub(super) to: u64,
+    pub(super) len: u64,
 }
 
 impl Segment {
-    fn part(self, offset: u64, len: u64) -> Self {
+    pub(super) fn part(self, offset: u64, len: u64) -> Self {
         Self { from: self.from + offset, to: self.to + offset, len, ..self }
     }
 
-    fn pieces(self, most: u64) -> impl Iterator<Item = Self> {
+    pub(super) fn pieces(self, most: u64) -> impl Iterator<Item = Self> {
         let count = self.len.div_ceil(most);
         (0..count).map(move |n| self.part(n * most, most.min(self.len - n * most)))
     }
@@ -167,11 +224,11 @@ fn segments(table: &Table, chunk: u64, image_bytes: u64) -> impl Iterator<Item =
 }
 
 impl<C: Device, O: Device, T: Device, P: Observer> Export<'_, C, O, T, P> {
-    async fn run(&self, table: &Table, chunk: u64) -> Result<(), Error> {
+    async fn run(&self) -> Result<(), Error> {
         let mut copies = FuturesUnordered::new();
-        for segment in segments(table, chunk, self.image_bytes) {
+        for segment in self.source.segments() {
             let mut position = 0;
-            while let Some(data) = self.next_data(segment, position).await? {
+            while let Some(data) = self.source.next_data(segment, position).await? {
                 position = data.end;
                 let data = segment.part(data.start, data.end - data.start);
                 for part in data.pieces(SHARE_BYTES) {
@@ -190,24 +247,11 @@ impl<C: Device, O: Device, T: Device, P: Observer> Export<'_, C, O, T, P> {
                 }
             }
             self.done.set(segment.to + segment.len);
-            let progress = Progress { done: self.done.get(), total: self.image_bytes };
+            let progress = Progress { done: self.done.get(), total: self.source.image_bytes };
             self.observer.progress(progress);
         }
         while copies.next().await.transpose()?.is_some() {}
         Ok(())
-    }
-
-    /// The next stretch of a segment, at or after `offset`, that is no hole; as offsets into it.
-    async fn next_data(&self, segment: Segment, offset: u64) -> Result<Option<Range<u64>>, Error> {
-        let (from, end) = (segment.from + offset, segment.from + segment.len);
-        let data = match segment.which {
-            Which::Cow => self.cow.next_data(from).await?,
-            _ => self.origin.next_data(from).await?,
-        };
-        Ok(data
-            .map(|data| data.start.max(from)..data.end.min(end))
-            .filter(|data| data.start < data.end)
-            .map(|data| data.start - segment.from..data.end - segment.from))
     }
 
     async fn share(&self, part: Segment) -> Result<bool, Error> {
@@ -218,8 +262,8 @@ impl<C: Device, O: Device, T: Device, P: Observer> Export<'_, C, O, T, P> {
         }
         let to = (self.output, part.to);
         let shared = match part.which {
-            Which::Cow => share((self.cow.device, part.from), to, part.len).await,
-            _ => share((self.origin.device, part.from), to, part.len).await,
+            Which::Cow => share((self.source.cow.device, part.from), to, part.len).await,
+            _ => share((self.source.origin.device, part.from), to, part.len).await,
         };
         let shared = shared.map_err(Error::io(Which::Output, "cannot share extents"))?;
         self.sharing.set(shared);
@@ -229,10 +273,7 @@ impl<C: Device, O: Device, T: Device, P: Observer> Export<'_, C, O, T, P> {
 
     async fn copy(&self, piece: Segment) -> Result<(), Error> {
         self.observer.pace(piece.len).await;
-        let data = match piece.which {
-            Which::Cow => self.cow.read(piece).await?,
-            _ => self.origin.read(piece).await?,
-        };
+        let data = self.source.read(piece).await?;
         for range in not_zero(&data) {
             let (at, part) = (piece.to + range.start as u64, data.slice(range));
             self.written.set(self.written.get() + part.len() as u64);
@@ -273,18 +314,10 @@ impl<'a, D: Device> Side<'a, D> {
 
 /// The stretches of `data`, in whole blocks, that hold something else than zeroes.
 fn not_zero(data: &[u8]) -> Vec<Range<usize>> {
-    let mut found: Vec<Range<usize>> = Vec::new();
-    for (n, block) in data.chunks(BLOCK_BYTES).enumerate() {
-        let start = n * BLOCK_BYTES;
-        if block.iter().all(|byte| *byte == 0) {
-            continue;
-        }
-        match found.last_mut() {
-            Some(last) if last.end == start => last.end += block.len(),
-            _ => found.push(start..start + block.len()),
-        }
-    }
-    found
+    let blocks = data.chunks(BLOCK_BYTES).enumerate();
+    let blocks = blocks.filter(|(_, block)| block.iter().any(|byte| *byte != 0));
+    let ranges = blocks.map(|(n, block)| n * BLOCK_BYTES..n * BLOCK_BYTES + block.len());
+    union(ranges.collect())
 }
 
 #[cfg(test)]

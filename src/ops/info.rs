@@ -2,9 +2,8 @@ use dmsnap_format::{Run, VERSION};
 use serde::Serialize;
 
 use super::Error;
-use super::survey::Survey;
 use crate::device::Device;
-use crate::store::Ledger;
+use crate::store::{Ledger, Reader};
 
 /// What a store holds, and how full it is.
 #[derive(Clone, Debug, Serialize)]
@@ -52,22 +51,22 @@ pub struct Info {
 /// [`Error::Header`] if no kernel would open the device; [`Error::Damaged`] if the list of
 /// exceptions has no end; an error of the device.
 pub async fn info<C: Device>(cow: &C) -> Result<Info, Error> {
-    let survey = Survey::of(cow, None).await?;
-    let mut ledger = Ledger::new(survey.extents);
+    let reader = Reader::open(cow, None).await?;
+    let (header, layout, extents) = (reader.header(), reader.layout(), reader.extents());
+    let mut ledger = Ledger::new(extents);
     let (mut runs, mut run) = (0, None::<Run>);
-    survey
-        .exceptions(cow, |_, exception| {
+    reader
+        .exceptions(|_, exception| {
             let _judged_elsewhere = ledger.admit(exception);
             if !run.as_mut().is_some_and(|run| run.extend(exception)) {
                 run = Some(exception.into());
                 runs += 1;
             }
-            Ok(())
+            Ok::<_, Error>(())
         })
         .await?;
-    let Survey { header, layout, extents, cow_bytes } = survey;
     let tally = ledger.tally();
-    let usage = tally.usage(cow_bytes);
+    let usage = tally.usage(reader.cow_bytes());
     let chunk = u64::from(header.chunk_size.sectors());
     Ok(Info {
         valid: header.valid,

@@ -2,25 +2,29 @@
 //! what takes long tells an [`Observer`] how far it is.
 
 mod error; // what can go wrong, and with which device
-mod observer; // progress, rate, stop
-mod survey; // everything a task wants to know before it begins
+mod devices; // sizes, blocks, and which of them is the store
 mod create;
 mod info;
 mod finding; // what a check has to say
-mod strays; // what lies behind the terminator
 mod check;
 mod dump;
 mod export;
+mod stream; // the same, to a pipe
 mod merge;
-mod open;
+mod room; // what a store would have to take over, and whether it fits
+mod keeping; // a merge that other snapshots do not notice
 
-pub use check::{Report, check};
+pub use crate::copy::{Observer, Progress, Silent};
+pub use crate::store::{Damage, Severity};
+
+pub use check::{Report, check, check_sized};
 pub use create::{Created, create};
+pub use devices::refuse_chunk_size;
 pub use dump::{PlacedRun, dump};
 pub use error::{Error, Which};
 pub use export::{ExportOptions, Exported, export};
-pub use finding::{Finding, Place, Severity};
+pub use finding::{Finding, Place};
 pub use info::{Info, info};
+pub use keeping::{Kept, Other, merge_keeping, plan_merge_keeping};
 pub use merge::{MergeOptions, MergePlan, Merged, merge, plan_merge};
-pub use observer::{Observer, Progress, Silent};
-pub use open::open_snapshot;
+pub use stream::{Sink, stream};

@@ -76,6 +76,10 @@ impl<D: Device> Store for AnyStore<D> {
         either!(self, store => store.is_broken())
     }
 
+    fn room_left(&self) -> u64 {
+        either!(self, store => store.room_left())
+    }
+
     fn published(&self) -> u64 {
         either!(self, store => store.published())
     }

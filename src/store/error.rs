@@ -97,6 +97,29 @@ pub enum StoreError {
         /// The size of the COW device, in bytes.
         cow_bytes: u64,
     },
+    /// Exceptions were lost to an unaligned discard in a kernel, and an opening for writing would wipe what
+    /// is left after them.
+    #[error(
+        "area {area} (chunk {chunk}) has lost the front of its exceptions, and {left} behind them would be wiped: the origin would not become what the snapshot was"
+    )]
+    FrontZeroed {
+        /// The area.
+        area: u64,
+        /// Its chunk of the COW device.
+        chunk: u64,
+        /// Slots that are left.
+        left: u64,
+    },
+    /// Chunks that are not made of whole blocks of a device: a kernel would not map the snapshot.
+    #[error(
+        "its blocks have {block_bytes} bytes, and a chunk of {chunk_bytes} bytes is not made of whole ones, as kernels demand"
+    )]
+    PartBlocks {
+        /// The device's logical blocks, in bytes.
+        block_bytes: u64,
+        /// In bytes.
+        chunk_bytes: u64,
+    },
     /// The device is too small for any store with this chunk size.
     #[error("the device has {cow_bytes} bytes; header and first area alone need {needed_bytes}")]
     TooSmall {

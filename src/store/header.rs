@@ -2,8 +2,8 @@ use bytes::Bytes;
 use dmsnap_format::{ChunkSize, Header, HeaderError, RawHeader};
 use zerocopy::IntoBytes;
 
-use super::StoreError;
-use crate::device::Device;
+use super::{Builder, StoreError};
+use crate::device::{Buffer, Device};
 
 /// Reads and judges the header of a COW device.
 ///
@@ -16,9 +16,26 @@ pub async fn read_header<D: Device>(cow: &D) -> Result<Header, StoreError> {
     if cow_bytes < needed_bytes {
         return Err(StoreError::TooSmall { cow_bytes, needed_bytes });
     }
-    let bytes = cow.read(0, 512).await.map_err(StoreError::io("cannot read the header"))?;
+    let bytes = cow.read_medium(0, 512).await;
+    let bytes = bytes.map_err(StoreError::io("cannot read the header"))?;
     let raw = RawHeader::from_prefix(&bytes).ok_or(HeaderError::Blank)?;
     Ok(raw.validate()?)
+}
+
+/// Refuses chunks that are not made of whole blocks of a device.
+///
+/// Kernel: `dm_exception_store_set_chunk_size`.
+///
+/// # Errors
+///
+/// [`StoreError::PartBlocks`], with both sizes.
+pub fn refuse_part_blocks(chunk_size: ChunkSize, device: &impl Device) -> Result<(), StoreError> {
+    let chunk_bytes = chunk_size.bytes();
+    let block_bytes = u64::from(device.logical_block_bytes());
+    match chunk_bytes.is_multiple_of(block_bytes) {
+        true => Ok(()),
+        false => Err(StoreError::PartBlocks { block_bytes, chunk_bytes }),
+    }
 }
 
 /// Writes a header that says that the snapshot was dropped, over the one that is there. It is not
@@ -28,10 +45,61 @@ pub(super) async fn write_invalid<D: Device>(
     chunk_size: ChunkSize,
 ) -> Result<(), StoreError> {
     let failed = || StoreError::io("cannot mark the store as invalid");
-    let unit = u64::from(cow.block_bytes()).min(chunk_size.bytes());
-    let unit = usize::try_from(unit).unwrap_or(usize::MAX);
-    let mut bytes = cow.read(0, unit).await.map_err(failed())?;
+    let mut bytes = cow.read_medium(0, unit_bytes(cow, chunk_size)).await.map_err(failed())?;
     let raw = RawHeader::new(chunk_size, false);
     bytes[..size_of::<RawHeader>()].copy_from_slice(raw.as_bytes());
     cow.write(0, Bytes::from_owner(bytes)).await.map_err(failed())
+}
+
+/// Makes an empty store: a [`Builder`](super::Builder) that is given nothing.
+///
+/// # Ordering
+///
+/// 1. if the device does not begin with zeroes: zero the header, flush    - no store is here
+/// 2. zero area 0, flush                                                  - the list is empty
+/// 3. write the header, flush                                             - the store exists
+///
+/// A crash before 3 leaves a device that every reader takes for one without a store. The kernel
+/// writes the header first and flushes nothing, so that a crash can leave a store whose exceptions
+/// are whatever lay in area 0.
+///
+/// # Errors
+///
+/// [`StoreError::TooSmall`] before anything is written; any error of the device.
+pub async fn format<D: Device>(cow: &D, chunk_size: ChunkSize) -> Result<(), StoreError> {
+    Builder::new(cow, chunk_size).await?.finish().await.map(|_| ())
+}
+
+/// Makes sure that no store is here, durably.
+pub(super) async fn clear_header<D: Device>(
+    cow: &D,
+    chunk_size: ChunkSize,
+) -> Result<(), StoreError> {
+    let failed = || StoreError::io("cannot write the header");
+    let unit = unit_bytes(cow, chunk_size);
+    let before = cow.read(0, unit).await.map_err(StoreError::io("cannot read the header"))?;
+    if before.iter().any(|byte| *byte != 0) {
+        cow.write(0, Buffer::zeroed(unit).freeze()).await.map_err(failed())?;
+        cow.flush().await.map_err(failed())?;
+    }
+    Ok(())
+}
+
+/// Writes the header of a valid store, durably.
+pub(super) async fn write_header<D: Device>(
+    cow: &D,
+    chunk_size: ChunkSize,
+) -> Result<(), StoreError> {
+    let failed = || StoreError::io("cannot write the header");
+    let mut header = Buffer::zeroed(unit_bytes(cow, chunk_size));
+    let raw = RawHeader::new(chunk_size, true);
+    header[..size_of::<RawHeader>()].copy_from_slice(raw.as_bytes());
+    cow.write(0, header.freeze()).await.map_err(failed())?;
+    cow.flush().await.map_err(failed())
+}
+
+/// What is written of the header's chunk: as much as the device writes untorn.
+fn unit_bytes<D: Device>(cow: &D, chunk_size: ChunkSize) -> usize {
+    let unit = u64::from(cow.block_bytes()).min(chunk_size.bytes());
+    usize::try_from(unit).unwrap_or(usize::MAX)
 }

@@ -6,11 +6,15 @@
 //! published is gone after a crash, and its chunks are free again.
 
 mod error; // what can be wrong with a store
+mod damage; // what can be found in one
 mod seen; // chunk numbers that have come before
 mod ledger; // which exceptions can be believed
 mod scan; // slots read in order, many areas at a time
-mod header; // chunk 0
-mod format; // making a store
+mod strays; // what lies after the terminator
+mod header; // chunk 0: read, written, and with an empty area made into a store
+mod reader; // a store read and judged, and opened only after that
+mod slots; // slots written: units, and their order
+mod builder; // a whole store, from front to back
 mod room; // which chunk is given out next
 mod queue; // chunks given out and not yet published
 mod persistent; // the kernel's format
@@ -20,12 +24,15 @@ mod any; // either of them
 use dmsnap_format::{ChunkSize, CowChunk, OriginChunk, Usage};
 
 pub use any::AnyStore;
+pub use builder::Builder;
+pub use damage::{Damage, Severity};
 pub use error::{Fault, Place, StoreError};
-pub use format::format;
-pub use header::read_header;
+pub use header::{format, read_header, refuse_part_blocks};
 pub use ledger::Ledger;
 pub use persistent::Persistent;
+pub use reader::{Loaded, Reader, Strays};
 pub use scan::{End, read_exceptions, read_range, read_strays};
+pub(crate) use strays::Stretch;
 pub use transient::Transient;
 
 /// A chunk of the COW device that was given out and waits for its data.
@@ -86,8 +93,8 @@ pub trait Store {
     ///
     /// # Errors
     ///
-    /// Any error of the device, which ends the use of the store for writing; but for a lack of room below
-    /// it, for new areas, after which the same call may succeed later.
+    /// Any error of the device, which ends the use of the store for writing; but for a lack of room for a
+    /// write below it, after which the same call may succeed later.
     async fn publish(&self) -> Result<Published, StoreError>;
 
     /// Forgets the newest `count` published exceptions, durably. The caller has made their data
@@ -110,12 +117,17 @@ pub trait Store {
     ///
     /// # Errors
     ///
-    /// Any error of the device; the store is invalid in memory all the same.
+    /// Any error of the device; the store is invalid in memory all the same, and the same call may
+    /// succeed later.
     async fn invalidate(&self) -> Result<(), StoreError>;
 
     /// True once a write of metadata or a flush has failed: what was not published then may be
     /// lost, data included.
     fn is_broken(&self) -> bool;
+
+    /// How many more chunks can surely be given out, were the device to stay as long as it was when it was
+    /// last asked.
+    fn room_left(&self) -> u64;
 
     /// How many exceptions are published.
     fn published(&self) -> u64;

@@ -1,17 +1,17 @@
+mod mark; // a dropped snapshot says so
+mod opening; // what an opening for writing puts in order
+
 use std::cell::{Cell, RefCell};
 
-use dmsnap_format::{
-    ChunkSize, Exception, Extents, Layout, OriginChunk, RawException, SLOT_BYTES, Usage,
-};
+use dmsnap_format::{ChunkSize, Exception, Layout, OriginChunk, Usage};
 use futures_util::lock::Mutex;
-use zerocopy::IntoBytes;
 
-use super::header::{read_header, write_invalid};
 use super::queue::Queue;
 use super::room::Room;
-use super::scan::{End, read_exceptions, read_range, read_strays};
-use super::{Ledger, Place, Prepared, Published, Store, StoreError};
-use crate::device::{Allocation, Barrier, Buffer, Device, is_no_room};
+use super::scan::read_range;
+use super::slots::Slots;
+use super::{Loaded, Prepared, Published, Store, StoreError, Strays};
+use crate::device::{Device, is_no_room};
 use crate::planted::{Planted, planted};
 
 /// The kernel's exception store, open for writing: the header in chunk 0, areas of slots, and the
@@ -22,10 +22,7 @@ use crate::planted::{Planted, planted};
 /// next free chunk.
 #[derive(Debug)]
 pub struct Persistent<D> {
-    cow: D,
-    layout: Layout,
-    /// Slots in what the device writes untorn.
-    unit_slots: u64,
+    slots: Slots<D>,
     standing: Cell<Standing>,
     /// Exceptions on the medium: the index of the first free slot.
     published: Cell<u64>,
@@ -33,16 +30,16 @@ pub struct Persistent<D> {
     queue: RefCell<Queue>,
     /// Held by whoever writes metadata.
     writer: Mutex<()>,
-    metadata_writes: Cell<u64>,
-    flushes: Cell<u64>,
-    barrier: Barrier,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+pub(super) enum Standing {
     Usable,
+    /// Opened to be looked at only.
     ReadOnly,
+    /// Dropped.
     Invalid,
+    /// What is on the medium is unknown.
     Broken,
 }
 
@@ -55,112 +52,47 @@ impl Drop for BreaksWhenDropped<'_> {
 }
 
 impl<D: Device> Persistent<D> {
-    /// Opens a valid store for writing. Every exception is held against the devices' sizes and
-    /// against each other, then handed to `visit`, in order.
-    ///
-    /// `origin_bytes` is the size of the origin, if there is one to hold exceptions against.
-    ///
-    /// # Ordering
-    ///
-    /// 1. read header, areas and what lies behind the terminator
-    /// 2. flush                          - what was read is durable
-    /// 3. if there are strays: zero them, flush
-    ///
-    /// Whoever wrote the store last may have been killed between the slots and their flush; origin writes
-    /// rely on every exception that was read. A crash before the flush in 3 leaves some of the strays; they
-    /// are behind the terminator as before, and the next opening finds them again. Until 3 is done, nothing
-    /// else is written.
+    /// Opens a valid store for writing: [`Loaded::read`], then [`Loaded::into_writable`], which say what is read
+    /// and written in which order.
     ///
     /// # Errors
     ///
-    /// Why the store cannot be opened or must not be written: nothing was written then, but for a
-    /// failure in 3.
+    /// Why the store cannot be opened or must not be written. Nothing was written then, unless the device
+    /// failed while slots after the end of the list were zeroed.
     pub async fn open(
         cow: D,
         origin_bytes: Option<u64>,
+        strays: Strays,
         visit: impl FnMut(Exception),
     ) -> Result<Self, StoreError> {
-        Self::open_read_only(cow, origin_bytes, visit).await?.into_writable().await
+        Loaded::read(cow, origin_bytes, visit).await?.into_writable(strays).await
     }
 
-    /// Opens a valid store for looking at what the snapshot shows. Nothing is ever written to the
-    /// device; what lies behind the terminator stays there and counts for nothing.
+    /// Opens a valid store for looking at what the snapshot shows: [`Loaded::read`], then
+    /// [`Loaded::into_read_only`].
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open).
+    /// Why the store cannot be opened.
     pub async fn open_read_only(
         cow: D,
         origin_bytes: Option<u64>,
         visit: impl FnMut(Exception),
     ) -> Result<Self, StoreError> {
-        let store = Self::load(cow, origin_bytes, visit).await?;
-        store.standing.set(Standing::ReadOnly);
-        Ok(store)
+        Ok(Loaded::read(cow, origin_bytes, visit).await?.into_read_only())
     }
 
-    /// Makes a store that was opened to be looked at one that may be written. So whoever has doubts
-    /// about a store judges it in between, and the list is read once.
-    ///
-    /// # Ordering
-    ///
-    /// Steps 2 and 3 of [`open`](Self::open).
-    ///
-    /// # Errors
-    ///
-    /// As [`open`](Self::open) in these steps.
-    pub async fn into_writable(self) -> Result<Self, StoreError> {
-        self.standing.set(Standing::Usable);
-        if !planted(Planted::BelieveWithoutFlush) {
-            let flushed = self.barrier.flush(&self.cow).await;
-            flushed.map_err(StoreError::io("cannot make durable what was read"))?;
-        }
-        self.scrub(self.published.get()).await?;
-        Ok(self)
-    }
-
-    async fn load(
-        cow: D,
-        origin_bytes: Option<u64>,
-        mut visit: impl FnMut(Exception),
-    ) -> Result<Self, StoreError> {
-        let header = read_header(&cow).await?;
-        if !header.valid && !planted(Planted::InvalidOpens) {
-            return Err(StoreError::Invalid);
-        }
-        let layout = Layout::new(header.chunk_size);
-        let cow_bytes = cow.len_bytes().map_err(StoreError::io("cannot find out the size"))?;
-        let extents = Extents::new(layout, cow_bytes, origin_bytes);
-        let mut ledger = Ledger::new(extents);
-        let (published, end) = read_exceptions(&cow, extents, |index, exception| {
-            let admitted = ledger.admit(exception).map_err(|fault| StoreError::Fault {
-                place: Place::of(layout, index),
-                exception,
-                fault,
-            });
-            if !planted(Planted::BelieveExceptions) {
-                admitted?;
-            }
-            visit(exception);
-            Ok::<_, StoreError>(())
-        })
-        .await?;
-        if let End::Missing { area } = end {
-            return Err(StoreError::NoTerminator { area, cow_bytes });
-        }
-        Ok(Self {
-            layout,
-            unit_slots: layout.slots_per_unit(cow.block_bytes()),
-            standing: Cell::new(Standing::Usable),
+    /// From what was read of it.
+    pub(super) fn new(loaded: Loaded<D>, standing: Standing) -> Self {
+        let Loaded { cow, layout, published, room, .. } = loaded;
+        Self {
+            slots: Slots::new(cow, layout),
+            standing: Cell::new(standing),
             published: Cell::new(published),
-            room: RefCell::new(Room::new(&ledger, extents.cow_chunks)),
+            room: RefCell::new(room),
             queue: RefCell::default(),
             writer: Mutex::new(()),
-            metadata_writes: Cell::new(0),
-            flushes: Cell::new(0),
-            barrier: Barrier::default(),
-            cow,
-        })
+        }
     }
 
     /// True if it was opened to be looked at only.
@@ -170,27 +102,27 @@ impl<D: Device> Persistent<D> {
 
     /// The COW device.
     pub fn device(&self) -> &D {
-        &self.cow
+        &self.slots.cow
     }
 
     /// Where everything lies.
     pub fn layout(&self) -> Layout {
-        self.layout
+        self.slots.layout
     }
 
     /// Slots in what the device writes untorn: clearing inside one such unit takes one write.
     pub fn unit_slots(&self) -> u64 {
-        self.unit_slots
+        self.slots.unit_slots
     }
 
     /// Writes of slots, counted since the store was opened.
     pub fn metadata_writes(&self) -> u64 {
-        self.metadata_writes.get()
+        self.slots.metadata_writes.get()
     }
 
     /// Flushes of the COW device, counted since the store was opened.
     pub fn flushes(&self) -> u64 {
-        self.flushes.get()
+        self.slots.flushes.get()
     }
 
     /// True if chunks are prepared or committed that no publish has made durable.
@@ -207,71 +139,7 @@ impl<D: Device> Persistent<D> {
         &self,
         range: std::ops::Range<u64>,
     ) -> Result<Vec<Exception>, StoreError> {
-        read_range(&self.cow, self.layout, range).await
-    }
-
-    /// Zeroes what lies behind the terminator in the last area. Kernels keep it, and bring it back
-    /// to life once the slots before it are filled.
-    async fn scrub(&self, terminator: u64) -> Result<(), StoreError> {
-        if planted(Planted::KeepStrays) || planted(Planted::KeepTail) {
-            return Ok(());
-        }
-        let mut strays: Option<(u64, u64)> = None;
-        read_strays(&self.cow, self.layout, terminator, |index, _| {
-            strays = Some((strays.map_or(index, |(first, _)| first), index));
-        })
-        .await?;
-        let Some((first, last)) = strays else {
-            return Ok(());
-        };
-        self.change(async {
-            let first = first - first % self.unit_slots;
-            for unit in (first..=last).step_by(usize::try_from(self.unit_slots).unwrap_or(1)) {
-                self.write_unit(unit, terminator.max(unit), &[]).await?;
-            }
-            self.make_durable("what lies behind the terminator").await
-        })
-        .await
-    }
-
-    /// Writes one untorn unit of slots: what it holds below slot `keep` is read and kept,
-    /// `exceptions` follow, and zeroes behind them.
-    async fn write_unit(
-        &self,
-        unit: u64,
-        keep: u64,
-        exceptions: &[Exception],
-    ) -> Result<(), StoreError> {
-        let place = Place::of(self.layout, unit);
-        let failed = || StoreError::io(format!("cannot write area {}", place.area));
-        let at = self.slot_byte(unit)?;
-        let kept = slot_bytes(keep - unit);
-        let mut bytes = if kept > 0 || planted(Planted::KeepTail) {
-            let len = slot_bytes(self.unit_slots);
-            let read = self.cow.read(at, len).await;
-            read.map_err(StoreError::io(format!("cannot read area {}", place.area)))?
-        } else {
-            Buffer::zeroed(slot_bytes(self.unit_slots))
-        };
-        if !planted(Planted::KeepTail) || exceptions.is_empty() {
-            bytes[kept..].fill(0);
-        }
-        put_slots(&mut bytes[kept..], exceptions);
-        self.metadata_writes.set(self.metadata_writes.get() + 1);
-        self.cow.write(at, bytes.freeze()).await.map_err(failed())
-    }
-
-    async fn make_durable(&self, what: &str) -> Result<(), StoreError> {
-        self.flushes.set(self.flushes.get() + 1);
-        let flushed = match planted(Planted::GoOnAfterFailure) {
-            true => self.cow.flush().await,
-            false => self.barrier.flush(&self.cow).await,
-        };
-        flushed.map_err(StoreError::io(format!("cannot make {what} durable")))
-    }
-
-    fn slot_byte(&self, index: u64) -> Result<u64, StoreError> {
-        self.layout.slot_byte(index).ok_or(StoreError::Full)
+        read_range(&self.slots.cow, self.slots.layout, range).await
     }
 
     fn usable(&self) -> Result<(), StoreError> {
@@ -296,9 +164,9 @@ impl<D: Device> Persistent<D> {
         changed
     }
 
-    /// The same for a change that no reader can see yet: where there is no room for it, the store is as it
-    /// was, and may be used on.
-    async fn change_unseen(
+    /// The same for a change that can be made again, whole, whatever part of it has reached the medium:
+    /// where there is no room for a write of it, the store may be used on.
+    async fn change_again(
         &self,
         change: impl Future<Output = Result<(), StoreError>>,
     ) -> Result<(), StoreError> {
@@ -306,120 +174,22 @@ impl<D: Device> Persistent<D> {
         let ended = change.await;
         let harmless = match &ended {
             Ok(()) => true,
-            Err(StoreError::Io { source, .. }) => is_no_room(source),
+            // A flush that finds no room has lost writes, as any that fails.
+            Err(StoreError::Io { source, .. }) => {
+                is_no_room(source) && !self.slots.barrier.has_failed()
+            }
             Err(_) => false,
         };
-        if harmless {
+        if harmless || planted(Planted::GoOnAfterFailure) {
             std::mem::forget(unfinished);
         }
         ended
-    }
-
-    /// Those of `exceptions`, from slot `first` on, that lie in its area; and the others.
-    fn split<'e>(
-        &self,
-        first: u64,
-        exceptions: &'e [Exception],
-    ) -> (&'e [Exception], &'e [Exception]) {
-        let (_, slot) = self.layout.position(first);
-        let room = self.layout.exceptions_per_area() - slot;
-        exceptions.split_at(exceptions.len().min(usize::try_from(room).unwrap_or(usize::MAX)))
-    }
-
-    /// Writes what follows the area of slot `first`, which nobody can reach yet. See [`Store::publish`].
-    async fn write_behind(&self, first: u64, exceptions: &[Exception]) -> Result<(), StoreError> {
-        let per_area = self.layout.exceptions_per_area();
-        let (area, _) = self.layout.position(first);
-        let (_, behind) = self.split(first, exceptions);
-        let mut areas = behind.chunks(usize::try_from(per_area).unwrap_or(usize::MAX));
-        let mut next = area + 1;
-        for slots in areas.by_ref() {
-            self.write_area(next, slots).await?;
-            next += 1;
-        }
-        let full = (first + exceptions.len() as u64).is_multiple_of(per_area);
-        if full && !planted(Planted::NoTerminatorArea) {
-            self.write_area(next, &[]).await?;
-        }
-        Ok(())
-    }
-
-    /// Makes that durable, and writes what links it. See [`Store::publish`].
-    async fn link(&self, first: u64, exceptions: &[Exception]) -> Result<(), StoreError> {
-        if !planted(Planted::PublishBeforeData) {
-            self.make_durable("copied chunks").await?;
-        }
-        let mut keep = first;
-        let (mut rest, _) = self.split(first, exceptions);
-        while !rest.is_empty() {
-            let unit = keep - keep % self.unit_slots;
-            let fits = usize::try_from(unit + self.unit_slots - keep).unwrap_or(usize::MAX);
-            let (now, later) = rest.split_at(rest.len().min(fits));
-            self.write_unit(unit, keep, now).await?;
-            if later.is_empty() || !planted(Planted::UnitsWithoutFlush) {
-                self.make_durable("exceptions").await?;
-            }
-            keep += now.len() as u64;
-            rest = later;
-        }
-        if planted(Planted::AreasAfterLink) {
-            self.write_behind(first, exceptions).await?;
-        }
-        Ok(())
-    }
-
-    /// Writes a whole area that no reader can reach yet: `exceptions` and zeroes behind them.
-    async fn write_area(&self, area: u64, exceptions: &[Exception]) -> Result<(), StoreError> {
-        let failed = || StoreError::io(format!("cannot write area {area}"));
-        let at = self.slot_byte(area * self.layout.exceptions_per_area())?;
-        let used = exceptions.len() as u64 * SLOT_BYTES;
-        let used = used.next_multiple_of(self.unit_slots * SLOT_BYTES);
-        if used > 0 {
-            let mut bytes = Buffer::zeroed(usize::try_from(used).unwrap_or(0));
-            put_slots(&mut bytes, exceptions);
-            self.metadata_writes.set(self.metadata_writes.get() + 1);
-            self.cow.write(at, bytes.freeze()).await.map_err(failed())?;
-        }
-        let rest = self.layout.chunk_size().bytes() - used;
-        if rest > 0 {
-            self.metadata_writes.set(self.metadata_writes.get() + 1);
-            let zeroed = self.cow.write_zeroes(at + used, rest, Allocation::Keep).await;
-            zeroed.map_err(failed())?;
-        }
-        Ok(())
-    }
-
-    /// Zeroes the slots from `first` on that lie in its area and below `end`.
-    async fn zero_slots(&self, first: u64, end: u64) -> Result<(), StoreError> {
-        let (area, _) = self.layout.position(first);
-        let end = end.min((area + 1) * self.layout.exceptions_per_area());
-        let mut unit = (end - 1) - (end - 1) % self.unit_slots;
-        loop {
-            self.write_unit(unit, first.max(unit), &[]).await?;
-            self.make_durable("cleared exceptions").await?;
-            if unit <= first {
-                return Ok(());
-            }
-            unit -= self.unit_slots;
-        }
-    }
-
-    /// See [`Store::invalidate`].
-    async fn mark_invalid(&self) -> Result<(), StoreError> {
-        write_invalid(&self.cow, self.layout.chunk_size()).await?;
-        if planted(Planted::InvalidWithoutFlush) {
-            return Ok(());
-        }
-        self.flushes.set(self.flushes.get() + 1);
-        // Also on a device whose flush failed before: that is often why the snapshot is dropped.
-        let flushed = self.barrier.flush_after_failure(&self.cow).await;
-        flushed.map_err(StoreError::io("cannot mark the store as invalid"))
     }
 }
 
 impl<D: Device> Store for Persistent<D> {
     fn chunk_size(&self) -> ChunkSize {
-        self.layout.chunk_size()
+        self.slots.layout.chunk_size()
     }
 
     /// Never gives out a chunk whose slot would fill an area behind which the next one does not
@@ -429,13 +199,13 @@ impl<D: Device> Store for Persistent<D> {
         let mut queue = self.queue.borrow_mut();
         let index = self.published.get() + queue.slots();
         let mut room = self.room.borrow_mut();
-        let chunk = match room.take(self.layout, index) {
+        let chunk = match room.take(self.slots.layout, index) {
             Some(chunk) => chunk,
             None => {
-                let grown = self.cow.len_bytes();
+                let grown = self.slots.cow.len_bytes();
                 let grown = grown.map_err(StoreError::io("cannot find out the size"))?;
-                room.cow_chunks = self.layout.chunk_size().whole_chunks(grown);
-                room.take(self.layout, index).ok_or(StoreError::Full)?
+                room.cow_chunks = self.slots.layout.chunk_size().whole_chunks(grown);
+                room.take(self.slots.layout, index).ok_or(StoreError::Full)?
             }
         };
         Ok(queue.push(chunk))
@@ -447,7 +217,7 @@ impl<D: Device> Store for Persistent<D> {
 
     fn abandon(&self, prepared: Prepared) {
         self.queue.borrow_mut().abandon(&prepared);
-        self.room.borrow_mut().take_back(self.layout, prepared.chunk);
+        self.room.borrow_mut().take_back(self.slots.layout, prepared.chunk);
     }
 
     /// # Ordering
@@ -464,22 +234,20 @@ impl<D: Device> Store for Persistent<D> {
     /// first part of the new exceptions, all with their data; what lies behind F is reached only
     /// with F full, and is whole then. No crash leaves a slot behind a gap.
     ///
-    /// If there is no room for 2 below the device, nothing has happened that counts: the next publish
-    /// writes all of it again.
+    /// If there is no room below the device for a write in 2 or 4, the next publish makes all of it again:
+    /// the same exceptions in the same slots, each with data that is durable, and those that were committed
+    /// since behind them. Until then a crash leaves what it leaves in 4.
     async fn publish(&self) -> Result<Published, StoreError> {
         let _turn = self.writer.lock().await;
         self.usable()?;
         let (entries, exceptions) = self.queue.borrow().settled();
         if !exceptions.is_empty() {
             let first = self.published.get();
-            if !planted(Planted::AreasAfterLink) {
-                self.change_unseen(self.write_behind(first, &exceptions)).await?;
-            }
-            self.change(self.link(first, &exceptions)).await?;
+            self.change_again(self.slots.append(first, &exceptions)).await?;
             self.published.set(first + exceptions.len() as u64);
-            let mut in_lock_step = (first..)
-                .zip(&exceptions)
-                .map(|(index, exception)| exception.new == self.layout.lock_step_chunk(index));
+            let mut in_lock_step = (first..).zip(&exceptions).map(|(index, exception)| {
+                exception.new == self.slots.layout.lock_step_chunk(index)
+            });
             self.room.borrow_mut().in_order &= in_lock_step.all(|yes| yes);
         }
         let next_ticket = self.queue.borrow_mut().drop_front(entries);
@@ -504,13 +272,13 @@ impl<D: Device> Store for Persistent<D> {
         let first = end.saturating_sub(count);
         if planted(Planted::MemoryBeforeClear) {
             self.published.set(first);
-            return self.zero_slots(first, end).await;
+            return self.slots.zero(first, end).await;
         }
         if first < end {
             let from = if planted(Planted::ClearFront) { 0 } else { first };
-            self.change(self.zero_slots(from, end - first + from)).await?;
+            self.change(self.slots.zero(from, end - first + from)).await?;
             self.published.set(first);
-            self.room.borrow_mut().cleared(self.layout, first);
+            self.room.borrow_mut().cleared(self.slots.layout, first);
         }
         Ok(())
     }
@@ -523,17 +291,22 @@ impl<D: Device> Store for Persistent<D> {
     /// The caller lets no origin write through that relies on it before this has returned. The
     /// kernel flushes nothing here: a power cut can leave its snapshot valid and wrong. Nothing else
     /// keeps a later reader from believing the snapshot, so an error is not the last word: both are
-    /// tried twice.
+    /// tried again, and may be at any later time.
+    ///
+    /// If there is no room below the device, chunks that nobody has used are given back first; and if
+    /// that is not enough:
+    ///
+    /// 3. zero the header's chunk, flush    - no store is here
+    /// 4. give back all chunks, then 1 and 2
+    ///
+    /// A crash before 1 has reached the medium, or between 3 and 4, leaves the valid store or none.
     async fn invalidate(&self) -> Result<(), StoreError> {
         let _turn = self.writer.lock().await;
         if self.is_read_only() {
             return Err(StoreError::ReadOnly);
         }
         self.standing.set(Standing::Invalid);
-        match self.mark_invalid().await {
-            Ok(()) => Ok(()),
-            Err(_) => self.mark_invalid().await,
-        }
+        self.mark().await
     }
 
     async fn flush(&self) -> Result<(), StoreError> {
@@ -546,9 +319,9 @@ impl<D: Device> Store for Persistent<D> {
             return Err(StoreError::Broken);
         }
         if planted(Planted::ForgetFailedFlush) {
-            return self.cow.flush().await.map_err(StoreError::io("cannot flush"));
+            return self.slots.cow.flush().await.map_err(StoreError::io("cannot flush"));
         }
-        let flushed = self.make_durable("what was written").await;
+        let flushed = self.slots.make_durable("what was written").await;
         if flushed.is_err() && self.standing.get() == Standing::Usable {
             self.standing.set(Standing::Broken);
         }
@@ -563,28 +336,28 @@ impl<D: Device> Store for Persistent<D> {
         self.published.get()
     }
 
+    fn room_left(&self) -> u64 {
+        match self.standing.get() {
+            Standing::Usable => {
+                let index = self.published.get() + self.queue.borrow().slots();
+                self.room.borrow().left(self.slots.layout, index)
+            }
+            _ => 0,
+        }
+    }
+
     fn usage(&self) -> Result<Usage, StoreError> {
         if self.standing.get() == Standing::Invalid {
             return Err(StoreError::Invalid);
         }
-        let cow_bytes = self.cow.len_bytes().map_err(StoreError::io("cannot find out the size"))?;
-        let chunk = u64::from(self.layout.chunk_size().sectors());
-        let (area, _) = self.layout.position(self.published.get());
+        let cow_bytes =
+            self.slots.cow.len_bytes().map_err(StoreError::io("cannot find out the size"))?;
+        let chunk = u64::from(self.slots.layout.chunk_size().sectors());
+        let (area, _) = self.slots.layout.position(self.published.get());
         Ok(Usage {
             total: cow_bytes / dmsnap_format::SECTOR_BYTES,
             allocated: self.room.borrow().next_free.get().saturating_mul(chunk),
             metadata: (area + 2) * chunk,
         })
-    }
-}
-
-fn slot_bytes(slots: u64) -> usize {
-    usize::try_from(slots * SLOT_BYTES).unwrap_or(usize::MAX)
-}
-
-fn put_slots(bytes: &mut [u8], exceptions: &[Exception]) {
-    let slots = bytes.chunks_exact_mut(size_of::<RawException>());
-    for (slot, exception) in slots.zip(exceptions) {
-        slot.copy_from_slice(RawException::from(*exception).as_bytes());
     }
 }

@@ -49,6 +49,15 @@ impl Room {
         self.spare.pop().map(CowChunk::new)
     }
 
+    /// How many chunks can still be given out, the first of them for slot `index`.
+    pub(super) fn left(&self, layout: Layout, index: u64) -> u64 {
+        let slots = layout.capacity(self.cow_chunks).saturating_sub(index);
+        let before = |chunk| layout.data_chunks_before(chunk);
+        let end = CowChunk::new(self.cow_chunks);
+        let chunks = before(end).saturating_sub(before(self.next_free)) + self.spare.len() as u64;
+        slots.min(chunks)
+    }
+
     /// The chunk is not needed after all.
     pub(super) fn take_back(&mut self, layout: Layout, chunk: CowChunk) {
         if layout.skip_metadata(chunk.plus(1)) == self.next_free {

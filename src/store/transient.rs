@@ -99,6 +99,12 @@ impl<D: Device> Store for Transient<D> {
         self.barrier.has_failed()
     }
 
+    fn room_left(&self) -> u64 {
+        let chunks = self.cow_bytes().map_or(0, |bytes| self.chunk_size.whole_chunks(bytes));
+        let fresh = chunks.saturating_sub(self.next_free.get());
+        if self.valid.get() { fresh + self.spare.borrow().len() as u64 } else { 0 }
+    }
+
     fn published(&self) -> u64 {
         self.committed.get()
     }

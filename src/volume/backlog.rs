@@ -6,16 +6,18 @@ use std::pin::pin;
 
 use bytes::Bytes;
 use dmsnap_format::SECTOR_BYTES;
-use futures_util::future::{Either, select};
+use futures_util::future::{join3, select};
 use futures_util::lock::Mutex;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::event::Event;
 use super::payload::Payload;
-use super::snapshot::State;
-use super::window::{REQUEST_BYTES, all, index, joined};
+use super::snapshot::{Snapshot, State};
 use super::{OnFull, Volume};
-use crate::device::{ALIGNMENT, Buffer, Device};
+use crate::copy::{REQUEST_BYTES, all, index, joined};
+use crate::device::{ALIGNMENT, Buffer, Device, is_no_room};
 use crate::planted::{Planted, planted};
+use crate::store::{Prepared, Store, StoreError};
+use crate::sync::Event;
 
 /// A longer write does not wait: it is a group by itself. In bytes.
 const LONGEST: u64 = 256 << 10;
@@ -39,9 +41,11 @@ pub(super) struct Backlog {
     /// On their way to the origin. What waits is newer.
     leaving: RefCell<Stretches>,
     /// Held by whoever writes it back.
-    turn: Mutex<()>,
-    /// The tick at which the oldest stretch that waits came.
+    pub(super) turn: Mutex<()>,
+    /// The tick at which the oldest stretch that waits came, or could not be written.
     since: Cell<u64>,
+    /// What waits could not be written the last time.
+    held_up: Cell<bool>,
     changed: Event,
 }
 
@@ -57,6 +61,10 @@ impl Backlog {
 
     fn bytes(&self) -> u64 {
         self.waiting.borrow().bytes + self.leaving.borrow().bytes
+    }
+
+    fn is_waiting(&self) -> bool {
+        !self.waiting.borrow().by_start.is_empty() || !self.leaving.borrow().by_start.is_empty()
     }
 
     fn touches(&self, range: &Range<u64>) -> bool {
@@ -79,8 +87,15 @@ impl Backlog {
         over
     }
 
+    /// All that was acknowledged and is not with the origin yet.
+    pub(super) fn ranges(&self) -> Vec<Range<u64>> {
+        let (leaving, waiting) = (self.leaving.borrow(), self.waiting.borrow());
+        let stretches = leaving.by_start.iter().chain(&waiting.by_start);
+        stretches.map(|stretch| *stretch.0..end_of(stretch)).collect()
+    }
+
     /// The first stretch that ends behind `at`.
-    fn next(&self, at: u64) -> Option<Range<u64>> {
+    pub(super) fn next(&self, at: u64) -> Option<Range<u64>> {
         let (leaving, waiting) = (self.leaving.borrow(), self.waiting.borrow());
         [leaving.next(at), waiting.next(at)].into_iter().flatten().min_by_key(|it| it.start)
     }
@@ -95,9 +110,32 @@ impl Backlog {
         leaving.by_start.iter().map(|(at, data)| (*at, data.clone())).collect()
     }
 
-    fn left(&self) {
+    /// It has left, but for what is `kept`: that waits again, under what is newer.
+    fn left(&self, mut kept: Stretches) {
         self.leaving.take();
+        let mut waiting = self.waiting.borrow_mut();
+        if !kept.by_start.is_empty() {
+            for (at, data) in std::mem::take(&mut *waiting).by_start {
+                kept.put(at, data);
+            }
+            *waiting = kept;
+        }
+        drop(waiting);
         self.changed.notify();
+    }
+
+    /// True if what waits may need more than `most` chunks of this size. It is counted only where a quick
+    /// guess says so.
+    fn needs_more(&self, most: u64, chunk_bytes: u64) -> bool {
+        let guess = |it: &Stretches| {
+            let stretches = it.by_start.len() as u64;
+            // One that does not begin with a chunk touches one more.
+            (it.bytes - stretches * OVERHEAD_BYTES) / chunk_bytes + 2 * stretches
+        };
+        let touched = |it: (&u64, &Bytes)| end_of(it).div_ceil(chunk_bytes) - it.0 / chunk_bytes;
+        let count = |it: &Stretches| it.by_start.iter().map(touched).sum::<u64>();
+        let (waiting, leaving) = (self.waiting.borrow(), self.leaving.borrow());
+        guess(&waiting) + guess(&leaving) > most && count(&waiting) + count(&leaving) > most
     }
 }
 
@@ -114,7 +152,11 @@ impl<O: Device, C: Device> Volume<O, C> {
         let range = at..at + payload.len();
         match payload {
             Payload::Data(data) if self.may_wait(&range) => {
-                self.make_room(range.end - range.start).await;
+                let len = range.end - range.start;
+                let made_room = || async { self.make_room(len).await && self.may_wait(&range) };
+                if !self.backlog.has_room(len) && !made_room().await {
+                    return self.write_now(at, Payload::Data(data)).await;
+                }
                 let mut waiting = self.backlog.waiting.borrow_mut();
                 if waiting.by_start.is_empty() {
                     self.backlog.since.set(self.ticks.get());
@@ -126,17 +168,21 @@ impl<O: Device, C: Device> Volume<O, C> {
                 }
                 Ok(())
             }
-            payload => {
-                if !planted(Planted::BacklogOvertaken) {
-                    self.write_back_touching(&range).await;
-                }
-                self.write_origin(at, payload, None).await
-            }
+            payload => self.write_now(at, payload).await,
         }
     }
 
+    async fn write_now(&self, at: u64, payload: Payload) -> io::Result<()> {
+        if !planted(Planted::BacklogOvertaken) {
+            self.write_back_touching(&(at..at + payload.len())).await?;
+        }
+        self.write_origin(at, payload, None).await
+    }
+
     /// A write waits if there is something to wait for, and if nothing can be refused later that
-    /// was acknowledged now: a snapshot without room must not be one that makes the write fail.
+    /// was acknowledged now: a snapshot without room must not be one that makes the write fail. Nor does
+    /// one wait while others cannot be written, so that its client is told; nor where a snapshot may be
+    /// dropped for it that has room now: see [`leaves_room`](Self::leaves_room).
     fn may_wait(&self, range: &Range<u64>) -> bool {
         let len = range.end - range.start;
         if len == 0 || len > LONGEST || len + OVERHEAD_BYTES > self.backlog.most_bytes.get() {
@@ -148,23 +194,57 @@ impl<O: Device, C: Device> Volume<O, C> {
         }
         let snapshots = self.snapshots.borrow();
         let mut valid = snapshots.iter().filter(|it| it.state() != State::Invalid);
-        valid.clone().all(|it| it.options.on_full == OnFull::Invalidate && !it.is_read_only())
+        !self.backlog.held_up.get()
+            && !snapshots.iter().any(|it| it.is_unmarked())
+            && valid.clone().all(|it| it.options.on_full == OnFull::Invalidate)
+            && valid.clone().all(|it| !it.is_read_only() && self.leaves_room(it, range))
             && (self.backlog.touches(range) || !valid.all(|it| it.is_published(range)))
     }
 
-    async fn make_room(&self, len: u64) {
-        while !self.backlog.has_room(len) {
-            let _turn = self.backlog.turn.lock().await;
-            if !self.backlog.has_room(len) {
-                self.write_back_round().await;
+    /// True if the store has room for the old data of everything that waits, and of this range. Snapshot
+    /// writes leave it that room: see [`begin_own`](Self::begin_own).
+    fn leaves_room(&self, snapshot: &Snapshot<C>, range: &Range<u64>) -> bool {
+        let chunks = snapshot.chunks(range);
+        let left = snapshot.store.room_left().checked_sub(chunks.end - chunks.start);
+        let chunk_bytes = snapshot.chunk_size.bytes();
+        left.is_some_and(|left| !self.backlog.needs_more(left, chunk_bytes))
+            || planted(Planted::BacklogRoomTaken)
+    }
+
+    /// Gives out a chunk for a write to the snapshot itself, as [`begin`](Snapshot::begin) does, but none
+    /// that old data of origin writes may need which came before. If there is no other, those are written
+    /// first, unless the caller `holds` chunks: they may wait for them.
+    pub(super) async fn begin_own(
+        &self,
+        snapshot: &Snapshot<C>,
+        old: u64,
+        holds: bool,
+    ) -> Result<Option<Prepared>, StoreError> {
+        let chunk = old * snapshot.chunk_size.bytes();
+        while self.backlog.is_waiting() && !self.leaves_room(snapshot, &(chunk..chunk + 1)) {
+            if holds || self.write_back().await.is_err() {
+                return Err(StoreError::Full);
             }
         }
+        snapshot.begin(old).await
+    }
+
+    /// False if what waits cannot be written, and leaves no room.
+    async fn make_room(&self, len: u64) -> bool {
+        while !self.backlog.has_room(len) {
+            let _turn = self.backlog.turn.lock().await;
+            if !self.backlog.has_room(len) && self.write_back_round().await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Writes back if something waits that touches `range`.
-    pub(super) async fn write_back_touching(&self, range: &Range<u64>) {
-        if self.backlog.touches(range) {
-            self.write_back().await;
+    pub(super) async fn write_back_touching(&self, range: &Range<u64>) -> io::Result<()> {
+        match self.backlog.touches(range) {
+            true => self.write_back().await,
+            false => Ok(()),
         }
     }
 
@@ -180,24 +260,53 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// any part of the new data, while every snapshot has the old. Until 3 has ended reads of the origin
     /// see the new data in memory.
     ///
-    /// What cannot be written is lost, as with any disk's cache, and no later flush of the origin
-    /// succeeds.
-    pub async fn write_back(&self) {
+    /// What finds no room on the origin, or whose old data cannot be read, goes on waiting, and every
+    /// flush of the origin fails until it is written. What the origin refuses is lost, as with any disk's
+    /// cache, and no later flush of the origin succeeds.
+    ///
+    /// # Errors
+    ///
+    /// Why something waits on, or was lost.
+    pub async fn write_back(&self) -> io::Result<()> {
         let _turn = self.backlog.turn.lock().await;
-        self.write_back_round().await;
+        self.write_back_round().await
     }
 
-    async fn write_back_round(&self) {
+    async fn write_back_round(&self) -> io::Result<()> {
         let lot = self.backlog.leave();
+        let (mut ended, mut kept) = (Ok(()), Stretches::default());
         if !lot.is_empty() && self.write_lot(&lot).await.is_err() {
-            // Only what cannot be written shall be lost, not its whole group.
+            // Only what cannot be written shall be kept or lost, not its whole group.
             for (at, data) in lot {
-                if self.write_origin(at, Payload::Data(data), None).await.is_err() {
-                    self.origin_barrier.fail();
+                let range = at..at + data.len() as u64;
+                let protected = self.protect(std::slice::from_ref(&range), None).await;
+                let is_read = protected.is_ok();
+                let written = match protected {
+                    Ok(()) => self.write_protected(at, vec![data.clone()]).await,
+                    unread => unread,
+                };
+                match &written {
+                    Ok(()) => {}
+                    Err(_) if planted(Planted::BacklogForgets) => {}
+                    Err(error) if is_read && !is_no_room(error) => self.origin_barrier.fail(),
+                    Err(_) => kept.put(at, data),
                 }
+                ended = ended.and(written);
             }
         }
-        self.backlog.left();
+        self.backlog.held_up.set(!kept.by_start.is_empty());
+        if self.backlog.held_up.get() {
+            self.backlog.since.set(self.ticks.get());
+        }
+        self.backlog.left(kept);
+        ended
+    }
+
+    /// Writes to the origin what every snapshot has an exception for.
+    async fn write_protected(&self, at: u64, pieces: Vec<Bytes>) -> io::Result<()> {
+        let len: usize = pieces.iter().map(Bytes::len).sum();
+        self.origin_reads.wait_clear(at..at + len as u64).await;
+        self.origin.write_vectored(at, pieces).await
     }
 
     async fn write_lot(&self, lot: &[(u64, Bytes)]) -> io::Result<()> {
@@ -205,37 +314,63 @@ impl<O: Device, C: Device> Volume<O, C> {
         if !planted(Planted::BacklogUnprotected) {
             self.protect(&ranges, None).await?;
         }
-        let writes =
-            joined(lot.to_vec(), REQUEST_BYTES).into_iter().map(|(at, pieces, len)| async move {
-                self.origin_reads.wait_clear(at..at + len).await;
-                self.origin.write_vectored(at, pieces).await
-            });
+        let writes = joined(lot.to_vec(), REQUEST_BYTES).into_iter();
+        let writes = writes.map(|(at, pieces, _)| self.write_protected(at, pieces));
         all(WRITES, writes).await
     }
 
     /// Writes back what waits, when it has become much or a tick old, and publishes what was written to
     /// a snapshot when that has become much, until `stop` is ready. For whoever serves a volume, beside
     /// the clients: without it a client does that work for all, when there is no room or at a flush. What
-    /// fails here is told to the next flush.
+    /// fails here is told to the next flush. A COW device that hangs holds up its own publish only.
     pub async fn run_write_back(&self, stop: impl Future<Output = ()>) {
-        let mut stop = pin!(stop);
-        let much = || self.snapshots.borrow().iter().find(|it| it.is_much_unpublished()).cloned();
+        let stopped = Cell::new(false);
+        let stopping = async {
+            stop.await;
+            stopped.set(true);
+            self.backlog.notify();
+        };
+        join3(stopping, self.write_back_until(&stopped), self.publish_until(&stopped)).await;
+    }
+
+    async fn write_back_until(&self, stopped: &Cell<bool>) {
         let due = || {
             let since = self.backlog.since.get();
             let is_waiting = !self.backlog.waiting.borrow().by_start.is_empty();
-            is_waiting && (self.backlog.is_a_lot() || since < self.ticks.get()) || much().is_some()
+            let is_a_lot = self.backlog.is_a_lot() && !self.backlog.held_up.get();
+            is_waiting && (is_a_lot || since < self.ticks.get())
         };
         loop {
-            let waits = pin!(self.backlog.changed.wait_until(due));
-            if let Either::Right(_) = select(waits, stop.as_mut()).await {
+            self.backlog.changed.wait_until(|| stopped.get() || due()).await;
+            if stopped.get() {
                 return;
             }
-            if let Some(snapshot) = much() {
-                let _told_to_the_next_flush = self.flush_snapshot(&snapshot).await;
-                snapshot.tried_to_publish();
-            }
-            self.write_back().await;
+            let _told_to_the_next_flush = self.write_back().await;
         }
+    }
+
+    async fn publish_until(&self, stopped: &Cell<bool>) {
+        let much = || self.snapshots.borrow().iter().find(|it| it.is_much_unpublished()).cloned();
+        let mut under_way = FuturesUnordered::new();
+        while !stopped.get() {
+            if let Some(snapshot) = much() {
+                // Not found again before as much has come again.
+                snapshot.tried_to_publish();
+                under_way.push(async move {
+                    let _told_to_the_next_flush = self.flush_snapshot(&snapshot).await;
+                    snapshot.tried_to_publish();
+                });
+                continue;
+            }
+            let waits = pin!(self.backlog.changed.wait_until(|| stopped.get() || much().is_some()));
+            if under_way.is_empty() {
+                waits.await;
+            } else {
+                let _whichever = select(waits, under_way.next()).await;
+            }
+        }
+        // Every publish is driven to its end.
+        under_way.collect::<()>().await;
     }
 
     /// Reads the origin as its clients see it.

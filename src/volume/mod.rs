@@ -20,32 +20,42 @@
 //!
 //! A future that writes must be driven to its end, also when nobody wants its result any more.
 
-mod event; // waiting for things on one thread
 mod payload; // data, or zeroes
+mod scratch; // memory for copying, bounded
 mod snapshot; // a snapshot's state
 mod read; // reads of a snapshot
 mod write; // writes to a snapshot
 mod protect; // old data kept before origin writes
 mod backlog; // origin writes that wait for others
 mod patience; // waiting for room in a store
-pub(crate) mod window; // a merge's unit of work
+mod quiet; // nobody writes for a moment
+mod removal; // a snapshot is taken out
 mod online; // merging while clients go on
+mod layers; // what holds a stretch: block status, changed blocks
 mod view; // the devices of a volume
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
-use crate::device::{Barrier, Device};
+use dmsnap_format::SECTOR_BYTES;
+use futures_util::future::{join, join_all};
+
+use crate::device::{Barrier, Buffer, Device};
 use crate::planted::{Planted, planted};
-use crate::store::{AnyStore, Persistent, Store, StoreError, Transient};
+use crate::store::{
+    AnyStore, Loaded, Persistent, Store, StoreError, Transient, refuse_part_blocks,
+};
 use crate::table::Table;
 
+use crate::sync::{Event, Gate, Tracked};
 use backlog::Backlog;
-use event::{Event, Gate, Tracked};
 use online::Merging;
+use scratch::{Scratch, Share};
 
-pub use online::{MergeControl, MergeState};
+pub use crate::store::Strays;
+pub use layers::Layer;
+pub use online::MergeState;
 pub use snapshot::{OnFull, Snapshot, SnapshotOptions, State};
 pub use view::View;
 
@@ -55,13 +65,23 @@ pub struct Volume<O, C> {
     origin: O,
     origin_bytes: u64,
     origin_barrier: Barrier,
+    /// Reads of the origin no longer see what the cache held before the volume.
+    origin_forgotten: Cell<bool>,
     backlog: Backlog,
     snapshots: RefCell<Vec<Rc<Snapshot<C>>>>,
-    /// Every write is inside; closed while snapshots come, go, or begin to merge.
+    /// Every request that changes the origin is inside; closed while a snapshot is added, and while a merge
+    /// begins or is given up. Writes to a snapshot are inside its own, but for one that merges or has merged.
     gate: Gate,
     /// Reads of snapshots that went to the origin.
     origin_reads: Tracked,
     merging: RefCell<Option<Rc<Merging<C>>>>,
+    scratch: Scratch,
+    /// Of the memory for copying, the origin's.
+    origin_share: Rc<Share>,
+    /// How often exceptions went away, or a device became another one, by a merge.
+    moved: Cell<u64>,
+    /// How many snapshots were ever added.
+    added: Cell<u64>,
     ticks: Cell<u64>,
     ticked: Event,
     /// Nobody waits for room any more.
@@ -69,22 +89,29 @@ pub struct Volume<O, C> {
 }
 
 impl<O: Device, C: Device> Volume<O, C> {
-    /// A volume without snapshots: its origin is `origin`, as far as it has whole sectors.
+    /// A volume without snapshots: its origin is `origin`, and whole sectors. Where the last one is cut short
+    /// its rest reads as zeroes.
     ///
     /// # Errors
     ///
     /// An error of the device when asked for its size.
     pub fn new(origin: O) -> io::Result<Self> {
         let len = origin.len_bytes()?;
+        let whole = len.checked_next_multiple_of(SECTOR_BYTES);
         Ok(Self {
             origin,
-            origin_bytes: len - len % dmsnap_format::SECTOR_BYTES,
+            origin_bytes: whole.unwrap_or(len - len % SECTOR_BYTES),
             origin_barrier: Barrier::default(),
+            origin_forgotten: Cell::default(),
             backlog: Backlog::default(),
             snapshots: RefCell::default(),
             gate: Gate::default(),
             origin_reads: Tracked::default(),
             merging: RefCell::default(),
+            scratch: Scratch::default(),
+            origin_share: Rc::default(),
+            moved: Cell::default(),
+            added: Cell::default(),
             ticks: Cell::default(),
             ticked: Event::default(),
             hurried: Cell::default(),
@@ -101,7 +128,14 @@ impl<O: Device, C: Device> Volume<O, C> {
         self.backlog.allow(most_bytes);
     }
 
-    /// The size of the origin and of every snapshot, in bytes.
+    /// The most memory, in bytes, that the volume's own copying takes: old data for snapshots, the rest of
+    /// chunks that are written in part, reads that are put together. 64 MiB without this call. What needs
+    /// more waits for others to end.
+    pub fn limit_copying(&self, most_bytes: u64) {
+        self.scratch.limit(most_bytes);
+    }
+
+    /// The size of the origin, in bytes. A snapshot may be smaller: [`Snapshot::len_bytes`].
     pub fn len_bytes(&self) -> u64 {
         self.origin_bytes
     }
@@ -122,12 +156,13 @@ impl<O: Device, C: Device> Volume<O, C> {
     }
 
     /// Adds a snapshot with the exceptions its store has: an empty store makes one of this
-    /// moment. Writes wait meanwhile, those under way are waited for, and the origin is flushed.
+    /// moment. Writes to the origin that are under way are waited for, and the origin is flushed; new ones
+    /// wait a moment. If a device hangs, only this call waits for it.
     ///
     /// # Errors
     ///
     /// [`io::ErrorKind::AlreadyExists`] for a name in use; [`io::ErrorKind::InvalidData`] for
-    /// exceptions that repeat themselves; [`io::ErrorKind::ResourceBusy`] while a merge is not
+    /// exceptions that repeat themselves; as [`snapshot_bytes`](Self::snapshot_bytes); [`io::ErrorKind::ResourceBusy`] while a merge is not
     /// finished: the origin is half merged then, and a snapshot of it would be one of nothing.
     pub async fn add(
         &self,
@@ -136,11 +171,32 @@ impl<O: Device, C: Device> Volume<O, C> {
         exceptions: Vec<dmsnap_format::Exception>,
         options: SnapshotOptions,
     ) -> io::Result<Rc<Snapshot<C>>> {
+        let len_bytes = self.snapshot_bytes(&options)?;
         let table = Table::from_exceptions(exceptions)
             .map_err(|twice| io::Error::new(io::ErrorKind::InvalidData, twice.to_string()))?;
+        // What the snapshot shows of the origin must not be lost to it by a power cut. After a flush that
+        // failed a system may keep what was lost in its cache, as if all were well, and the next to open the
+        // file believes it: what a snapshot shows shall be what the medium has. Inside the gate it is flushed
+        // once more, unless nobody was there since before the first flush.
+        let flushed = Cell::new(None);
+        let prepare = async || {
+            let empty_since = self.gate.empty_since();
+            if empty_since.is_some() && flushed.get() == empty_since {
+                return Ok(());
+            }
+            match planted(Planted::AddWithoutFlush) {
+                true => self.write_back().await?,
+                false => self.flush_origin().await?,
+            }
+            flushed.set(empty_since);
+            self.forget_cached().await
+        };
+        if !planted(Planted::BelieveCache) {
+            store.device().forget_cached().await?;
+        }
         let _nobody_writes = match planted(Planted::AddBesideWrites) {
-            true => None,
-            false => Some(self.gate.close().await),
+            true => prepare().await.map(|()| Vec::new())?,
+            false => self.quiet(&[&self.gate], prepare).await?,
         };
         if self.snapshot(name).is_some() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("snapshot {name}")));
@@ -148,22 +204,63 @@ impl<O: Device, C: Device> Volume<O, C> {
         if self.merge_is_unfinished() {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "a snapshot is merging"));
         }
-        // What the snapshot shows of the origin must not be lost to it by a power cut.
-        match planted(Planted::AddWithoutFlush) {
-            true => self.write_back().await,
-            false => self.flush_origin().await?,
-        }
-        let snapshot = Rc::new(Snapshot::new(name.into(), store, table, options));
+        let snapshot =
+            Snapshot::new(name.into(), self.added.get(), len_bytes, store, table, options);
+        let snapshot = Rc::new(snapshot);
+        self.added.set(self.added.get() + 1);
         self.snapshots.borrow_mut().push(snapshot.clone());
         Ok(snapshot)
     }
 
-    /// Opens the store on `cow` and adds it as a snapshot.
+    /// Drops what the system's cache holds of the origin, once: after a flush that failed it may keep what was
+    /// lost as if all were well, and the next to open the file would believe it. The first snapshot
+    /// that is added does so too; an origin that is served before it has one needs this first.
     ///
     /// # Errors
     ///
-    /// Why the store cannot be opened, or contradicts the devices or itself; or as
-    /// [`add`](Self::add).
+    /// As [`Device::forget_cached`].
+    pub async fn forget_cached(&self) -> io::Result<()> {
+        match planted(Planted::BelieveCache) || self.origin_forgotten.replace(true) {
+            true => Ok(()),
+            false => self.origin.forget_cached().await,
+        }
+    }
+
+    /// The size of a snapshot with these options, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::InvalidInput`] if it is not a multiple of 512, or larger than the origin: kernels do not
+    /// map such a snapshot either.
+    pub fn snapshot_bytes(&self, options: &SnapshotOptions) -> io::Result<u64> {
+        let found = options.len_bytes.unwrap_or(self.origin_bytes);
+        let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        if !found.is_multiple_of(SECTOR_BYTES) {
+            return refused(format!(
+                "the snapshot's size, {found} bytes, is not a multiple of 512"
+            ));
+        }
+        if found > self.origin_bytes {
+            let origin = self.origin_bytes;
+            return refused(format!(
+                "the snapshot has {found} bytes, and its origin only {origin}: make the origin as large again"
+            ));
+        }
+        Ok(found)
+    }
+
+    /// Opens the store on `cow` and adds it as a snapshot. What lies after the end of its list is zeroed; but a
+    /// store that has lost exceptions to an unaligned discard in a kernel is refused, because that would wipe
+    /// what is left of them ([`SnapshotOptions::strays`]).
+    ///
+    /// # Ordering
+    ///
+    /// Everything is read and judged, then [`Loaded::into_writable`] is called.
+    ///
+    /// # Errors
+    ///
+    /// Why the store cannot be opened, or contradicts the devices or itself: the error is a [`StoreError`],
+    /// with a kind ([`io::Error::downcast`]). Or as [`add`](Self::add).
     pub async fn open(
         &self,
         name: &str,
@@ -171,8 +268,14 @@ impl<O: Device, C: Device> Volume<O, C> {
         options: SnapshotOptions,
     ) -> io::Result<Rc<Snapshot<C>>> {
         let mut exceptions = Vec::new();
-        let store = Persistent::open(cow, Some(self.origin_bytes), |it| exceptions.push(it));
-        let store = AnyStore::Persistent(store.await.map_err(to_io)?);
+        let len_bytes = self.snapshot_bytes(&options)?;
+        let loaded = Loaded::read(cow, Some(len_bytes), |it| exceptions.push(it));
+        let loaded = loaded.await.map_err(refused)?;
+        let chunk_size = loaded.layout().chunk_size();
+        refuse_part_blocks(chunk_size, loaded.device()).map_err(refused)?;
+        refuse_part_blocks(chunk_size, &self.origin).map_err(refused)?;
+        let store = loaded.into_writable(options.strays).await.map_err(refused)?;
+        let store = AnyStore::Persistent(store);
         self.add(name, store, exceptions, options).await
     }
 
@@ -189,9 +292,9 @@ impl<O: Device, C: Device> Volume<O, C> {
         options: SnapshotOptions,
     ) -> io::Result<Rc<Snapshot<C>>> {
         let mut exceptions = Vec::new();
-        let store =
-            Persistent::open_read_only(cow, Some(self.origin_bytes), |it| exceptions.push(it));
-        let store = AnyStore::Persistent(store.await.map_err(to_io)?);
+        let len_bytes = self.snapshot_bytes(&options)?;
+        let store = Persistent::open_read_only(cow, Some(len_bytes), |it| exceptions.push(it));
+        let store = AnyStore::Persistent(store.await.map_err(refused)?);
         self.add(name, store, exceptions, options).await
     }
 
@@ -218,45 +321,27 @@ impl<O: Device, C: Device> Volume<O, C> {
     ///
     /// An error of the COW device.
     pub async fn publish(&self, snapshot: &Snapshot<C>) -> io::Result<()> {
+        snapshot.present()?;
         self.flush_snapshot(snapshot).await
     }
 
-    /// Takes a snapshot out: everything written to it is published first, and origin writes no
-    /// longer keep old data for it. Its store stays as it is.
-    ///
-    /// # Errors
-    ///
-    /// [`io::ErrorKind::ResourceBusy`] while it merges; an error of its COW device, and then it is
-    /// out all the same.
-    pub async fn remove(&self, snapshot: &Rc<Snapshot<C>>) -> io::Result<()> {
-        self.refuse_merging(snapshot)?;
-        let _nobody_writes = self.gate.close().await;
-        self.write_back().await;
-        self.snapshots.borrow_mut().retain(|other| !Rc::ptr_eq(other, snapshot));
-        if self.merging_of(snapshot).is_some() {
-            self.merging.take();
-        }
-        match snapshot.state() {
-            State::Invalid => Ok(()),
-            _ => self.flush_snapshot(snapshot).await,
-        }
-    }
-
-    /// Drops a snapshot, durably and for good.
+    /// Drops a snapshot, durably and for good. Nobody waits for it but who relies on it: see
+    /// `protect`.
     ///
     /// # Errors
     ///
     /// [`io::ErrorKind::ResourceBusy`] while it merges: clients would lose what they see on the origin.
     /// An error of its COW device: then it is dropped in memory only.
     pub async fn invalidate(&self, snapshot: &Rc<Snapshot<C>>) -> io::Result<()> {
-        let _nobody_writes = self.gate.close().await;
         self.refuse_merging(snapshot)?;
+        snapshot.present()?;
         snapshot.invalidate().await.map_err(to_io)
     }
 
     /// To be called about once a second: whoever waits for room in a store looks again, and its
     /// patience is counted in these calls.
     pub fn tick(&self) {
+        Buffer::give_back_idle();
         self.ticks.set(self.ticks.get() + 1);
         self.ticked.notify();
         self.backlog.notify();
@@ -270,19 +355,49 @@ impl<O: Device, C: Device> Volume<O, C> {
         self.backlog.notify();
     }
 
-    /// Publishes and flushes everything: what was acknowledged before is durable afterwards.
+    /// Tries again to mark the stores of dropped snapshots whose COW devices have not taken the mark. To
+    /// be called now and then as long as one [is unmarked](Snapshot::is_unmarked). One that hangs keeps no
+    /// other from being marked.
+    ///
+    /// # Errors
+    ///
+    /// The first error of a COW device: its store is valid on disk and wrong.
+    pub async fn mark_dropped(&self) -> io::Result<()> {
+        let unmarked = self.snapshots().into_iter().filter(|it| it.is_unmarked());
+        let unmarked = unmarked.filter(|_| !planted(Planted::MarkedOnce));
+        let marks = unmarked.map(|snapshot| async move {
+            snapshot.mark_again().await.map_err(|error| {
+                let error = to_io(error);
+                let told = "its store says that it is valid, and must not be used";
+                io::Error::new(error.kind(), format!("{}: {error}; {told}", snapshot.name))
+            })
+        });
+        join_all(marks).await.into_iter().collect()
+    }
+
+    /// Publishes and flushes everything: what was acknowledged before is durable afterwards, and so are
+    /// the marks of dropped snapshots. A device that hangs keeps no other from being flushed.
     ///
     /// # Errors
     ///
     /// The first error; the others are flushed all the same.
     pub async fn flush_all(&self) -> io::Result<()> {
-        let mut ended = self.flush_origin().await;
-        for snapshot in self.snapshots() {
-            if snapshot.state() != State::Invalid {
-                ended = ended.and(self.flush_snapshot(&snapshot).await);
+        let valid = self.snapshots().into_iter().filter(|it| it.state() != State::Invalid);
+        let snapshots = valid.map(|it| async move {
+            let flushed = self.flush_snapshot(&it).await;
+            match it.state() {
+                // What waited in memory has dropped it meanwhile: the mark is what counts then.
+                State::Invalid => self.last_flush(&it).await,
+                State::Active | State::Overflowed => flushed,
             }
-        }
-        ended
+        });
+        let origin = async {
+            // What is dropped by what waited in memory is marked as well.
+            let flushed = self.flush_origin().await;
+            flushed.and(self.mark_dropped().await)
+        };
+        let (origin, snapshots) = join(origin, join_all(snapshots)).await;
+        snapshots.into_iter().fold(origin, io::Result::and)
     }
 
     /// The text of a status line behind the target's name, as the kernel prints it.
@@ -294,6 +409,11 @@ impl<O: Device, C: Device> Volume<O, C> {
             (State::Overflowed, _) => "Overflow".into(),
             (State::Active, Some(usage)) => usage.to_string(),
         }
+    }
+
+    /// A merge has taken exceptions away, or made a device another one.
+    fn has_moved(&self) {
+        self.moved.set(self.moved.get() + 1);
     }
 
     fn refuse_merging(&self, snapshot: &Rc<Snapshot<C>>) -> io::Result<()> {
@@ -317,7 +437,7 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// merge must not forget exceptions whose data a client's flush was told to be lost.
     async fn flush_origin(&self) -> io::Result<()> {
         if !planted(Planted::BacklogNotFlushed) {
-            self.write_back().await;
+            self.write_back().await?;
         }
         if planted(Planted::OriginFlushForgotten) {
             return self.origin.flush().await;
@@ -337,6 +457,14 @@ impl<O: Device, C: Device> Volume<O, C> {
             // Writes in place, or another publish had begun before this call.
             false => snapshot.store.flush().await.map_err(to_io),
         }
+    }
+}
+
+/// Why a store was not opened, for callers that look at it.
+fn refused(error: StoreError) -> io::Error {
+    match &error {
+        StoreError::Io { source, .. } => io::Error::new(source.kind(), error),
+        _ => io::Error::other(error),
     }
 }
 

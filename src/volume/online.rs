@@ -6,15 +6,16 @@ use std::rc::Rc;
 
 use dmsnap_format::{Exception, OriginChunk};
 
-use super::event::Event;
 use super::patience::NoRoom;
 use super::payload::Payload;
 use super::snapshot::{Snapshot, State};
-use super::window::{Reader, Write, all, cut, index};
 use super::{Volume, to_io};
+use crate::copy::{Observer, Progress, Reader, Transfer, Write, all, index, union};
 use crate::device::Device;
+use crate::merge::window_start;
 use crate::planted::{Planted, planted};
 use crate::store::{Persistent, Store, StoreError};
+use crate::sync::Event;
 
 /// The most that one request brings: a client on the same thread may have to wait for it.
 const LIVE_REQUEST_BYTES: u64 = 128 << 10;
@@ -39,17 +40,6 @@ pub enum MergeState {
     Finished,
     /// A device failed. The exceptions that are left are kept.
     Failed,
-}
-
-/// The caller's side of a merge.
-#[allow(async_fn_in_trait, reason = "a volume lives on one thread: its futures need not be Send")]
-pub trait MergeControl {
-    /// `bytes` are about to be moved: returns when they may be.
-    async fn pace(&self, bytes: u64);
-
-    /// A request of `bytes` is about to be made, a read or a write: whoever has one thread for a merge
-    /// and its clients lets them have their turn here, every now and then.
-    async fn give_way(&self, _bytes: u64) {}
 }
 
 /// A merge of a volume.
@@ -130,8 +120,9 @@ impl<C> Merging<C> {
 
 impl<O: Device, C: Device> Volume<O, C> {
     /// Makes origin and snapshot one device with the snapshot's content, from which
-    /// [`run_merge`](Self::run_merge) then brings everything to the origin. Writes wait meanwhile. With
-    /// a snapshot that was opened for reading only, that device is for looking at, and stays so.
+    /// [`run_merge`](Self::run_merge) then brings everything to the origin. Writes to both wait a moment; if
+    /// a device hangs, only this call waits for it. With a snapshot that was opened for reading only, that
+    /// device is for looking at, and stays so.
     ///
     /// # Errors
     ///
@@ -139,17 +130,27 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// [`io::ErrorKind::Unsupported`] for a transient store; an invalid snapshot; an error of the
     /// COW device.
     pub async fn start_merge(&self, snapshot: &Rc<Snapshot<C>>) -> io::Result<()> {
-        let _nobody_writes = self.gate.close().await;
-        self.write_back().await;
-        if self.merge_is_unfinished() {
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "a snapshot is merging"));
-        }
         if snapshot.store.persistent().is_none() {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "a transient store"));
         }
+        let prepare = async || {
+            if self.merge_is_unfinished() {
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "a snapshot is merging"));
+            }
+            snapshot.usable()?;
+            self.write_back().await?;
+            snapshot.all_settled().await;
+            self.flush_snapshot(snapshot).await
+        };
+        let _nobody_writes = self.quiet(&[&self.gate, &snapshot.gate], prepare).await?;
+        // It may have been dropped or taken out meanwhile, or another merge begun.
+        if self.merge_is_unfinished() {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "a snapshot is merging"));
+        }
         snapshot.usable()?;
-        snapshot.all_settled().await;
-        self.flush_snapshot(snapshot).await?;
+        if !self.snapshots.borrow().iter().any(|it| Rc::ptr_eq(it, snapshot)) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the snapshot was taken out"));
+        }
         snapshot.set_overflowed(false);
         let merging = Merging {
             snapshot: snapshot.clone(),
@@ -158,7 +159,9 @@ impl<O: Device, C: Device> Volume<O, C> {
             window: RefCell::default(),
             released: Event::default(),
         };
+        snapshot.was_merged.set(true);
         self.merging.replace(Some(Rc::new(merging)));
+        self.has_moved();
         Ok(())
     }
 
@@ -169,7 +172,8 @@ impl<O: Device, C: Device> Volume<O, C> {
     }
 
     /// Merges window by window until nothing is left, [`pause_merge`](Self::pause_merge) is called
-    /// or a device fails.
+    /// or a device fails. The observer may ask it to pause between two windows. Of the progress the total is
+    /// in whole chunks.
     ///
     /// # Ordering
     ///
@@ -192,7 +196,7 @@ impl<O: Device, C: Device> Volume<O, C> {
     pub async fn run_merge(
         &self,
         window_bytes: u64,
-        control: &impl MergeControl,
+        observer: &impl Observer,
     ) -> io::Result<MergeState> {
         let Some(merging) = self.merging.borrow().clone() else {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no merge was started"));
@@ -205,12 +209,17 @@ impl<O: Device, C: Device> Volume<O, C> {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the merge is running"));
         };
         merging.state.set(MergeState::Running);
+        let done = Cell::new(0);
         while merging.state.get() == MergeState::Running {
             if store.published() == 0 {
                 merging.state.set(MergeState::Finished);
                 break;
             }
-            let ended = self.merge_window(&merging, store, window_bytes, control).await;
+            if observer.stop_requested() {
+                merging.state.set(MergeState::Paused);
+                break;
+            }
+            let ended = self.merge_window(&merging, store, window_bytes, observer, &done).await;
             merging.close();
             if let Err(error) = ended {
                 if merging.state.get() == MergeState::Paused && NoRoom::of(&error).is_some() {
@@ -243,25 +252,35 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// it still has is known when it is opened anew, and until then the origin must not be written
     /// as if it had them all.
     pub async fn cancel_merge(&self) -> io::Result<()> {
-        let _nobody_writes = self.gate.close().await;
-        let merging = self.merging.borrow().clone();
-        if merging.as_ref().is_some_and(|it| it.at_work.get()) {
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the merge is running"));
-        }
-        if merging.as_ref().is_some_and(|it| it.snapshot.store.is_broken())
-            && !planted(Planted::CancelBroken)
-        {
-            return Err(to_io(StoreError::Broken));
-        }
-        if merging.is_some() && !planted(Planted::CancelWithoutFlush) {
+        let Some(merging) = self.merging.borrow().clone() else { return Ok(()) };
+        let snapshot = &merging.snapshot;
+        let prepare = async || {
+            if merging.at_work.get() {
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the merge is running"));
+            }
+            if snapshot.store.is_broken() && !planted(Planted::CancelBroken) {
+                return Err(to_io(StoreError::Broken));
+            }
+            // A read that hangs is waited for while others may write.
+            snapshot.cow_reads.wait_clear(0..self.origin_bytes).await;
             // The origin holds what was written to chunks without an exception, and a flush of the
             // plain snapshot will not ask it.
-            self.flush_origin().await?;
+            match planted(Planted::CancelWithoutFlush) {
+                true => Ok(()),
+                false => self.flush_origin().await,
+            }
+        };
+        let nobody_writes = self.quiet(&[&self.gate, &snapshot.gate], prepare).await?;
+        if merging.at_work.get() {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the merge is running"));
         }
         if let Some(merging) = self.merging.take() {
-            // Chunks that were cleared may now be given out again.
+            self.has_moved();
+            // Chunks that were cleared may now be given out again. That is a matter of the snapshot's own
+            // writes, and of what origin writes keep for it.
             merging.snapshot.cow_reads.wait_clear(0..self.origin_bytes).await;
         }
+        drop(nobody_writes);
         Ok(())
     }
 
@@ -270,33 +289,55 @@ impl<O: Device, C: Device> Volume<O, C> {
         merging: &Merging<C>,
         store: &Persistent<C>,
         window_bytes: u64,
-        control: &impl MergeControl,
+        observer: &impl Observer,
+        done: &Cell<u64>,
     ) -> io::Result<()> {
         let (layout, end) = (store.layout(), store.published());
+        let total = done.get() + end * layout.chunk_size().bytes();
         let most = window_bytes / layout.chunk_size().bytes();
-        let first = cut(layout, store.unit_slots(), end, most);
-        let (cow, origin_bytes) = (store.device(), self.origin_bytes);
+        let first = window_start(layout, store.unit_slots(), end, most);
+        let (cow, origin_bytes) = (store.device(), merging.snapshot.len_bytes());
         let reader = Reader { cow, layout, origin_bytes, request_bytes: LIVE_REQUEST_BYTES };
         let exceptions = reader.slots(first..end).await.map_err(to_io)?;
         merging.open(&exceptions);
-        let ranges = self.ranges(merging, &exceptions);
+        let chunk_range = |it: &Exception| merging.snapshot.chunk_range(it.old.get(), origin_bytes);
+        let ranges = union(exceptions.iter().map(chunk_range).collect());
         let wanted = || merging.state.get() == MergeState::Running;
         let attempt = async || self.protect(&ranges, Some(&merging.snapshot)).await;
         if !planted(Planted::MergeUnprotected) {
             self.patiently_while(wanted, attempt).await?;
         }
 
-        let give_way = async |bytes| control.give_way(bytes).await;
-        let read = reader.read(exceptions.clone(), give_way).await.map_err(to_io)?;
-        let writes = read.into_iter().map(|Write { at, len, pieces }| async move {
-            control.pace(len).await;
-            control.give_way(len).await;
+        let write = async |at, len, pieces| {
+            observer.pace(len).await;
+            observer.give_way().await;
             if !planted(Planted::MergeOverReads) {
                 self.origin_reads.wait_clear(at..at + len).await;
             }
-            self.origin.write_vectored(at, pieces).await
-        });
-        all(WRITES, writes).await?;
+            self.origin.write_vectored(at, pieces).await?;
+            done.set(done.get() + len);
+            observer.progress(Progress { done: done.get(), total });
+            Ok::<(), io::Error>(())
+        };
+        let (write, reader) = (&write, &reader);
+        if layout.chunk_size().bytes() >= LIVE_REQUEST_BYTES {
+            // Each request is one stretch of both devices in any case: nothing is gained by having more of
+            // them in memory, and a chunk may have a gibibyte.
+            let runs = reader.runs(exceptions.clone()).into_iter();
+            let pieces = runs.flat_map(|run| run.pieces(LIVE_REQUEST_BYTES));
+            let copies = pieces.map(|Transfer { at, len, from }| async move {
+                observer.give_way().await;
+                let data = reader.read_bytes(from, len).await.map_err(to_io)?;
+                write(at, len, vec![data]).await
+            });
+            all(WRITES, copies).await?;
+        } else {
+            let give_way = async || observer.give_way().await;
+            let read = reader.read(exceptions.clone(), give_way).await.map_err(to_io)?;
+            let writes = read.into_iter();
+            let writes = writes.map(|Write { at, len, pieces }| write(at, len, pieces));
+            all(WRITES, writes).await?;
+        }
 
         for _ in 0..ROUNDS {
             if merging.window.borrow().dirty.len() <= FEW {
@@ -316,33 +357,23 @@ impl<O: Device, C: Device> Volume<O, C> {
         for exception in exceptions {
             table.remove(exception.old);
         }
+        self.has_moved();
         Ok(())
-    }
-
-    /// The bytes of the origin that a window goes to.
-    fn ranges(&self, merging: &Merging<C>, exceptions: &[Exception]) -> Vec<Range<u64>> {
-        let mut olds: Vec<u64> = exceptions.iter().map(|exception| exception.old.get()).collect();
-        olds.sort_unstable();
-        let mut ranges: Vec<Range<u64>> = Vec::new();
-        for old in olds {
-            let range = merging.snapshot.chunk_range(old, self.origin_bytes);
-            match ranges.last_mut() {
-                Some(last) if last.end == range.start => last.end = range.end,
-                _ => ranges.push(range),
-            }
-        }
-        ranges
     }
 
     async fn copy_again(&self, merging: &Merging<C>, olds: BTreeSet<u64>) -> io::Result<()> {
         let snapshot = &merging.snapshot;
-        let copies = olds.into_iter().map(|old| async move {
+        let pieces = olds.into_iter().flat_map(|old| {
+            let Range { start, end } = snapshot.chunk_range(old, snapshot.len_bytes());
+            let starts = (start..end).step_by(index(LIVE_REQUEST_BYTES));
+            starts.map(move |at| (old, at - start, at..(at + LIVE_REQUEST_BYTES).min(end)))
+        });
+        let copies = pieces.map(|(old, offset, piece)| async move {
             let new = snapshot.table.borrow().get(OriginChunk::new(old));
             let Some(new) = new else { return Ok(()) };
-            let range = snapshot.chunk_range(old, self.origin_bytes);
-            let byte = new.get() * snapshot.chunk_size.bytes();
-            let data = snapshot.store.device().read(byte, index(range.end - range.start)).await?;
-            self.origin.write(range.start, data.freeze()).await
+            let byte = new.get() * snapshot.chunk_size.bytes() + offset;
+            let data = snapshot.store.device().read(byte, index(piece.end - piece.start)).await?;
+            self.origin.write(piece.start, data.freeze()).await
         });
         all(WRITES, copies).await
     }
@@ -365,9 +396,9 @@ impl<O: Device, C: Device> Volume<O, C> {
                 merging.released.wait_until(|| !merging.is_held(old)).await;
                 continue;
             }
-            let run = snapshot.table.borrow().next_run(OriginChunk::new(old));
-            let begin = run.map_or(u64::MAX, |run| run.old.get() * chunk);
-            let Some(run) = run.filter(|_| begin <= position) else {
+            let saved = snapshot.next_stored(position);
+            let begin = saved.as_ref().map_or(u64::MAX, |(saved, _)| saved.start);
+            let Some((saved, byte)) = saved.filter(|_| begin == position) else {
                 let len = begin.min(end) - position;
                 let part = payload.part(position - at, len);
                 let merging = Some(snapshot).filter(|_| !planted(Planted::MergingTakesExceptions));
@@ -375,12 +406,11 @@ impl<O: Device, C: Device> Volume<O, C> {
                 position += len;
                 continue;
             };
-            let run_end = ((run.old.get() + run.len) * chunk).min(end);
+            let run_end = saved.end.min(end);
             let free = snapshot.chunks(&(position..run_end)).take_while(|it| !merging.is_held(*it));
             let part_end = ((old + free.count() as u64) * chunk).min(run_end);
             let part = payload.part(position - at, part_end - position);
             let olds = snapshot.chunks(&(position..part_end));
-            let byte = run.new.get() * chunk + (position - begin);
             if planted(Planted::DirtyBeforeWrite) {
                 merging.mark_dirty(olds.clone());
             }

@@ -35,19 +35,11 @@ impl From<NoRoom> for io::Error {
 
 impl<O: Device, C: Device> Volume<O, C> {
     /// Tries again, tick by tick, what finds no room in a snapshot that waits for it; as long as
-    /// that snapshot has patience.
+    /// that snapshot has patience, and `wanted` says so.
     ///
     /// Between two attempts nothing is held, so snapshots may come and go, merge and be dropped:
     /// `attempt` looks at the volume anew each time. One that was begun may be made again from its
     /// beginning, because nobody was told of its end.
-    pub(super) async fn patiently(
-        &self,
-        attempt: impl AsyncFn() -> io::Result<()>,
-    ) -> io::Result<()> {
-        self.patiently_while(|| true, attempt).await
-    }
-
-    /// The same, as long as `wanted` says so.
     pub(super) async fn patiently_while(
         &self,
         wanted: impl Fn() -> bool,

@@ -2,8 +2,8 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::window::index;
-use crate::device::{Allocation, Buffer, Device};
+use crate::copy::index;
+use crate::device::{Allocation, Device};
 
 /// What a request puts into a stretch of a device.
 #[derive(Clone, Debug)]
@@ -44,11 +44,5 @@ impl Payload {
             Self::Data(data) => device.write(at, data).await,
             Self::Zeroes(len, allocation) => device.write_zeroes(at, len, allocation).await,
         }
-    }
-}
-
-impl From<Buffer> for Payload {
-    fn from(buffer: Buffer) -> Self {
-        Self::Data(buffer.freeze())
     }
 }

@@ -1,14 +1,17 @@
 use std::io;
 use std::ops::Range;
 
-use dmsnap_format::OriginChunk;
 use futures_util::future::try_join_all;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::Volume;
-use super::event::Tracked;
 use super::snapshot::Snapshot;
-use super::window::index;
-use crate::device::{Buffer, Device};
+use crate::copy::{REQUEST_BYTES, index};
+use crate::device::{ALIGNMENT, Buffer, Device};
+use crate::sync::Tracked;
+
+/// Parts of a read that are in memory besides what is put together, at most.
+const PARTS: usize = 32;
 
 /// A stretch of a snapshot that comes from consecutive bytes of one device.
 struct Stretch {
@@ -16,6 +19,17 @@ struct Stretch {
     range: Range<u64>,
     /// First byte on the COW device; `None`: from the origin, where it lies at the same place.
     cow_byte: Option<u64>,
+}
+
+impl Stretch {
+    /// The same in pieces of one request each.
+    fn pieces(&self) -> impl Iterator<Item = Self> {
+        let (Range { start, end }, cow_byte) = (self.range.clone(), self.cow_byte);
+        (start..end).step_by(index(REQUEST_BYTES)).map(move |at| Self {
+            range: at..(at + REQUEST_BYTES).min(end),
+            cow_byte: cow_byte.map(|byte| byte + (at - start)),
+        })
+    }
 }
 
 impl<O: Device, C: Device> Volume<O, C> {
@@ -30,7 +44,9 @@ impl<O: Device, C: Device> Volume<O, C> {
         let range = at..at + len as u64;
         snapshot.trusted(&range)?;
         let read = self.read_pieces(snapshot, at, len).await?;
-        // A flush may have failed since the read began.
+        // A flush may have failed since the read began, or the snapshot was dropped and its chunks given
+        // back.
+        snapshot.usable()?;
         snapshot.trusted(&range)?;
         Ok(read)
     }
@@ -52,12 +68,28 @@ impl<O: Device, C: Device> Volume<O, C> {
         // Not all of them may be begun at once.
         let held = stretches.iter().map(|it| self.reads_of(snapshot, it).enter(it.range.clone()));
         let _held: Vec<_> = held.collect();
-        let reads = stretches.iter().map(|stretch| self.read_stretch(snapshot, stretch));
-        let parts = try_join_all(reads).await?;
         let mut whole = Buffer::recycled(len);
-        for (stretch, part) in stretches.iter().zip(parts) {
+        let mut put = |stretch: &Stretch, part: &Buffer| {
             let start = index(stretch.range.start - at);
-            whole[start..start + part.len()].copy_from_slice(&part);
+            whole[start..start + part.len()].copy_from_slice(part);
+        };
+        if len as u64 <= REQUEST_BYTES && stretches.len() <= PARTS {
+            let memory = (len + stretches.len() * ALIGNMENT) as u64;
+            let _memory = self.scratch.take(&snapshot.share, memory).await;
+            let reads = stretches.iter().map(|stretch| self.read_stretch(snapshot, stretch));
+            let parts = try_join_all(reads).await?;
+            stretches.iter().zip(&parts).for_each(|(stretch, part)| put(stretch, part));
+            return Ok(whole);
+        }
+        let reads = stretches.iter().flat_map(Stretch::pieces).map(|piece| async move {
+            let memory = piece.range.end - piece.range.start + ALIGNMENT as u64;
+            let memory = self.scratch.take(&snapshot.share, memory).await;
+            let part = self.read_stretch(snapshot, &piece).await?;
+            io::Result::Ok((piece, part, memory))
+        });
+        let mut reads = std::pin::pin!(stream::iter(reads).buffer_unordered(PARTS));
+        while let Some((piece, part, _memory)) = reads.try_next().await? {
+            put(&piece, &part);
         }
         Ok(whole)
     }
@@ -81,15 +113,13 @@ impl<O: Device, C: Device> Volume<O, C> {
 
 /// The first stretch of a range, which is not empty.
 fn stretch<C: Device>(snapshot: &Snapshot<C>, range: Range<u64>) -> Stretch {
-    let chunk = snapshot.chunk_size.bytes();
-    let run = snapshot.table.borrow().next_run(OriginChunk::new(range.start / chunk));
-    let begin = run.map_or(range.end, |run| (run.old.get() * chunk).min(range.end));
-    match run {
-        Some(run) if begin <= range.start => {
-            let end = ((run.old.get() + run.len) * chunk).min(range.end);
-            let byte = run.new.get() * chunk + (range.start - run.old.get() * chunk);
-            Stretch { range: range.start..end, cow_byte: Some(byte) }
+    match snapshot.next_stored(range.start) {
+        Some((saved, byte)) if saved.start == range.start => {
+            Stretch { range: saved.start..saved.end.min(range.end), cow_byte: Some(byte) }
         }
-        _ => Stretch { range: range.start..begin, cow_byte: None },
+        Some((saved, _)) => {
+            Stretch { range: range.start..saved.start.min(range.end), cow_byte: None }
+        }
+        None => Stretch { range, cow_byte: None },
     }
 }

@@ -2,14 +2,16 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::ops::Range;
+use std::rc::Rc;
 
 use dmsnap_format::{ChunkSize, Exception, OriginChunk, Usage};
 
-use super::event::{Event, Tracked};
+use super::scratch::Share;
 use super::to_io;
-use crate::device::Device;
+use crate::device::{Device, is_no_room};
 use crate::planted::{Planted, planted};
-use crate::store::{AnyStore, Persistent, Prepared, Published, Store, StoreError};
+use crate::store::{AnyStore, Persistent, Prepared, Published, Store, StoreError, Strays};
+use crate::sync::{Event, Gate, Tracked};
 use crate::table::Table;
 
 /// Data in the chunks of unpublished exceptions, in bytes, that is much: whoever writes back publishes it.
@@ -36,6 +38,10 @@ pub enum OnFull {
 /// How a snapshot behaves.
 #[derive(Clone, Debug, Default)]
 pub struct SnapshotOptions {
+    /// How large the snapshot is: the origin may have been made longer since. By default as the origin.
+    pub len_bytes: Option<u64>,
+    /// What an opening for writing does with what lies after the end of the store's list.
+    pub strays: Strays,
     /// What happens to origin writes when the store is full.
     pub on_full: OnFull,
     /// Up to how many bytes the COW device is grown when it is full, if it can grow.
@@ -62,6 +68,9 @@ pub enum State {
 #[derive(Debug)]
 pub struct Snapshot<C> {
     pub(super) name: String,
+    /// No other snapshot of the volume has, or ever had it.
+    id: u64,
+    len_bytes: u64,
     pub(super) options: SnapshotOptions,
     pub(super) store: AnyStore<C>,
     pub(super) chunk_size: ChunkSize,
@@ -77,12 +86,25 @@ pub struct Snapshot<C> {
     /// A pending exception was settled, or the state changed.
     changed: Event,
     state: Cell<State>,
+    /// A merge of it was begun.
+    pub(super) was_merged: Cell<bool>,
+    /// Every write to this snapshot is inside; closed while it is taken out, and while its merge begins or
+    /// is given up.
+    pub(super) gate: Gate,
     /// How many calls write the mark of a dropped snapshot at the moment.
     marking: Cell<u32>,
+    /// It was dropped, and its store does not say so.
+    unmarked: Cell<bool>,
+    /// It is no longer of the volume: nobody begins to write to its store.
+    out: Cell<bool>,
+    /// Publishes and marks under way, each of all bytes.
+    store_writes: Tracked,
     /// Reads of the COW device under way, by bytes of the snapshot.
     pub(super) cow_reads: Tracked,
     /// Writes in place under way, by bytes of the snapshot.
     pub(super) cow_writes: Tracked,
+    /// Of the memory for copying.
+    pub(super) share: Rc<Share>,
 }
 
 /// Exceptions that reads see and a crash would lose.
@@ -95,12 +117,16 @@ struct Unpublished {
 impl<C: Device> Snapshot<C> {
     pub(super) fn new(
         name: String,
+        id: u64,
+        len_bytes: u64,
         store: AnyStore<C>,
         table: Table,
         options: SnapshotOptions,
     ) -> Self {
         Self {
             name,
+            id,
+            len_bytes,
             options,
             chunk_size: store.chunk_size(),
             store,
@@ -111,15 +137,32 @@ impl<C: Device> Snapshot<C> {
             settled: Cell::default(),
             changed: Event::default(),
             state: State::Active.into(),
+            was_merged: Cell::default(),
+            gate: Gate::default(),
             marking: Cell::default(),
+            unmarked: Cell::default(),
+            out: Cell::default(),
+            store_writes: Tracked::default(),
             cow_reads: Tracked::default(),
             cow_writes: Tracked::default(),
+            share: Rc::default(),
         }
     }
 
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Tells it from every other snapshot that its volume has or had, also from one of its name.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Its size, in bytes. Where the origin is longer, what lies past that is no part of the snapshot, and
+    /// nothing of it is kept.
+    pub fn len_bytes(&self) -> u64 {
+        self.len_bytes
     }
 
     /// The unit of copying.
@@ -224,6 +267,39 @@ impl<C: Device> Snapshot<C> {
         }
     }
 
+    /// An error if it was [taken out](Self::take_out).
+    pub(super) fn present(&self) -> io::Result<()> {
+        match self.is_out() {
+            true => Err(io::Error::other("the snapshot was taken out")),
+            false => Ok(()),
+        }
+    }
+
+    /// Do origin writes keep old data in it?
+    pub(super) fn is_kept(&self) -> bool {
+        self.state.get() != State::Invalid && !self.is_out()
+    }
+
+    pub(super) fn is_out(&self) -> bool {
+        self.out.get() && !planted(Planted::RemovedIsWritten)
+    }
+
+    /// From now on nobody begins to write to its store, except the caller.
+    pub(super) fn take_out(&self) {
+        self.out.set(true);
+        self.changed.notify();
+    }
+
+    /// Returns when what was being written to its store as it was [taken out](Self::take_out) has ended.
+    pub(super) async fn at_rest(&self) {
+        if planted(Planted::RemovedIsWritten) {
+            return;
+        }
+        let _nobody_writes = self.gate.close().await;
+        self.all_settled().await;
+        self.store_writes.wait_clear(0..1).await;
+    }
+
     pub(super) fn writable(&self) -> io::Result<()> {
         self.usable()?;
         match self.is_read_only() {
@@ -239,11 +315,15 @@ impl<C: Device> Snapshot<C> {
         if !self.store.is_broken() || planted(Planted::LostChunksShown) {
             return Ok(());
         }
-        let lost = |old: u64| match self.store.persistent() {
-            Some(_) => self.ticket_of(old).is_some(),
-            None => self.has(old),
+        let chunks = self.chunks(range);
+        let lost = match self.store.persistent() {
+            Some(_) => self.newest_ticket_in(range).is_some(),
+            None => {
+                let next = self.table.borrow().next_run(OriginChunk::new(chunks.start));
+                next.is_some_and(|run| run.old.get() < chunks.end)
+            }
         };
-        match self.chunks(range).any(lost) {
+        match lost {
             true => Err(io::Error::other("a flush of the COW device failed: a chunk may be lost")),
             false => Ok(()),
         }
@@ -258,10 +338,31 @@ impl<C: Device> Snapshot<C> {
         self.store.persistent().is_some_and(Persistent::is_read_only)
     }
 
-    /// The chunks that a range of bytes touches.
+    /// The chunks that the part of a range touches that lies in the snapshot. Kernel: `__origin_write`, which
+    /// goes by where a write begins.
     pub(super) fn chunks(&self, range: &Range<u64>) -> Range<u64> {
         let chunk = self.chunk_size.bytes();
-        range.start / chunk..range.end.div_ceil(chunk)
+        let first = range.start / chunk;
+        match range.end.min(self.len_bytes) {
+            end if end > range.start => first..end.div_ceil(chunk),
+            _ => first..first,
+        }
+    }
+
+    /// The bytes of the first run of chunks with an exception that ends after `at`, from `at` on; not past
+    /// the snapshot's end, whatever its last chunk holds.
+    pub(super) fn next_saved(&self, at: u64) -> Option<Range<u64>> {
+        self.next_stored(at).map(|(range, _)| range)
+    }
+
+    /// The same, and its first byte on the COW device.
+    pub(super) fn next_stored(&self, at: u64) -> Option<(Range<u64>, u64)> {
+        let chunk = self.chunk_size.bytes();
+        let run = self.table.borrow().next_run(OriginChunk::new(at / chunk))?;
+        let begin = run.old.get() * chunk;
+        let start = begin.max(at);
+        let end = (begin + run.len * chunk).min(self.len_bytes);
+        (start < end).then(|| (start..end, run.new.get() * chunk + (start - begin)))
     }
 
     /// The bytes of a chunk, up to the end of a device of `len` bytes.
@@ -284,6 +385,20 @@ impl<C: Device> Snapshot<C> {
         self.unpublished.borrow().by_old.get(&old).copied()
     }
 
+    /// The newest ticket of any chunk that a range touches. A range may have millions of chunks, of which
+    /// few are unpublished.
+    pub(super) fn newest_ticket_in(&self, range: &Range<u64>) -> Option<u64> {
+        let chunks = self.chunks(range);
+        let unpublished = self.unpublished.borrow();
+        match chunks.end - chunks.start > unpublished.by_old.len() as u64 {
+            true => {
+                let inside = unpublished.by_old.iter().filter(|(old, _)| chunks.contains(old));
+                inside.map(|(_, ticket)| *ticket).max()
+            }
+            false => chunks.filter_map(|old| unpublished.by_old.get(&old).copied()).max(),
+        }
+    }
+
     /// The newest ticket that reads see and a crash would lose.
     pub(super) fn newest_ticket(&self) -> Option<u64> {
         self.unpublished.borrow().by_ticket.keys().next_back().copied()
@@ -295,21 +410,34 @@ impl<C: Device> Snapshot<C> {
         if self.has(old) || self.is_pending(old) {
             return Ok(None);
         }
-        let prepared = match self.store.prepare() {
-            Err(StoreError::Full) => {
-                self.grow().await?;
-                if self.has(old) || self.is_pending(old) {
-                    return Ok(None);
+        loop {
+            match self.store.prepare() {
+                // Others may take what was grown before this one looks again.
+                Err(StoreError::Full) => self.grow().await?,
+                prepared => {
+                    let prepared = prepared?;
+                    self.pending.borrow_mut().insert(old);
+                    return Ok(Some(prepared));
                 }
-                self.store.prepare()
             }
-            other => other,
-        }?;
+            if self.has(old) || self.is_pending(old) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The same, as long as that needs no request of the COW device.
+    pub(super) fn begin_at_once(&self, old: u64) -> Result<Option<Prepared>, StoreError> {
+        if self.has(old) || self.is_pending(old) {
+            return Ok(None);
+        }
+        let prepared = self.store.prepare()?;
         self.pending.borrow_mut().insert(old);
         Ok(Some(prepared))
     }
 
-    /// Makes the COW device longer, as far as allowed.
+    /// Makes the COW device longer, as far as allowed. Without room below it that is what it is without
+    /// leave to grow: full.
     async fn grow(&self) -> Result<(), StoreError> {
         const LEAST: u64 = 16 << 20;
         let cow = self.store.device();
@@ -319,9 +447,15 @@ impl<C: Device> Snapshot<C> {
         if len >= most {
             return Err(StoreError::Full);
         }
-        match cow.grow((len + LEAST.max(len / 8)).min(most)).await {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => Err(StoreError::Full),
-            other => other.map_err(failed),
+        let grown = cow.grow((len + LEAST.max(len / 8)).min(most)).await;
+        match grown {
+            Err(error) if planted(Planted::GrowthFails) => Err(failed(error)),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported || is_no_room(&error) => {
+                Err(StoreError::Full)
+            }
+            Err(error) => Err(failed(error)),
+            Ok(()) if cow.len_bytes().map_err(failed)? > len => Ok(()),
+            Ok(()) => Err(StoreError::Full),
         }
     }
 
@@ -367,18 +501,21 @@ impl<C: Device> Snapshot<C> {
         let mut flushed = false;
         loop {
             let before = self.settled.get();
-            let published: Published = self.store.publish().await?;
+            let published: Published = {
+                let _under_way = self.store_writes.enter(0..1);
+                self.store.publish().await?
+            };
             flushed |= published.flushed;
             self.forget_published(published.next_ticket);
             if published.next_ticket > ticket {
                 return Ok(flushed);
             }
-            if self.state.get() == State::Invalid {
+            if !self.is_kept() {
                 return Err(StoreError::Invalid);
             }
             // An older chunk has no data yet. What was settled while the publish was under way
             // counts as well.
-            let waiting = || self.settled.get() == before && self.state.get() != State::Invalid;
+            let waiting = || self.settled.get() == before && self.is_kept();
             self.changed.wait_until(|| !waiting()).await;
         }
     }
@@ -398,19 +535,39 @@ impl<C: Device> Snapshot<C> {
         }
     }
 
-    /// Drops the snapshot: durably where the COW device still can, before this returns. Every origin
-    /// write that relies on it waits for that. A COW device that fails here too never harms the
-    /// origin: then the snapshot is dropped in memory only, and the error says so.
+    /// Drops the snapshot, durably before this returns. Every origin write that relies on it waits for that.
+    /// If the COW device fails here too, the snapshot is dropped in memory only, the error says so, and
+    /// origin writes that need the mark fail until [it is written](Self::mark_again).
     pub(super) async fn invalidate(&self) -> Result<(), StoreError> {
         if self.is_read_only() {
             return Err(StoreError::ReadOnly);
         }
         self.state.set(State::Invalid);
         self.marking.set(self.marking.get() + 1);
-        let marked = self.store.invalidate().await;
+        let marked = self.mark().await;
         self.marking.set(self.marking.get() - 1);
+        self.unmarked.set(marked.is_err());
         self.changed.notify();
         marked
+    }
+
+    /// Writes the mark of a snapshot that was dropped without one. Origin writes do not wait for it: they
+    /// fail until it is there.
+    pub(super) async fn mark_again(&self) -> Result<(), StoreError> {
+        let marked = self.mark().await;
+        self.unmarked.set(marked.is_err());
+        marked
+    }
+
+    async fn mark(&self) -> Result<(), StoreError> {
+        let _under_way = self.store_writes.enter(0..1);
+        self.store.invalidate().await
+    }
+
+    /// True if it was dropped and its COW device has not taken the mark: whoever opens the store believes
+    /// it. See [`mark_dropped`](super::Volume::mark_dropped).
+    pub fn is_unmarked(&self) -> bool {
+        self.unmarked.get() && !self.is_marking()
     }
 
     pub(super) fn is_marking(&self) -> bool {

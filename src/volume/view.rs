@@ -1,5 +1,7 @@
+use std::cell::Cell;
 use std::io;
 use std::ops::Range;
+use std::ptr;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use super::{Volume, to_io};
 use crate::device::{Allocation, Buffer, Device};
 use crate::planted::{Planted, planted};
 use crate::store::Store;
+use crate::sync::{Gate, Inside};
 
 /// The origin, or one snapshot, as a device.
 ///
@@ -21,17 +24,32 @@ pub struct View<O, C> {
     volume: Rc<Volume<O, C>>,
     /// `None` for the origin.
     snapshot: Option<Rc<Snapshot<C>>>,
+    /// Its requests wait for room no longer.
+    hurried: Cell<bool>,
 }
 
 impl<O: Device, C: Device> View<O, C> {
     /// The origin of a volume: writing to it keeps the old data for every snapshot.
     pub fn origin(volume: &Rc<Volume<O, C>>) -> Self {
-        Self { volume: volume.clone(), snapshot: None }
+        Self { volume: volume.clone(), snapshot: None, hurried: Cell::default() }
     }
 
     /// A snapshot of a volume.
     pub fn snapshot(volume: &Rc<Volume<O, C>>, snapshot: &Rc<Snapshot<C>>) -> Self {
-        Self { volume: volume.clone(), snapshot: Some(snapshot.clone()) }
+        let (volume, snapshot) = (volume.clone(), Some(snapshot.clone()));
+        Self { volume, snapshot, hurried: Cell::default() }
+    }
+
+    /// From now on no request of this view waits for room in a store: such writes fail with "no space", also
+    /// those that wait already. For an export that is taken away.
+    pub fn hurry(&self) {
+        self.hurried.set(true);
+        self.volume.ticked.notify();
+    }
+
+    /// As [`Volume::patiently_while`], as long as this view has patience.
+    async fn patiently(&self, attempt: impl AsyncFn() -> io::Result<()>) -> io::Result<()> {
+        self.volume.patiently_while(|| !self.hurried.get(), attempt).await
     }
 
     /// Whose exceptions reads go by; `None` for the bare origin.
@@ -44,12 +62,12 @@ impl<O: Device, C: Device> View<O, C> {
 
     async fn put(&self, at: u64, payload: Payload) -> io::Result<()> {
         self.within(at, payload.len())?;
-        self.volume.patiently(async || self.put_once(at, payload.clone()).await).await
+        self.patiently(async || self.put_once(at, payload.clone()).await).await
     }
 
     async fn put_once(&self, at: u64, payload: Payload) -> io::Result<()> {
         let volume = &self.volume;
-        let _inside = volume.gate.enter().await;
+        let _inside = self.enter().await;
         match (volume.merging_with(self.snapshot.as_ref()), &self.snapshot) {
             (Some(merging), _) => volume.write_merging(&merging, at, payload).await,
             (None, Some(snapshot)) => volume.write_snapshot(snapshot, at, payload).await,
@@ -57,22 +75,65 @@ impl<O: Device, C: Device> View<O, C> {
         }
     }
 
+    /// A snapshot has a gate of its own, unless a merge makes it one device with the origin.
+    fn gate(&self) -> &Gate {
+        let own = self.snapshot.as_ref();
+        let own = own.filter(|snapshot| self.volume.merging_with(Some(snapshot)).is_none());
+        own.map_or(&self.volume.gate, |snapshot| &snapshot.gate)
+    }
+
+    /// Comes in where requests of this device belong, also if that changes while this waits.
+    async fn enter(&self) -> Inside<'_> {
+        loop {
+            let gate = self.gate();
+            let inside = gate.enter(&self.volume.ticks).await;
+            if ptr::eq(gate, self.gate()) {
+                return inside;
+            }
+        }
+    }
+
     async fn pass_down(&self, at: u64, len: u64) -> io::Result<()> {
-        let _inside = self.volume.gate.enter().await;
+        let _inside = self.volume.gate.enter(&self.volume.ticks).await;
         // A merge may have begun since the discard was asked for, of this snapshot or another one.
-        let merging = self.volume.merging_with(None).is_some();
-        if merging && !planted(Planted::DiscardWhileMerging) {
+        let merging = self.volume.merging_with(None);
+        let is_under_way = merging.as_ref().is_some_and(|it| !it.is_finished());
+        if is_under_way && !planted(Planted::DiscardWhileMerging) {
             return Ok(());
         }
-        self.volume.write_back_touching(&(at..at + len)).await;
-        self.volume.protect(std::slice::from_ref(&(at..at + len)), None).await?;
+        self.volume.write_back_touching(&(at..at + len)).await?;
+        let finished = merging.as_ref().filter(|it| it.is_finished()).map(|it| &it.snapshot);
+        self.volume.protect(std::slice::from_ref(&(at..at + len)), finished).await?;
         self.volume.origin_reads.wait_clear(at..at + len).await;
         self.volume.origin.discard(at, len).await
     }
 
-    fn within(&self, at: u64, len: u64) -> io::Result<()> {
+    pub(super) fn volume(&self) -> &Volume<O, C> {
+        &self.volume
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        match &self.snapshot {
+            Some(snapshot) => snapshot.len_bytes(),
+            None => self.volume.origin_bytes,
+        }
+    }
+
+    /// An error if the snapshot was dropped.
+    pub(super) fn usable(&self) -> io::Result<()> {
+        self.snapshot.as_ref().map_or(Ok(()), |snapshot| snapshot.usable())
+    }
+
+    /// The first stretch from `at` on that a COW device holds; empty, at `end`, if there is none before.
+    pub(super) fn saved(&self, at: u64, end: u64) -> io::Result<Range<u64>> {
+        self.usable()?;
+        let saved = self.seen().and_then(|snapshot| snapshot.next_saved(at));
+        Ok(saved.map_or(end..end, |saved| saved.start.min(end)..saved.end.min(end)))
+    }
+
+    pub(super) fn within(&self, at: u64, len: u64) -> io::Result<()> {
         match at.checked_add(len) {
-            Some(end) if end <= self.volume.origin_bytes => Ok(()),
+            Some(end) if end <= self.len() => Ok(()),
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
@@ -81,7 +142,7 @@ impl<O: Device, C: Device> View<O, C> {
     /// stay as they are.
     async fn zero_whole_chunks(&self, snapshot: &Snapshot<C>, range: Range<u64>) -> io::Result<()> {
         let chunk = snapshot.chunk_size().bytes();
-        let end = match range.end == self.volume.origin_bytes {
+        let end = match range.end == snapshot.len_bytes() {
             true => range.end.div_ceil(chunk),
             false => range.end / chunk,
         };
@@ -104,9 +165,19 @@ impl<O: Device, C: Device> View<O, C> {
 impl<O: Device, C: Device> Device for View<O, C> {
     async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
         self.within(at, len as u64)?;
-        match self.seen() {
-            Some(snapshot) => self.volume.read_snapshot(&snapshot, at, len).await,
-            None => self.volume.read_origin(at, len).await,
+        loop {
+            let seen = self.seen();
+            let read = match &seen {
+                Some(snapshot) => self.volume.read_snapshot(snapshot, at, len).await,
+                None => self.volume.read_origin(at, len).await,
+            };
+            // A merge was given up or forgotten meanwhile. What becomes of its snapshot then is no
+            // error of the origin.
+            match read {
+                Err(_) if self.seen().as_ref().map(Rc::as_ptr) != seen.as_ref().map(Rc::as_ptr) => {
+                }
+                read => return read,
+            }
         }
     }
 
@@ -122,7 +193,7 @@ impl<O: Device, C: Device> Device for View<O, C> {
             for (at, data) in &writes {
                 self.within(*at, data.len() as u64)?;
             }
-            let _inside = volume.gate.enter().await;
+            let _inside = snapshot.gate.enter(&volume.ticks).await;
             if !is_merging() {
                 return volume.write_snapshot_many(snapshot, writes).await;
             }
@@ -137,13 +208,15 @@ impl<O: Device, C: Device> Device for View<O, C> {
 
     /// On the origin a discard keeps the old data for every snapshot, like a write. On a snapshot
     /// it zeroes the whole chunks that have an exception, if the snapshot is so disposed, and is
-    /// passed on to the origin, if it is. While a snapshot merges a discard does nothing.
+    /// passed on to the origin, if it is. While a snapshot merges a discard does nothing; when the merge has
+    /// finished it is one of the origin.
     async fn discard(&self, at: u64, len: u64) -> io::Result<()> {
         self.within(at, len)?;
-        if len == 0 || self.volume.merging_with(self.snapshot.as_ref()).is_some() {
+        let merging = self.volume.merging_with(self.snapshot.as_ref());
+        if len == 0 || merging.as_ref().is_some_and(|it| !it.is_finished()) {
             return Ok(());
         }
-        if let Some(snapshot) = &self.snapshot {
+        if let Some(snapshot) = self.snapshot.as_ref().filter(|_| merging.is_none()) {
             snapshot.usable()?;
             if snapshot.options.discard_zeroes {
                 self.zero_whole_chunks(snapshot, at..at + len).await?;
@@ -152,12 +225,14 @@ impl<O: Device, C: Device> Device for View<O, C> {
                 return Ok(());
             }
         }
-        self.volume.patiently(async || self.pass_down(at, len).await).await
+        self.patiently(async || self.pass_down(at, len).await).await
     }
 
     async fn flush(&self) -> io::Result<()> {
         let volume = &self.volume;
         match (volume.merging_with(self.snapshot.as_ref()), &self.snapshot) {
+            // Nothing is left on the COW device.
+            (Some(merging), _) if merging.is_finished() => volume.flush_origin().await,
             (Some(merging), _) => {
                 let cow = merging.snapshot.store.flush();
                 if planted(Planted::FlushForgetsOrigin) {
@@ -168,6 +243,7 @@ impl<O: Device, C: Device> Device for View<O, C> {
             }
             (None, Some(snapshot)) => {
                 snapshot.usable()?;
+                snapshot.present()?;
                 volume.flush_snapshot(snapshot).await
             }
             (None, None) => volume.flush_origin().await,
@@ -175,25 +251,11 @@ impl<O: Device, C: Device> Device for View<O, C> {
     }
 
     async fn next_data(&self, at: u64) -> io::Result<Option<Range<u64>>> {
-        let Some(snapshot) = self.seen() else { return self.volume.next_origin_data(at).await };
-        let chunk = snapshot.chunk_size().bytes();
-        let end = self.volume.origin_bytes;
-        let run = snapshot.table.borrow().next_run(OriginChunk::new(at / chunk));
-        let saved = run.map_or(end..end, |run| {
-            (run.old.get() * chunk).max(at)..((run.old.get() + run.len) * chunk).min(end)
-        });
-        if at >= end || saved.start == at {
-            return Ok((at < end).then_some(saved));
-        }
-        let found = self.volume.origin.next_data(at).await?;
-        Ok(match found.filter(|data| data.start < saved.start) {
-            Some(data) => Some(data.start..data.end.min(saved.start)),
-            None => (saved.start < end).then_some(saved),
-        })
+        self.next_no_hole(at).await
     }
 
     fn len_bytes(&self) -> io::Result<u64> {
-        Ok(self.volume.origin_bytes)
+        Ok(self.len())
     }
 
     fn block_bytes(&self) -> u32 {

@@ -7,8 +7,8 @@ use futures_util::future::{join, join_all};
 
 use super::payload::Payload;
 use super::snapshot::Snapshot;
-use super::window::{index, joined};
 use super::{Volume, to_io};
+use crate::copy::{REQUEST_BYTES, all, index, joined};
 use crate::device::Device;
 use crate::planted::{Planted, planted};
 use crate::store::{Prepared, StoreError};
@@ -22,6 +22,9 @@ const MOST_UNPUBLISHED: u64 = 262_144;
 
 /// The most that writes of their own are joined to, in bytes: what the page cache takes at once.
 const JOINED_BYTES: u64 = 128 << 10;
+
+/// Pieces of one chunk that are copied at a time, where it is longer than a request.
+const PIECES: usize = 4;
 
 /// Where the next part of a write goes.
 enum Next {
@@ -53,7 +56,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         let mut position = at;
         while position < end {
             snapshot.writable()?;
-            snapshot.trusted(&(position..end))?;
+            snapshot.present()?;
             let part = |len| payload.part(position - at, len);
             position += match self.next(snapshot, position..end) {
                 Next::Wait(old) => {
@@ -61,6 +64,7 @@ impl<O: Device, C: Device> Volume<O, C> {
                     0
                 }
                 Next::InPlace(byte, len) => {
+                    snapshot.trusted(&(position..position + len))?;
                     let _held = snapshot.cow_writes.enter(position..position + len);
                     part(len).write_to(snapshot.store.device(), byte).await?;
                     len
@@ -98,11 +102,13 @@ impl<O: Device, C: Device> Volume<O, C> {
         writes: Vec<(u64, Bytes)>,
     ) -> io::Result<()> {
         snapshot.writable()?;
+        snapshot.present()?;
         let mut together = Vec::with_capacity(writes.len());
         let mut taken = Vec::with_capacity(writes.len());
         let mut singly = Vec::new();
         for (at, data) in writes {
-            match self.take_whole(snapshot, at..at + data.len() as u64).await {
+            let holds = !taken.is_empty();
+            match self.take_whole(snapshot, at..at + data.len() as u64, holds).await {
                 Some((prepared, old)) => {
                     together.push((prepared.chunk().get() * snapshot.chunk_size.bytes(), data));
                     taken.push((prepared, old));
@@ -129,11 +135,12 @@ impl<O: Device, C: Device> Volume<O, C> {
         &self,
         snapshot: &Snapshot<C>,
         range: Range<u64>,
+        holds: bool,
     ) -> Option<(Prepared, u64)> {
         let chunks = snapshot.chunks(&range);
         match self.next(snapshot, range) {
             Next::Whole(1) if chunks.end - chunks.start == 1 => {
-                let begun = snapshot.begin(chunks.start).await.ok()?;
+                let begun = self.begin_own(snapshot, chunks.start, holds).await.ok()?;
                 begun.map(|prepared| (prepared, chunks.start))
             }
             _ => None,
@@ -180,7 +187,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         let first = at / chunk;
         let mut taken: Vec<(Prepared, u64)> = Vec::new();
         for old in first..first + chunks {
-            match snapshot.begin(old).await {
+            match self.begin_own(snapshot, old, !taken.is_empty()).await {
                 Ok(Some(prepared)) => taken.push((prepared, old)),
                 Ok(None) => break,
                 Err(error) if taken.is_empty() => return Err(no_room(snapshot, error)),
@@ -189,10 +196,13 @@ impl<O: Device, C: Device> Volume<O, C> {
         }
         let len = |count: u64| (count * chunk).min(payload.len());
         let written = len(taken.len() as u64);
-        let writes = consecutive(&taken).into_iter().map(|run| {
-            let offset = run.start as u64 * chunk;
-            let data = payload.part(offset, len(run.end as u64) - offset);
-            data.write_to(snapshot.store.device(), taken[run.start].0.chunk().get() * chunk)
+        let mut first = 0;
+        let follows = |a: &(Prepared, u64), b: &(Prepared, u64)| a.0.chunk().plus(1) == b.0.chunk();
+        let writes = taken.chunk_by(follows).map(|run| {
+            let offset = first * chunk;
+            first += run.len() as u64;
+            let data = payload.part(offset, len(first) - offset);
+            data.write_to(snapshot.store.device(), run[0].0.chunk().get() * chunk)
         });
         // Every write is driven to its end, also beside one that fails.
         let ended = join_all(writes).await;
@@ -200,8 +210,14 @@ impl<O: Device, C: Device> Volume<O, C> {
         Ok(written)
     }
 
-    /// Writes a part of a chunk that has no exception: the old chunk and the new data go to the COW
-    /// device as one write. Returns how many bytes were written: none if somebody else came first.
+    /// Writes a part of a chunk that has no exception: the old chunk with the new data over it goes to the
+    /// COW device, in requests of at most [`REQUEST_BYTES`]. Returns how many bytes were written: none if
+    /// somebody else came first.
+    ///
+    /// # Ordering
+    ///
+    /// All of the new chunk is written before the exception becomes visible. Until then the chunk is pending,
+    /// which keeps writes to the origin out of it. A crash, or an error, leaves the snapshot as it was.
     async fn write_part(
         &self,
         snapshot: &Snapshot<C>,
@@ -209,20 +225,36 @@ impl<O: Device, C: Device> Volume<O, C> {
         payload: Payload,
     ) -> io::Result<u64> {
         let old = at / snapshot.chunk_size.bytes();
-        let begun = snapshot.begin(old).await.map_err(|error| no_room(snapshot, error))?;
+        let begun = self.begin_own(snapshot, old, false).await;
+        let begun = begun.map_err(|error| no_room(snapshot, error))?;
         let Some(prepared) = begun else { return Ok(0) };
         let byte = prepared.chunk().get() * snapshot.chunk_size.bytes();
         let bytes = snapshot.chunk_range(old, self.origin_bytes);
-        let merged = async {
-            let mut chunk = self.origin.read(bytes.start, index(bytes.end - bytes.start)).await?;
+        let (payload, new) = (&payload, at..at + payload.len());
+        let merged = async |piece: Range<u64>| {
+            let len = piece.end - piece.start;
+            let _memory = self.scratch.take(&snapshot.share, len).await;
+            let mut data = self.origin.read(piece.start, index(len)).await?;
             if planted(Planted::PartWithoutRest) {
-                chunk.fill(0);
+                data.fill(0);
             }
-            let offset = index(at - bytes.start);
-            payload.lay_over(&mut chunk[offset..offset + index(payload.len())]);
-            Payload::from(chunk).write_to(snapshot.store.device(), byte).await
+            let (from, to) = (new.start.max(piece.start), new.end.min(piece.end));
+            if from < to {
+                let over = &mut data[index(from - piece.start)..index(to - piece.start)];
+                payload.part(from - new.start, to - from).lay_over(over);
+            }
+            let byte = byte + (piece.start - bytes.start);
+            snapshot.store.device().write(byte, data.freeze()).await
         };
-        match merged.await {
+        let written = match bytes.end - bytes.start <= REQUEST_BYTES {
+            true => merged(bytes.clone()).await,
+            false => {
+                let starts = (bytes.start..bytes.end).step_by(index(REQUEST_BYTES));
+                let pieces = starts.map(|start| start..(start + REQUEST_BYTES).min(bytes.end));
+                all(PIECES, pieces.map(&merged)).await
+            }
+        };
+        match written {
             Ok(()) => {
                 snapshot.complete(prepared, old);
                 snapshot.set_overflowed(false);
@@ -265,16 +297,4 @@ fn no_room<C: Device>(snapshot: &Snapshot<C>, error: StoreError) -> io::Error {
         snapshot.set_overflowed(true);
     }
     to_io(error)
-}
-
-/// Groups chunks that follow each other on the COW device, as ranges of indexes.
-fn consecutive(taken: &[(Prepared, u64)]) -> Vec<Range<usize>> {
-    let mut runs: Vec<Range<usize>> = Vec::new();
-    for (n, (prepared, _)) in taken.iter().enumerate() {
-        match runs.last_mut() {
-            Some(run) if taken[n - 1].0.chunk().plus(1) == prepared.chunk() => run.end = n + 1,
-            _ => runs.push(n..n + 1),
-        }
-    }
-    runs
 }

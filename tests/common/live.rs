@@ -5,19 +5,13 @@ use std::rc::Rc;
 use bytes::Bytes;
 use dmsnap::device::Device;
 use dmsnap::format::ChunkSize;
-use dmsnap::store::{AnyStore, Persistent, format};
-use dmsnap::volume::{MergeControl, OnFull, Snapshot, SnapshotOptions, Volume};
+use dmsnap::store::{AnyStore, Persistent, Strays, format};
+use dmsnap::volume::{OnFull, Snapshot, SnapshotOptions, Volume};
 use dmsnap_sim::{Disk, Power, run};
 
 pub(crate) type Sim = Volume<Rc<Disk>, Rc<Disk>>;
 
 pub(crate) const SECTOR: u64 = 512;
-
-pub(crate) struct Unpaced;
-
-impl MergeControl for Unpaced {
-    async fn pace(&self, _: u64) {}
-}
 
 pub(crate) fn data(tag: u64, sectors: u64) -> Bytes {
     (0..sectors).flat_map(|n| (tag + n).to_le_bytes().repeat(64)).collect()
@@ -41,7 +35,8 @@ pub(crate) fn add<D: Device>(
     options: SnapshotOptions,
 ) -> Rc<Snapshot<D>> {
     let mut exceptions = Vec::new();
-    let opened = Persistent::open(cow, Some(volume.len_bytes()), |it| exceptions.push(it));
+    let opened =
+        Persistent::open(cow, Some(volume.len_bytes()), Strays::Refuse, |it| exceptions.push(it));
     let store = AnyStore::Persistent(run(opened).expect("opens"));
     run(volume.add(name, store, exceptions, options)).expect("added")
 }

@@ -2,7 +2,9 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub(crate) mod hanging; // a device that hangs
 pub(crate) mod live; // volumes on simulated disks
+pub(crate) mod holes; // a disk that knows its holes
 
 use dmsnap::format::{
     ChunkSize, CowChunk, Exception, Layout, OriginChunk, RawException, RawHeader,

@@ -1,12 +1,12 @@
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use dmsnap::device::{Allocation, Caching, Device, File, Identity, Mode, OpenError, is_same};
 
-use crate::loops::{Loop, Mount, usable};
-use crate::scratch::{Scratch, open, pattern, placed, run};
+use crate::device::loops::{Loop, Mount, usable};
+use crate::device::scratch::{Scratch, open, pattern, placed, run};
 
 const LEN: usize = 8 << 20;
 
@@ -128,7 +128,9 @@ fn a_disk_that_grows_is_noticed() {
             .open(&image)
             .and_then(|it| it.set_len(3 << 20))
             .expect("grown");
-        crate::loops::tool(std::process::Command::new("losetup").arg("-c").arg(disk.path()));
+        crate::device::loops::tool(
+            std::process::Command::new("losetup").arg("-c").arg(disk.path()),
+        );
         assert_eq!(file.len_bytes().expect("asked"), 3 << 20);
         file.write((3 << 20) - 4096, placed(&[9; 4096], 0)).await.expect("the new part is there");
     });
@@ -145,13 +147,13 @@ fn a_disk_has_one_writer() {
         let writer = open(disk.path(), Mode::Write, Caching::Direct).await;
         for mode in [Mode::Write, Mode::Read] {
             let error = refusal(disk.path(), mode).await;
-            assert!(matches!(error, OpenError::InUse), "{mode:?}: {error}");
+            assert!(matches!(error, OpenError::InUse(_)), "{mode:?}: {error}");
         }
         open(disk.path(), Mode::Look, Caching::Direct).await;
         drop(writer);
         let reader = open(disk.path(), Mode::Read, Caching::Direct).await;
         open(disk.path(), Mode::Read, Caching::Direct).await;
-        assert!(matches!(refusal(disk.path(), Mode::Write).await, OpenError::InUse));
+        assert!(matches!(refusal(disk.path(), Mode::Write).await, OpenError::InUse(_)));
         drop(reader);
         open(disk.path(), Mode::Write, Caching::Direct).await;
     });
@@ -184,7 +186,7 @@ fn a_mounted_disk_is_not_written_to() {
     let Some(mount) = Mount::ext4(scratch.dir()) else { return };
     run(async {
         let error = refusal(mount.device(), Mode::Write).await;
-        assert!(matches!(error, OpenError::InUse), "{error}");
+        assert!(matches!(error, OpenError::InUse(_)), "{error}");
         open(mount.device(), Mode::Look, Caching::Direct).await;
     });
 }
@@ -241,4 +243,37 @@ fn a_loop_device_is_torn_where_the_disk_below_its_file_is() {
         let disk = Loop::with_large_sectors(&image);
         assert_eq!(open(disk.path(), Mode::Look, Caching::Direct).await.block_bytes(), below);
     });
+}
+
+/// Device-mapper, a volume manager above a partition, or the whole disk below one write past the cache of
+/// a disk, which stays as long as anybody has the disk open. Here that is a disk below another one.
+#[test]
+fn what_went_past_the_cache_of_a_disk_is_seen() {
+    if !usable("disks that were written past their cache") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let image = scratch.file("image", &pattern(1, LEN));
+    let below = Loop::over(&image);
+    let above = Loop::over(below.path());
+    // Somebody has it open, and has looked at it.
+    let mut monitor = fs::File::open(above.path()).expect("opens");
+    std::io::copy(&mut monitor, &mut std::io::sink()).expect("readable");
+    for (n, mode) in (2..).zip([Mode::Look, Mode::Read, Mode::Write]) {
+        for caching in [Caching::Direct, Caching::Buffered] {
+            let now = pattern(10 * n + u64::from(caching == Caching::Direct), LEN);
+            run(async {
+                // As a kernel's own devices do: `File` would not write below a loop device.
+                let mut whole = fs::File::options().write(true).open(below.path()).expect("opens");
+                whole.write_all(&now).and_then(|()| whole.sync_all()).expect("written");
+                drop(whole);
+                let file = open(above.path(), mode, caching).await;
+                for (at, len) in [(0, 512), (0, LEN), (4096, 65_536), (70_001, 300)] {
+                    let read = file.read(at, len).await.expect("readable");
+                    let at = usize::try_from(at).expect("small");
+                    assert!(read[..] == now[at..at + len], "{mode:?}, {caching:?}: {at}");
+                }
+            });
+        }
+    }
 }

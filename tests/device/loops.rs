@@ -70,7 +70,7 @@ impl Loop {
 
     /// With further options. Others look for a free device at the same time: whoever loses asks
     /// again.
-    fn with(file: &Path, options: &[&str]) -> Self {
+    pub(crate) fn with(file: &Path, options: &[&str]) -> Self {
         let mut losetup = Command::new("losetup");
         losetup.args(["--find", "--show"]).args(options).arg(file);
         for _ in 0..50 {

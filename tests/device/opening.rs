@@ -3,9 +3,9 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use dmsnap::device::{Caching, Device, File, Identity, Mode, OpenError, is_same};
+use dmsnap::device::{Access, Caching, Device, File, Identity, Mode, OpenError, is_same};
 
-use crate::scratch::{Scratch, open, placed, run};
+use crate::device::scratch::{Scratch, open, placed, run};
 
 const MODES: [Mode; 3] = [Mode::Look, Mode::Read, Mode::Write];
 
@@ -30,7 +30,7 @@ fn who_writes_is_alone_and_who_looks_disturbs_nobody() {
                 let fine = both.contains(&Mode::Look) || !both.contains(&Mode::Write);
                 match File::open(&path, second, Caching::Buffered).await {
                     Ok(_) => assert!(fine, "{second:?} beside {first:?}"),
-                    Err(OpenError::InUse) => assert!(!fine, "no {second:?} beside {first:?}"),
+                    Err(OpenError::InUse(_)) => assert!(!fine, "no {second:?} beside {first:?}"),
                     Err(error) => panic!("{second:?} beside {first:?}: {error}"),
                 }
                 drop(held);
@@ -48,14 +48,14 @@ fn a_lock_of_somebody_else_is_respected() {
     let theirs = fs::File::open(&path).expect("readable");
     run(async {
         theirs.try_lock_shared().expect("free");
-        assert!(matches!(refusal(&path, Mode::Write).await, OpenError::InUse));
+        assert!(matches!(refusal(&path, Mode::Write).await, OpenError::InUse(_)));
         open(&path, Mode::Read, Caching::Direct).await;
         theirs.unlock().expect("unlocked");
         let ours = open(&path, Mode::Write, Caching::Direct).await;
         assert!(theirs.try_lock_shared().is_err());
         drop(ours);
         theirs.try_lock().expect("free again: no open file is left behind");
-        assert!(matches!(refusal(&path, Mode::Read).await, OpenError::InUse));
+        assert!(matches!(refusal(&path, Mode::Read).await, OpenError::InUse(_)));
     });
 }
 
@@ -126,10 +126,12 @@ fn a_new_file_is_all_hole_locked_and_never_takes_anothers_place() {
     let path = scratch.path("new");
     run(async {
         for len in [0, 10_000, 1 << 30] {
-            let file = File::create_new(&path, len, Caching::Direct).await.expect("made");
+            let file = File::create_new(&path, len, Caching::Direct, Access::default())
+                .await
+                .expect("made");
             assert_eq!(file.len_bytes().expect("asked"), len);
             assert_eq!(file.next_data(0).await.expect("asked"), None);
-            assert!(matches!(refusal(&path, Mode::Read).await, OpenError::InUse));
+            assert!(matches!(refusal(&path, Mode::Read).await, OpenError::InUse(_)));
             assert_eq!(file.identity().expect("asked"), Identity::of(&path).expect("asked"));
             drop(file);
             fs::remove_file(&path).expect("removable");
@@ -138,7 +140,7 @@ fn a_new_file_is_all_hole_locked_and_never_takes_anothers_place() {
         let dangling = scratch.path("dangling");
         std::os::unix::fs::symlink(scratch.path("nowhere"), &dangling).expect("linked");
         for taken in [&dear, &dangling, &scratch.dir().to_owned()] {
-            match File::create_new(taken, 4096, Caching::Direct).await {
+            match File::create_new(taken, 4096, Caching::Direct, Access::default()).await {
                 Err(OpenError::System(error)) => {
                     assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{}", taken.display());
                 }
@@ -148,7 +150,7 @@ fn a_new_file_is_all_hole_locked_and_never_takes_anothers_place() {
         assert_eq!(fs::read(&dear).expect("readable"), b"dear to somebody");
         assert!(!scratch.path("nowhere").exists());
         // Longer than any file may be: nothing is left behind.
-        let error = File::create_new(&path, u64::MAX, Caching::Direct).await;
+        let error = File::create_new(&path, u64::MAX, Caching::Direct, Access::default()).await;
         assert!(matches!(error, Err(OpenError::System(_))), "{error:?}");
         assert!(!path.exists());
     });

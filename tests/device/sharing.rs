@@ -3,8 +3,8 @@ use std::path::Path;
 
 use dmsnap::device::{Allocation, Caching, Device, File, Memory, Mode, share};
 
-use crate::loops::{Mount, usable};
-use crate::scratch::{Scratch, open, pattern, placed, run};
+use crate::device::loops::{Mount, usable};
+use crate::device::scratch::{Scratch, open, pattern, placed, run};
 
 const LEN: usize = 1 << 20;
 

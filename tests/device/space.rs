@@ -7,7 +7,7 @@ use std::path::Path;
 use dmsnap::device::{Allocation, Caching, Device, Mode};
 use rustix::fs::FallocateFlags;
 
-use crate::scratch::{Scratch, open, pattern, placed, run};
+use crate::device::scratch::{Scratch, open, pattern, placed, run};
 
 /// Every file system's blocks are at most this long.
 const BLOCK: u64 = 64 << 10;
@@ -109,7 +109,7 @@ fn zeroes_never_make_a_file_longer() {
     run(async {
         let file = open(&path, Mode::Write, Caching::Direct).await;
         for allocation in [Allocation::MayPunch, Allocation::Keep] {
-            for (at, len) in [(0, 5001), (5000, 1), (1 << 20, 4096), (u64::MAX, 2)] {
+            for (at, len) in [(0, 5121), (5119, 2), (1 << 20, 4096), (u64::MAX, 2)] {
                 let refused = file.write_zeroes(at, len, allocation).await;
                 let kind = refused.err().map(|error| error.kind());
                 assert_eq!(kind, Some(ErrorKind::UnexpectedEof), "{len} at {at}");

@@ -13,7 +13,7 @@ use dmsnap::format::{
 };
 use dmsnap::table::Table;
 use dmsnap_compare::order::Order;
-use dmsnap_serve::nbd::codec::{Facts, Reply, Request, command};
+use dmsnap_nbd::{Facts, Reply, Request, command};
 use zerocopy::IntoBytes;
 
 const EXCEPTIONS: u64 = 1 << 20;

@@ -1,59 +1,102 @@
-//! A connection to an NBD server: the shortest handshake, then whatever the caller sends.
+//! A blocking connection to an NBD server: the shortest handshake, then whatever the caller sends.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use dmsnap_serve::nbd::codec::{OptionRequest, Request, Selection, command};
+use dmsnap_nbd::Command;
+use dmsnap_nbd::client::{ClientOptions, Event, Handshake, HandshakeEvent, Transmission};
 
-/// Chooses the export and begins transmission with simple replies. Returns the connection and the
-/// export's size in bytes.
-///
-/// # Errors
-///
-/// What the connection says, or that the server refuses.
-pub fn connect(socket: &Path, export: &str) -> io::Result<(UnixStream, u64)> {
-    let mut stream = UnixStream::connect(socket)?;
-    let mut greeting = [0; 18];
-    stream.read_exact(&mut greeting)?;
-    if &greeting[..16] != b"NBDMAGICIHAVEOPT" {
-        return Err(io::Error::other("no NBD server"));
+/// A connection that has chosen an export, for simple replies.
+#[derive(Debug)]
+pub struct Connection {
+    /// The socket.
+    pub stream: UnixStream,
+    /// What was agreed on, and the requests in flight.
+    pub requests: Transmission,
+}
+
+impl Connection {
+    /// Chooses the export and begins transmission with simple replies.
+    ///
+    /// # Errors
+    ///
+    /// What the connection says, or that the server refuses.
+    pub fn new(socket: &Path, export: &str) -> io::Result<Self> {
+        let mut stream = UnixStream::connect(socket)?;
+        let options = ClientOptions { export: export.into(), ..ClientOptions::default() };
+        let mut handshake = Handshake::new(options);
+        loop {
+            match handshake.next().map_err(invalid)? {
+                Some(HandshakeEvent::Ready(requests)) => {
+                    return Ok(Self { stream, requests: *requests });
+                }
+                Some(event) => return Err(invalid(format!("{event:?} was not asked for"))),
+                None => {
+                    stream.write_all(&handshake.take_output())?;
+                    let received = stream.read(handshake.space())?;
+                    handshake.received(some(received)?);
+                }
+            }
+        }
     }
-    stream.write_all(&3_u32.to_be_bytes())?;
-    let go = OptionRequest::Go(Selection { name: export.into(), infos: Vec::new() });
-    stream.write_all(&go.encode())?;
-    let mut size_bytes = 0;
-    loop {
-        let mut head = [0; 20];
-        stream.read_exact(&mut head)?;
-        let number = |at: usize| u32::from_be_bytes([0, 1, 2, 3].map(|n| head[at + n]));
-        let mut data = vec![0; number(16) as usize];
-        stream.read_exact(&mut data)?;
-        match (number(12), data.as_slice()) {
-            (1, _) => return Ok((stream, size_bytes)),
-            (3, [0, 0, size @ .., _, _]) => {
-                let size = size.try_into().map_err(io::Error::other)?;
-                size_bytes = u64::from_be_bytes(size);
+
+    /// Size of the export, in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.requests.info().size_bytes
+    }
+
+    /// Takes what has come in, in one system call; waits if there is nothing.
+    ///
+    /// # Errors
+    ///
+    /// What the connection says, or that the server has closed it.
+    pub fn receive(&mut self) -> io::Result<()> {
+        let received = self.stream.read(self.requests.space())?;
+        self.requests.received(some(received)?);
+        Ok(())
+    }
+
+    /// Reads bytes and waits for them; nothing else may be in flight.
+    ///
+    /// # Errors
+    ///
+    /// What the connection says, or that the server cannot read.
+    pub fn read(&mut self, at: u64, len: u32) -> io::Result<Vec<u8>> {
+        let (_, header) = self.requests.begin(Command::Read { at, len }).map_err(invalid)?;
+        self.stream.write_all(&header)?;
+        let mut content = Vec::new();
+        loop {
+            match self.requests.next().map_err(invalid)? {
+                Some(Event::Data { bytes, .. }) => content.extend_from_slice(bytes),
+                Some(Event::Done { result, .. }) => {
+                    return result.map(|()| content).map_err(io::Error::other);
+                }
+                Some(event) => return Err(invalid(format!("{event:?} is no simple reply"))),
+                None => self.receive()?,
             }
-            (3, _) => {}
-            (kind, _) => {
-                let why = String::from_utf8_lossy(&data);
-                return Err(io::Error::other(format!("export {export} refused: {kind:#x} {why}")));
-            }
+        }
+    }
+
+    /// Says good-bye and waits until the server has closed.
+    ///
+    /// # Errors
+    ///
+    /// What the connection says.
+    pub fn disconnect(mut self) -> io::Result<()> {
+        self.stream.write_all(&Transmission::disconnect())?;
+        match self.stream.read_to_end(&mut Vec::new()) {
+            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => Err(error),
+            _ => Ok(()),
         }
     }
 }
 
-/// Says good-bye and waits until the server has closed.
-///
-/// # Errors
-///
-/// What the connection says.
-pub fn disconnect(mut stream: UnixStream) -> io::Result<()> {
-    let bye = Request { flags: 0, command: command::DISC, cookie: 0, offset: 0, len: 0 };
-    stream.write_all(&bye.encode())?;
-    match stream.read_to_end(&mut Vec::new()) {
-        Err(error) if error.kind() != io::ErrorKind::ConnectionReset => Err(error),
-        _ => Ok(()),
-    }
+/// Nothing received is the end of the connection.
+fn some(received: usize) -> io::Result<usize> {
+    if received == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(received) }
+}
+
+pub(crate) fn invalid(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }

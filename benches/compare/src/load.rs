@@ -1,20 +1,15 @@
 //! A window of requests on one connection. What may go out goes out in one system call, what has
 //! come in is taken in one: the client costs little, and the same whatever the server is.
 
-use std::collections::VecDeque;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use dmsnap_serve::nbd::codec::{Request, SIMPLE_REPLY_MAGIC, command};
+use dmsnap_nbd::client::{Event, RequestId};
+use dmsnap_nbd::{Command, REQUEST_LEN};
 
+use crate::client::{Connection, invalid};
 use crate::order::Order;
-
-/// Cookie of a flush; those of other requests are places in the window.
-const FLUSH: u64 = u64::MAX;
-
-/// Length of a simple reply without data, in bytes.
-const REPLY_LEN: usize = 16;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -72,17 +67,16 @@ pub struct Outcome {
 /// # Errors
 ///
 /// What the connection says, an error the server answers, or wrong data.
-pub fn run(stream: &mut UnixStream, plan: &Plan) -> io::Result<Outcome> {
+pub fn run(connection: &mut Connection, plan: &Plan) -> io::Result<Outcome> {
     let mut window = Window::new(*plan);
-    let mut replies = Replies::new(plan.block_bytes);
     let begin = Instant::now();
     window.begin = begin;
     loop {
-        window.send(stream)?;
-        if window.in_flight == 0 {
+        window.send(connection)?;
+        if connection.requests.in_flight() == 0 {
             break;
         }
-        window.take(&mut replies, stream)?;
+        window.take(connection)?;
     }
     window.outcome.elapsed = begin.elapsed();
     Ok(window.outcome)
@@ -93,18 +87,29 @@ pub fn run(stream: &mut UnixStream, plan: &Plan) -> io::Result<Outcome> {
 struct Sent {
     offset: u64,
     at: Instant,
+    /// What the block that was read begins with.
+    begin: [u8; 8],
+}
+
+impl Sent {
+    /// Some of the block has come.
+    fn see(&mut self, at: u64, bytes: &[u8]) {
+        let skipped = usize::try_from(at - self.offset).unwrap_or(usize::MAX);
+        let left = self.begin.get_mut(skipped..).unwrap_or_default();
+        let len = left.len().min(bytes.len());
+        left[..len].copy_from_slice(&bytes[..len]);
+    }
 }
 
 struct Window {
     plan: Plan,
     begin: Instant,
+    /// By the slots of the requests, as the payloads.
     sent: Vec<Sent>,
-    free: VecDeque<usize>,
     payloads: Vec<Vec<u8>>,
-    in_flight: usize,
     next: u64,
     unflushed: u64,
-    flushing: bool,
+    flushing: Option<RequestId>,
     outcome: Outcome,
 }
 
@@ -118,13 +123,11 @@ impl Window {
         Self {
             plan,
             begin: now,
-            sent: vec![Sent { offset: 0, at: now }; plan.depth],
-            free: (0..plan.depth).collect(),
+            sent: vec![Sent { offset: 0, at: now, begin: [0; 8] }; plan.depth],
             payloads: vec![payload; plan.depth],
-            in_flight: 0,
             next: 0,
             unflushed: 0,
-            flushing: false,
+            flushing: None,
             outcome: Outcome::default(),
         }
     }
@@ -135,96 +138,111 @@ impl Window {
     }
 
     /// Sends what the window has room for.
-    fn send(&mut self, stream: &mut UnixStream) -> io::Result<()> {
+    fn send(&mut self, connection: &mut Connection) -> io::Result<()> {
         let now = Instant::now();
-        let mut requests = Vec::new();
+        let mut headers = Vec::new();
         let mut places = Vec::new();
-        while !self.flushing && !self.wants_flush() && !self.is_over(now) {
-            let Some(place) = self.free.pop_front() else { break };
-            requests.push(self.request(place, now).encode());
-            places.push(place);
+        let depth = self.plan.depth;
+        while self.flushing.is_none()
+            && !self.wants_flush()
+            && !self.is_over(now)
+            && connection.requests.in_flight() < depth
+        {
+            let (id, header) = self.request(connection, now)?;
+            headers.push(header);
+            places.push(id.slot());
         }
         let last = self.plan.flush_last && self.unflushed > 0 && self.is_over(now);
-        if (self.wants_flush() || last) && self.in_flight == 0 && !self.flushing {
-            let flush =
-                Request { flags: 0, command: command::FLUSH, cookie: FLUSH, offset: 0, len: 0 };
-            requests.push(flush.encode());
-            self.flushing = true;
-            self.in_flight += 1;
+        if (self.wants_flush() || last) && connection.requests.in_flight() == 0 {
+            let (id, header) = connection.requests.begin(Command::Flush).map_err(invalid)?;
+            headers.push(header);
+            self.flushing = Some(id);
         }
-        let mut slices = Vec::with_capacity(2 * requests.len());
-        for (index, request) in requests.iter().enumerate() {
-            slices.push(IoSlice::new(request));
+        let mut slices = Vec::with_capacity(2 * headers.len());
+        for (index, header) in headers.iter().enumerate() {
+            slices.push(IoSlice::new(header));
             if self.plan.kind == Kind::Write
                 && let Some(place) = places.get(index)
             {
                 slices.push(IoSlice::new(&self.payloads[*place]));
             }
         }
-        write_all(stream, &mut slices)
+        write_all(&mut connection.stream, &mut slices)
     }
 
     fn wants_flush(&self) -> bool {
         self.plan.flush_every > 0 && self.unflushed >= self.plan.flush_every
     }
 
-    fn request(&mut self, place: usize, now: Instant) -> Request {
+    fn request(
+        &mut self,
+        connection: &mut Connection,
+        now: Instant,
+    ) -> io::Result<(RequestId, [u8; REQUEST_LEN])> {
         let plan = &self.plan;
         let len = plan.block_bytes;
         let blocks = plan.span_bytes / u64::from(len);
         let block = plan.order.block(plan.first + self.next, blocks, plan.seed);
-        let offset = block * u64::from(len);
+        let at = block * u64::from(len);
+        let command = match plan.kind {
+            Kind::Write => Command::Write { at, len, fua: false },
+            Kind::Read | Kind::Verify => Command::Read { at, len },
+        };
+        let (id, header) = connection.requests.begin(command).map_err(invalid)?;
         if plan.kind == Kind::Write {
-            self.payloads[place][..8].copy_from_slice(&stamp(offset));
+            self.payloads[id.slot()][..8].copy_from_slice(&stamp(at));
         }
-        let command = if plan.kind == Kind::Write { command::WRITE } else { command::READ };
-        self.sent[place] = Sent { offset, at: now };
+        self.sent[id.slot()] = Sent { offset: at, at: now, begin: [0; 8] };
         self.next += 1;
         self.unflushed += 1;
-        self.in_flight += 1;
-        Request { flags: 0, command, cookie: place as u64, offset, len }
+        Ok((id, header))
     }
 
     /// Waits for at least one answer and takes all that are there.
-    fn take(&mut self, replies: &mut Replies, stream: &mut UnixStream) -> io::Result<()> {
-        let reads = self.plan.kind != Kind::Write;
+    fn take(&mut self, connection: &mut Connection) -> io::Result<()> {
         loop {
-            replies.receive(stream)?;
+            connection.receive()?;
             let now = Instant::now();
             let mut taken = false;
-            while let Some((cookie, data)) = replies.next(reads)? {
-                taken = true;
-                self.in_flight -= 1;
-                if cookie == FLUSH {
-                    self.flushing = false;
-                    self.unflushed = 0;
-                    self.outcome.flushes += 1;
-                    continue;
+            while let Some(event) = connection.requests.next().map_err(invalid)? {
+                match event {
+                    Event::Data { id, at, bytes } if self.plan.kind == Kind::Verify => {
+                        self.sent[id.slot()].see(at, bytes);
+                    }
+                    Event::Done { id, result } => {
+                        result.map_err(invalid)?;
+                        self.done(id, now)?;
+                        taken = true;
+                    }
+                    _ => {}
                 }
-                let place = usize::try_from(cookie).unwrap_or(usize::MAX);
-                let sent = self.sent.get(place).ok_or_else(|| wrong("a cookie never sent"))?;
-                if self.plan.kind == Kind::Verify && data[..8] != stamp(sent.offset) {
-                    return Err(wrong(&format!("wrong data at {}", sent.offset)));
-                }
-                let nanos = now.duration_since(sent.at).as_nanos();
-                self.outcome.latencies.push(u32::try_from(nanos).unwrap_or(u32::MAX));
-                self.outcome.requests += 1;
-                self.free.push_back(place);
             }
             if taken {
                 return Ok(());
             }
         }
     }
+
+    fn done(&mut self, id: RequestId, now: Instant) -> io::Result<()> {
+        if self.flushing.take_if(|flush| *flush == id).is_some() {
+            self.unflushed = 0;
+            self.outcome.flushes += 1;
+            return Ok(());
+        }
+        let sent = self.sent[id.slot()];
+        if self.plan.kind == Kind::Verify && sent.begin != stamp(sent.offset) {
+            return Err(invalid(format!("wrong data at {}", sent.offset)));
+        }
+        let nanos = now.duration_since(sent.at).as_nanos();
+        self.outcome.latencies.push(u32::try_from(nanos).unwrap_or(u32::MAX));
+        self.outcome.requests += 1;
+        Ok(())
+    }
 }
 
 /// What the first bytes of the block at `offset` say.
 pub fn stamp(offset: u64) -> [u8; 8] {
     (offset | 1 << 60).to_le_bytes()
-}
-
-fn wrong(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 fn write_all(stream: &mut UnixStream, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
@@ -235,56 +253,4 @@ fn write_all(stream: &mut UnixStream, mut slices: &mut [IoSlice<'_>]) -> io::Res
         IoSlice::advance_slices(&mut slices, sent);
     }
     Ok(())
-}
-
-/// Answers as they come in.
-struct Replies {
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
-    block_bytes: usize,
-}
-
-impl Replies {
-    fn new(block_bytes: u32) -> Self {
-        let block_bytes = block_bytes as usize;
-        let room = (2 * (REPLY_LEN + block_bytes)).max(256 << 10);
-        Self { buffer: vec![0; room], start: 0, end: 0, block_bytes }
-    }
-
-    fn receive(&mut self, stream: &mut UnixStream) -> io::Result<()> {
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-        } else if self.buffer.len() - self.start < REPLY_LEN + self.block_bytes {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-        }
-        match stream.read(&mut self.buffer[self.end..])? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            received => {
-                self.end += received;
-                Ok(())
-            }
-        }
-    }
-
-    /// The next answer that is there as a whole: its cookie and its data.
-    fn next(&mut self, reads: bool) -> io::Result<Option<(u64, &[u8])>> {
-        let here = &self.buffer[self.start..self.end];
-        let Some((head, rest)) = here.split_first_chunk::<REPLY_LEN>() else { return Ok(None) };
-        let word = |at: usize| u32::from_be_bytes([0, 1, 2, 3].map(|n| head[at + n]));
-        if word(0) != SIMPLE_REPLY_MAGIC {
-            return Err(wrong("no simple reply"));
-        }
-        if word(4) != 0 {
-            return Err(wrong(&format!("the server answers error {}", word(4))));
-        }
-        let cookie = u64::from(word(8)) << 32 | u64::from(word(12));
-        let len = if reads && cookie != FLUSH { self.block_bytes } else { 0 };
-        if rest.len() < len {
-            return Ok(None);
-        }
-        self.start += REPLY_LEN + len;
-        Ok(Some((cookie, &rest[..len])))
-    }
 }

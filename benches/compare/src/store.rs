@@ -1,15 +1,14 @@
-//! Stores made by the handful of lines that the format takes, so that no program that is measured
-//! has made them.
+//! Stores for the comparison, made in one go and looked at by a reader that does the least.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use dmsnap::format::{
-    ChunkSize, CowChunk, Exception, Layout, OriginChunk, RawException, RawHeader,
-};
-use zerocopy::IntoBytes;
+use bytes::Bytes;
+use dmsnap::device::{self, Caching, Mode};
+use dmsnap::format::{ChunkSize, Exception, Layout, OriginChunk, RawException, RawHeader};
+use dmsnap::store::Builder;
 
 use crate::load::stamp;
 use crate::order::Order;
@@ -49,66 +48,52 @@ impl Made {
         self.layout.chunk_size().bytes()
     }
 
-    /// The `n`th exception.
-    fn exception(&self, n: u64) -> Exception {
-        let old = self.order.block(n, self.origin_bytes / self.chunk_bytes(), 1);
-        Exception { old: OriginChunk::new(old), new: self.layout.lock_step_chunk(n) }
+    /// Which chunk of the origin comes `n`th.
+    fn old(&self, n: u64) -> OriginChunk {
+        OriginChunk::new(self.order.block(n, self.origin_bytes / self.chunk_bytes(), 1))
     }
 
-    /// Where a chunk of the COW device lies, in bytes.
-    fn byte(&self, chunk: CowChunk) -> u64 {
-        chunk.get() * self.chunk_bytes()
-    }
-
-    /// A new file with room for one chunk more than there are exceptions; every byte that is not
-    /// written is a hole.
+    /// A new file with room for one chunk more than there are exceptions; every byte is a hole.
     ///
     /// # Errors
     ///
     /// Any error of the file.
-    pub fn create(&self, path: &Path) -> io::Result<File> {
-        let cow = File::create_new(path)?;
-        cow.set_len(self.layout.chunks_needed(self.exceptions + 1) * self.chunk_bytes())?;
-        let header = RawHeader::new(self.layout.chunk_size(), true);
-        cow.write_all_at(header.as_bytes(), 0)?;
-        Ok(cow)
+    pub fn create(&self, path: &Path) -> io::Result<()> {
+        let chunks = self.layout.chunks_needed(self.exceptions + 1);
+        File::create_new(path)?.set_len(chunks * self.chunk_bytes())
     }
 
-    /// Every exception in its slot, as before a merge.
+    /// Makes a store of the file, durably, with every exception in its slot, as before a merge. With data,
+    /// each chunk begins with its own position; without, chunks hold what they held.
     ///
     /// # Errors
     ///
     /// Any error of the file.
-    pub fn write_areas(&self, cow: &File) -> io::Result<()> {
-        let per_area = self.layout.exceptions_per_area();
-        for area in 0..self.exceptions.div_ceil(per_area) {
-            let here = area * per_area..self.exceptions.min((area + 1) * per_area);
-            let slots: Vec<RawException> = here
-                .map(|n| self.exception(n))
-                .map(|it| RawException { old: it.old.get().into(), new: it.new.get().into() })
-                .collect();
-            cow.write_all_at(slots.as_bytes(), self.byte(self.layout.area_location(area)))?;
-        }
-        Ok(())
-    }
-
-    /// The data of every chunk; each begins with its own position.
-    ///
-    /// # Errors
-    ///
-    /// Any error of the file.
-    pub fn write_data(&self, cow: &File) -> io::Result<()> {
-        let mut data = vec![0xA5; usize::try_from(self.chunk_bytes()).map_err(io::Error::other)?];
-        for exception in (0..self.exceptions).map(|n| self.exception(n)) {
-            data[..8].copy_from_slice(&stamp(exception.old.get() * self.chunk_bytes()));
-            cow.write_all_at(&data, self.byte(exception.new))?;
-        }
-        Ok(())
+    pub fn build(&self, path: &Path, with_data: bool) -> io::Result<()> {
+        compio::runtime::Runtime::new()?.block_on(async {
+            let cow = device::File::open(path, Mode::Write, Caching::Buffered).await;
+            let cow = cow.map_err(io::Error::other)?;
+            let chunk_size = self.layout.chunk_size();
+            let mut builder = Builder::new(&cow, chunk_size).await.map_err(io::Error::other)?;
+            let chunk_bytes = usize::try_from(self.chunk_bytes()).map_err(io::Error::other)?;
+            let mut data = vec![0xA5; chunk_bytes];
+            for old in (0..self.exceptions).map(|n| self.old(n)) {
+                let added = match with_data {
+                    true => {
+                        data[..8].copy_from_slice(&stamp(old.get() * self.chunk_bytes()));
+                        builder.add(old, Bytes::copy_from_slice(&data)).await
+                    }
+                    false => builder.place(old).await.map(|_| ()),
+                };
+                added.map_err(io::Error::other)?;
+            }
+            builder.finish().await.map(|_| ()).map_err(io::Error::other)
+        })
     }
 
     fn sample(&self) -> impl Iterator<Item = u64> {
-        let exceptions = (0..self.exceptions).step_by(SAMPLE).map(|n| self.exception(n));
-        exceptions.map(|it| it.old.get() * self.chunk_bytes())
+        let olds = (0..self.exceptions).step_by(SAMPLE).map(|n| self.old(n));
+        olds.map(|old| old.get() * self.chunk_bytes())
     }
 
     /// Spoils what a merge has to bring to the origin, at some places.

@@ -5,9 +5,9 @@ use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
 
-use dmsnap_serve::nbd::codec::{
-    Info, OPTION_HEADER_LEN, OptionHeader, OptionReply, REQUEST_LEN, Refusal, Request,
-    SIMPLE_REPLY_MAGIC, command, export_name_reply, greeting, option_code, transmission,
+use dmsnap_nbd::{
+    ExportNameReply, Greeting, Info, OPTION_HEADER_LEN, OptionHeader, OptionReply, REQUEST_LEN,
+    Refusal, Request, SIMPLE_REPLY_LEN, SimpleReply, command, option_code, transmission,
 };
 
 /// What is received at a time, in bytes; a longer request is not served.
@@ -130,7 +130,7 @@ impl Answers {
     /// Adds an answer with room for `data` bytes, which it returns. Sends those before if there is
     /// no room left for it.
     fn put(&mut self, to: &mut UnixStream, cookie: u64, data: usize) -> io::Result<&mut [u8]> {
-        let needed = 16 + data;
+        let needed = SIMPLE_REPLY_LEN + data;
         if self.len + needed > self.bytes.len() {
             self.send(to)?;
             if needed > self.bytes.len() {
@@ -138,11 +138,10 @@ impl Answers {
             }
         }
         let answer = &mut self.bytes[self.len..self.len + needed];
-        answer[..4].copy_from_slice(&SIMPLE_REPLY_MAGIC.to_be_bytes());
-        answer[4..8].fill(0);
-        answer[8..16].copy_from_slice(&cookie.to_be_bytes());
+        let head = SimpleReply { cookie, errno: None }.encode();
+        answer[..SIMPLE_REPLY_LEN].copy_from_slice(&head);
         self.len += needed;
-        Ok(&mut answer[16..])
+        Ok(&mut answer[SIMPLE_REPLY_LEN..])
     }
 
     fn send(&mut self, to: &mut UnixStream) -> io::Result<()> {
@@ -154,7 +153,7 @@ impl Answers {
 /// False if the client hangs up.
 fn handshake(stream: &mut UnixStream, size_bytes: u64) -> io::Result<bool> {
     let flags = transmission::HAS_FLAGS | transmission::SEND_FLUSH;
-    stream.write_all(&greeting())?;
+    stream.write_all(&Greeting::NEWSTYLE.encode())?;
     let mut client_flags = [0; 4];
     stream.read_exact(&mut client_flags)?;
     loop {
@@ -173,18 +172,15 @@ fn handshake(stream: &mut UnixStream, size_bytes: u64) -> io::Result<bool> {
                 return Ok(true);
             }
             option_code::EXPORT_NAME => {
-                stream.write_all(&export_name_reply(
-                    size_bytes,
-                    flags,
-                    client_flags[3] & 2 == 0,
-                ))?;
+                let reply = ExportNameReply { size_bytes, flags };
+                stream.write_all(&reply.encode(client_flags[3] & 2 == 0))?;
                 return Ok(true);
             }
             option_code::ABORT => {
                 reply(OptionReply::Ack)?;
                 return Ok(false);
             }
-            _ => reply(OptionReply::Refused(Refusal::Unsupported, "this server is bare"))?,
+            _ => reply(OptionReply::Refused(Refusal::Unsupported, "this server is bare".into()))?,
         }
     }
 }

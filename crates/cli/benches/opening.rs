@@ -18,7 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use dmsnap::format::{ChunkSize, Layout, RawException, RawHeader};
-use dmsnap_serve::nbd::codec::{OptionRequest, Request, Selection, command};
+use dmsnap_nbd::{OptionRequest, Request, Selection, command};
 use zerocopy::IntoBytes;
 
 const CHUNK: u64 = 4096;

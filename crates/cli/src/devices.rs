@@ -2,14 +2,20 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use clap::ValueEnum;
 use clap::error::ErrorKind as Usage;
-use clap::{CommandFactory, ValueEnum};
-use dmsnap::device::{AnyDevice, Caching, Device, File, Identity, Mode, OpenError, is_same};
+use dmsnap::device::{
+    Access, AnyDevice, Caching, Device, File, Identity, Mode, OpenError, is_same,
+};
+use dmsnap::format::HeaderError;
 use dmsnap::ops::{Error, Which};
+use dmsnap_images::{ImageErrorKind, Scan, Volumes, refuse_raid_member};
 
-use crate::lvm::Volumes;
-use crate::place::{Place, is_address};
+use crate::formats::{advice, refuse_foreign, warn_of_image};
+use crate::place::{Address, Place};
+use crate::refusals::{advise_merge, failure, open_failure, warn};
 use crate::report::Failure;
+use crate::usage;
 
 /// Whether the page cache is used
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -36,22 +42,21 @@ pub(crate) struct Devices<'a> {
     cow: Place,
     origin: Option<Place>,
     output: Option<&'a Path>,
+    /// Of what a snapshot in a volume group shows: its origin may have become larger since.
+    snapshot_bytes: Option<u64>,
     volumes: Volumes,
 }
 
 impl<'a> Devices<'a> {
     /// For a command that looks at a store alone.
     pub(crate) fn of_cow(cow: &Place) -> Self {
-        Self { cow: cow.clone(), origin: None, output: None, volumes: Volumes::default() }
+        Self::new(cow, None, None, None)
     }
 
     /// For a command that takes an origin as well, if there is one.
     pub(crate) async fn maybe_pair(cow: &Place, origin: Option<&Place>) -> Result<Self, Failure> {
-        let origin = match (origin, cow) {
-            (None, Place::Volume(address)) => address.origin().await?.map(Place::Volume),
-            (origin, _) => origin.cloned(),
-        };
-        Self::checked(cow, origin, None)
+        let (own, len) = own_origin(cow).await?;
+        Self::checked(cow, origin.cloned().or(own), None, len)
     }
 
     /// For a command that needs an origin: without a name it is that of the snapshot.
@@ -60,32 +65,46 @@ impl<'a> Devices<'a> {
         origin: Option<&Place>,
         output: Option<&'a Path>,
     ) -> Result<Self, Failure> {
-        let origin = match (origin, cow) {
-            (Some(origin), _) => origin.clone(),
-            (None, Place::Volume(address)) => match address.origin().await? {
-                Some(origin) => Place::Volume(origin),
-                None => {
-                    return Err(Failure::of(&cow.to_string(), "is no snapshot")
-                        .advise("name its origin as well, or a snapshot"));
-                }
-            },
+        let (own, len) = own_origin(cow).await?;
+        let origin = match (origin.cloned().or(own), cow) {
+            (Some(origin), _) => origin,
+            (None, Place::Volume(_)) => {
+                return Err(Failure::of(&cow.to_string(), "is no snapshot")
+                    .advise("name its origin as well, or a snapshot"));
+            }
             // For clap it may be missing.
             (None, Place::Path(_)) => {
                 let found = "only a snapshot of LVM's has no need of ORIGIN; COW comes first";
-                crate::Cli::command().error(Usage::MissingRequiredArgument, found).exit();
+                usage::refuse(Usage::MissingRequiredArgument, found);
             }
         };
-        Self::checked(cow, Some(origin), output)
+        Self::checked(cow, Some(origin), output, len)
     }
 
     fn checked(
         cow: &Place,
         origin: Option<Place>,
         output: Option<&'a Path>,
+        snapshot_bytes: Option<u64>,
     ) -> Result<Self, Failure> {
-        let devices = Self { cow: cow.clone(), origin, output, volumes: Volumes::default() };
+        let devices = Self::new(cow, origin, output, snapshot_bytes);
         devices.refuse_same()?;
         Ok(devices)
+    }
+
+    fn new(
+        cow: &Place,
+        origin: Option<Place>,
+        output: Option<&'a Path>,
+        snapshot_bytes: Option<u64>,
+    ) -> Self {
+        let (cow, volumes) = (cow.clone(), Volumes::new(warn));
+        Self { cow, origin, output, snapshot_bytes, volumes }
+    }
+
+    /// The size of the snapshot, if LVM tells it: else it is that of the origin.
+    pub(crate) fn snapshot_bytes(&self) -> Option<u64> {
+        self.snapshot_bytes
     }
 
     pub(crate) async fn open(
@@ -100,20 +119,62 @@ impl<'a> Devices<'a> {
             Which::Output => None,
         };
         match (place, self.output) {
-            (Some(place), _) => self.volumes.open(place, which, mode, caching.into()).await,
+            (Some(place), _) => open_place(&self.volumes, place, which, mode, caching.into()).await,
             (None, Some(path)) => Ok(open_file(path, mode, caching.into()).await?.into()),
             (None, None) => Err(Failure::of("a device", "was not given")),
         }
     }
 
+    /// The COW device of another snapshot of the origin. Its name is none of those given so far.
+    pub(crate) async fn open_other(
+        &self,
+        others: &[Place],
+        other: &Place,
+        io: Io,
+    ) -> Result<AnyDevice, Failure> {
+        let before = others.iter().take_while(|before| !std::ptr::eq(*before, other));
+        let given = [Some(&self.cow), self.origin.as_ref()].into_iter().flatten().chain(before);
+        if let Some(found) = given.filter_map(|given| overlap(given, other)).next() {
+            return Err(Failure::of(&other.to_string(), found)
+                .advise("COW, ORIGIN and each --keep must be another"));
+        }
+        open_place(&self.volumes, other, Which::Cow, Mode::Write, io.into()).await
+    }
+
     /// What a task says, with the name of the device it is about.
     pub(crate) fn failure(&self, error: &Error) -> Failure {
+        if let Error::Other { name, source } = error {
+            return advise_merge(Failure::of(name, source), source);
+        }
         let failure = Failure::of(&self.name(error.device()), error);
         match (error, &self.origin) {
+            (Error::RaidMember { found }, _) => failure.advise(advice(*found)),
             (Error::Header(_), Some(_)) => failure.advise("COW comes first, then ORIGIN"),
             (Error::Header(_), None) => failure.advise("is it the COW device?"),
             _ => failure,
         }
+    }
+
+    /// Who may use a file that is made of the origin's content.
+    pub(crate) fn access(&self) -> Access {
+        self.origin.as_ref().map_or_else(Access::default, access_of)
+    }
+
+    /// As [`failure`](Self::failure); of a COW device without a store it also says what is there instead.
+    pub(crate) async fn explain(&self, error: &Error, cow: &impl Device) -> Failure {
+        match error {
+            Error::Header(HeaderError::Blank | HeaderError::Magic { .. }) | Error::Store(_) => {
+                let name = self.name(Which::Cow);
+                let foreign = refuse_foreign(&name, cow).await.err();
+                foreign.unwrap_or_else(|| self.failure(error))
+            }
+            _ => self.failure(error),
+        }
+    }
+
+    /// Says if the origin seems to be an image that is not raw.
+    pub(crate) async fn warn_of_image(&self, origin: &impl Device) {
+        warn_of_image(self.name(Which::Origin), origin).await;
     }
 
     pub(crate) fn has_origin(&self) -> bool {
@@ -151,6 +212,31 @@ impl<'a> Devices<'a> {
     }
 }
 
+/// Who may use a file that is made of what `place` holds: those who may use that.
+pub(crate) fn access_of(place: &Place) -> Access {
+    let first = place.paths().first();
+    first.and_then(|path| Access::like(path).ok()).unwrap_or_default()
+}
+
+/// The origin of a snapshot in a volume group, with the size of what the snapshot shows.
+async fn own_origin(cow: &Place) -> Result<(Option<Place>, Option<u64>), Failure> {
+    let own = match cow {
+        Place::Volume(address) => origin_of(address).await?,
+        Place::Path(_) => None,
+    };
+    Ok(own.map(|(origin, len)| (Place::Volume(origin), len)).unzip())
+}
+
+/// The origin of a snapshot, with the size of what that shows; `None` if the volume is not a snapshot.
+pub(crate) async fn origin_of(address: &Address) -> Result<Option<(Address, u64)>, Failure> {
+    let scan = Scan::look(&address.images, warn).await?;
+    let origin = scan.group_of(&address.name)?.origin(&address.name.volume);
+    Ok(origin.map(|origin| {
+        let (images, name) = (address.images.clone(), origin.name);
+        (Address { images, name }, origin.snapshot_bytes)
+    }))
+}
+
 /// How `b` is, or is part of, what `a` is; `None` if they are two. What cannot be looked at cannot be
 /// opened either, and opening says why.
 pub(crate) fn overlap(a: &Place, b: &Place) -> Option<String> {
@@ -167,26 +253,34 @@ pub(crate) fn overlap(a: &Place, b: &Place) -> Option<String> {
     }
 }
 
+/// Opens a file or a disk, and warns of what may go wrong with it.
 pub(crate) async fn open_file(path: &Path, mode: Mode, caching: Caching) -> Result<File, Failure> {
-    File::open(path, mode, caching).await.map_err(|error| open_failure(path, &error))
+    Ok(dmsnap_images::open_file(path, mode, caching, warn).await?)
 }
 
-/// Why `path` could not be opened, and what can be done about it.
-pub(crate) fn open_failure(path: &Path, error: &OpenError) -> Failure {
-    let failure = Failure::about(path, error);
-    match error {
-        OpenError::InUse => failure.advise("stop, unmount or remove what uses it first"),
-        OpenError::ReadOnly(_) => failure.advise("make it writable first"),
-        OpenError::NotStorage => failure.advise("give a file or a disk"),
-        OpenError::System(error) => match error.kind() {
-            ErrorKind::NotFound if path.to_str().is_some_and(is_address) => {
-                failure.advise("volumes of LVM's are not taken here")
+/// Opens a file, or a volume: as a COW device the one that a snapshot has.
+pub(crate) async fn open_place(
+    volumes: &Volumes,
+    place: &Place,
+    which: Which,
+    mode: Mode,
+    caching: Caching,
+) -> Result<AnyDevice, Failure> {
+    match place {
+        Place::Path(path) => {
+            let file = open_file(path, mode, caching).await?;
+            if mode == Mode::Write {
+                refuse_raid_member(path, &file).await?;
             }
-            ErrorKind::NotFound => failure.advise("check the name"),
-            ErrorKind::PermissionDenied => failure.advise("check its mode, or run as its owner"),
-            _ => failure,
-        },
-        _ => failure,
+            Ok(file.into())
+        }
+        Place::Volume(Address { images, name }) => {
+            let opened = volumes.open(images, name, which, mode, caching).await;
+            opened.map_err(|error| match &*error.kind {
+                kind @ ImageErrorKind::IsSnapshot { .. } => failure(&place.to_string(), kind),
+                _ => error.into(),
+            })
+        }
     }
 }
 
@@ -199,15 +293,18 @@ pub(crate) struct NewFile<'a> {
 }
 
 impl<'a> NewFile<'a> {
-    /// All hole. Nothing that exists is touched.
+    /// All hole, for those who may have what its content comes from. Nothing that exists is touched.
     pub(crate) async fn create(
         path: &'a Path,
         len_bytes: u64,
         caching: impl Into<Caching>,
+        access: Access,
     ) -> Result<(File, Self), Failure> {
-        let file = File::create_new(path, len_bytes, caching.into())
-            .await
-            .map_err(|error| create_failure(path, &error))?;
+        Self::of(path, File::create_new(path, len_bytes, caching.into(), access).await)
+    }
+
+    fn of(path: &'a Path, made: Result<File, OpenError>) -> Result<(File, Self), Failure> {
+        let file = made.map_err(|error| create_failure(path, &error))?;
         let identity = file.identity().map_err(|error| Failure::about(path, error))?;
         Ok((file, Self { path, identity: Some(identity) }))
     }
@@ -248,17 +345,22 @@ pub(crate) async fn open_or_make(
     path: &Path,
     wanted: Option<u64>,
     caching: Caching,
+    access: Access,
 ) -> Result<(File, Option<NewFile<'_>>), Failure> {
     match (File::open(path, Mode::Write, caching).await, wanted) {
         (Err(OpenError::System(error)), Some(size)) if error.kind() == ErrorKind::NotFound => {
-            let (file, new) = NewFile::create(path, size, caching).await?;
+            let file = File::create_in_place(path, size, caching, access).await;
+            let (file, new) = NewFile::of(path, file)?;
             Ok((file, Some(new)))
         }
         (Err(OpenError::System(error)), None) if error.kind() == ErrorKind::NotFound => {
             Err(Failure::about(path, error).advise("to make a new file, give its --size"))
         }
         (Err(error), _) => Err(open_failure(path, &error)),
-        (Ok(file), None) => Ok((file, None)),
+        (Ok(file), None) => {
+            dmsnap_images::warnings(path, &file, Mode::Write).iter().for_each(warn);
+            Ok((file, None))
+        }
         (Ok(file), Some(wanted)) => {
             let found = file.len_bytes().map_err(|error| Failure::about(path, error))?;
             match found == wanted {

@@ -7,15 +7,20 @@
 mod table; // what `dmsetup table` prints
 mod place; // a path, or a volume of LVM's
 mod size; // `4k` -> bytes -> `4 KiB`
+mod usage; // a command line that is wrong
 mod exit; // how a command ended
 mod report; // one line on stderr
+mod stream; // OUTPUT that is no file
+mod messages; // lines that wait for nobody
 mod output; // stdout, which may go away
 mod runtime; // io_uring
+mod formats; // what was given instead of it
+mod refusals; // what is refused of images, in words
 mod devices; // what the command line names, opened
-mod lvm; // volumes in disk images
 mod progress; // how far, how fast, how long
 mod signals; // stop, and tell
 mod ticks; // a clock
+mod descriptors; // open files
 mod cmd; // one file per subcommand
 
 use std::process::ExitCode;
@@ -44,9 +49,10 @@ pub(crate) struct Cli {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    // Where that cannot be had, everything else still can.
+    // Before anything else. Where that cannot be had, everything else still can.
+    let _ = signals::outlive_questions();
     let _ = signals::outlive_size_limits();
+    let cli = Cli::parse();
     let mut out = Output::stdout();
     let outcome = cli.command.run(&mut out).and_then(|outcome| out.flush().map(|()| outcome));
     let outcome = outcome.unwrap_or_else(|failure| {
@@ -55,5 +61,6 @@ fn main() -> ExitCode {
         report::tell(&failure);
         Outcome::Failed
     });
+    report::finish();
     outcome.into()
 }

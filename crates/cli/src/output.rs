@@ -1,39 +1,60 @@
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
-use crate::report::Failure;
+use crate::report::{Failure, Plain};
 
-/// Stdout. Once nobody reads it any more, it takes everything and keeps nothing: what the command
+/// Stdout, or stderr where stdout is taken. Once nobody reads it any more, it takes everything and keeps nothing: what the command
 /// does and its exit status do not depend on who listens.
 #[derive(Debug)]
 pub(crate) struct Output {
-    to: io::Stdout,
+    to: Box<dyn Stream>,
     /// Lines appear as they come; elsewhere than on a terminal they are collected.
     line_by_line: bool,
     waiting: Vec<u8>,
     closed: bool,
 }
 
+trait Stream: Write + fmt::Debug {}
+
+impl Stream for io::Stdout {}
+impl Stream for io::Stderr {}
+
 /// As much is collected before it is written.
 const BUFFER_BYTES: usize = 64 << 10;
 
 impl Output {
     pub(crate) fn stdout() -> Self {
-        let to = io::stdout();
-        Self { line_by_line: to.is_terminal(), to, waiting: Vec::new(), closed: false }
+        let line_by_line = io::stdout().is_terminal();
+        Self { line_by_line, to: Box::new(io::stdout()), waiting: Vec::new(), closed: false }
     }
 
-    /// A line of text.
+    pub(crate) fn stderr() -> Self {
+        Self { line_by_line: true, to: Box::new(io::stderr()), waiting: Vec::new(), closed: false }
+    }
+
+    /// A line of text. Names that others chose may hold control characters, which no terminal gets.
     pub(crate) fn line(&mut self, text: impl Display) -> Result<(), Failure> {
-        writeln!(self.waiting, "{text}").map_err(failure)?;
+        writeln!(self.waiting, "{}", Plain(&text.to_string())).map_err(failure)?;
         self.line_done()
     }
 
-    /// An object of JSON, on a line of its own.
+    /// An object of JSON, on a line of its own, without control characters as well.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+        let start = self.waiting.len();
         serde_json::to_writer(&mut self.waiting, value).map_err(failure)?;
+        // They stand in strings only, and those that JSON wants escaped are.
+        let is_plain = self.waiting[start..].iter().all(|byte| (0x20..0x7f).contains(byte));
+        if !is_plain {
+            let json = self.waiting.split_off(start);
+            for c in String::from_utf8_lossy(&json).chars() {
+                match c.is_control() {
+                    true => write!(self.waiting, "\\u{:04x}", u32::from(c)).map_err(failure)?,
+                    false => write!(self.waiting, "{c}").map_err(failure)?,
+                }
+            }
+        }
         self.waiting.push(b'\n');
         self.line_done()
     }

@@ -6,15 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dmsnap::ops::{Observer, Progress};
-use dmsnap_serve::Rate;
+use dmsnap_serve::{Rate, sleep_until};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::report::{Failure, tell};
 use crate::signals::{OnUsr1, Stop};
 use crate::size::Bytes;
-
-/// How long a task sleeps at most before it looks whether it is to stop.
-const NAP: Duration = Duration::from_millis(50);
 
 /// Lines instead of a bar come at least this far apart.
 const LINE_EVERY: Duration = Duration::from_secs(1);
@@ -82,14 +79,7 @@ impl Observer for Watch {
 
     async fn pace(&self, bytes: u64) {
         let Some(rate) = &self.rate else { return };
-        let begin = rate.admit(bytes);
-        while !self.stop.requested() {
-            let left = begin.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            compio::time::sleep(left.min(NAP)).await;
-        }
+        sleep_until(rate.admit(bytes), || self.stop.requested()).await;
     }
 
     fn stop_requested(&self) -> bool {

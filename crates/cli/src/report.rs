@@ -1,6 +1,16 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::messages::Messages;
+
+/// How long a reader of stderr has for the last messages of a process that ends.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Where messages go by themselves, if they do.
+static MESSAGES: OnceLock<Messages> = OnceLock::new();
 
 /// Why a command could not be done: `PATH: what was found; what to do`, in one line.
 #[derive(Debug)]
@@ -24,18 +34,53 @@ impl Failure {
 }
 
 impl fmt::Display for Failure {
-    /// In one line, whatever a path may hold.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match c.is_control() {
-            true => write!(f, "{}", c.escape_default()),
-            false => write!(f, "{c}"),
-        })
+        Plain(&self.0).fmt(f)
+    }
+}
+
+/// Text in one line, whatever it holds: control characters are escaped. Whatever is written to a terminal
+/// goes through this, in [`tell`] and in [`Output`](crate::output::Output).
+pub(crate) struct Plain<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Plain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some(at) = rest.find(char::is_control) {
+            f.write_str(&rest[..at])?;
+            let mut chars = rest[at..].chars();
+            if let Some(c) = chars.next() {
+                write!(f, "{}", c.escape_default())?;
+            }
+            rest = chars.as_str();
+        }
+        f.write_str(rest)
     }
 }
 
 /// Says something on stderr. If that is gone, nobody can be told.
 pub(crate) fn tell(message: impl fmt::Display) {
-    let _ = writeln!(io::stderr(), "dmsnap: {message}");
+    let line = format!("dmsnap: {}\n", Plain(&message.to_string()));
+    match MESSAGES.get() {
+        Some(messages) => messages.send(line),
+        None => drop(io::stderr().write_all(line.as_bytes())),
+    }
+}
+
+/// From now on [`tell`] waits for nobody: a reader of stderr that has stopped reading must not stop a
+/// server. Messages that find too many others waiting are counted instead, and the number told later.
+pub(crate) fn wait_for_nobody() -> io::Result<()> {
+    if MESSAGES.get().is_none() {
+        let _ = MESSAGES.set(Messages::to(io::stderr())?);
+    }
+    Ok(())
+}
+
+/// To be called at the end: returns when everything was said, or when it has become clear that nobody reads.
+pub(crate) fn finish() {
+    if let Some(messages) = MESSAGES.get() {
+        messages.flush(LAST_WORDS);
+    }
 }
 
 /// Without the ` (os error 2)` that the standard library puts behind what the system says.

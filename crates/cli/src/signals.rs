@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use compio::runtime::fd::PollFd;
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::{Handle, Signals};
 use signal_hook::low_level::pipe;
@@ -51,6 +51,20 @@ impl Stop {
             }
         }
     }
+}
+
+/// Makes SIGUSR1 harmless until somebody waits for it, and SIGUSR2 for good: what asks how far a task is must
+/// not end it because it came a moment too early.
+pub(crate) fn outlive_questions() -> io::Result<()> {
+    for signal in [SIGUSR1, SIGUSR2] {
+        flag::register(signal, Arc::new(AtomicBool::new(false)))?;
+    }
+    Ok(())
+}
+
+/// The end of a terminal is not the end of a server that was started there.
+pub(crate) fn outlive_terminals() -> io::Result<()> {
+    flag::register(SIGHUP, Arc::new(AtomicBool::new(false))).map(|_| ())
 }
 
 /// Makes a write beyond the limit of `ulimit -f` an error like any other. The system's own way is to end the

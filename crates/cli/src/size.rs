@@ -32,6 +32,9 @@ pub(crate) fn parse_or_none(text: &str) -> Result<u64, String> {
 
 const FORM: &str = "; a size is a number of bytes, or one with k, M, G, T or s (sectors) behind it";
 
+/// The chunk size of a new store, [`ChunkSize::DEFAULT`], as a command line has it.
+pub(crate) const CHUNK_SIZE: &str = "4k";
+
 /// A chunk size from the same.
 pub(crate) fn parse_chunk_size(text: &str) -> Result<ChunkSize, String> {
     let bytes = parse(text)?;
@@ -50,8 +53,10 @@ pub(crate) fn parse_chunk_size(text: &str) -> Result<ChunkSize, String> {
 
 /// So many bytes, and what is missing to a whole sector.
 pub(crate) fn whole_sectors(bytes: u64) -> Result<u64, String> {
+    // Positions in files are signed.
     bytes
         .checked_next_multiple_of(SECTOR_BYTES)
+        .filter(|bytes| i64::try_from(*bytes).is_ok())
         .ok_or_else(|| format!("found {bytes} bytes, which is more than any file has"))
 }
 
@@ -95,6 +100,11 @@ impl fmt::Display for Count {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_default_of_the_command_line_is_that_of_the_format() {
+        assert_eq!(parse_chunk_size(CHUNK_SIZE), Ok(ChunkSize::DEFAULT));
+    }
 
     #[test]
     fn every_unit_is_read_in_either_case() {
@@ -171,6 +181,16 @@ mod tests {
             (u64::MAX, "15.9 EiB"),
         ] {
             assert_eq!(Bytes(bytes).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn no_file_is_larger_than_its_positions_can_tell() {
+        assert_eq!(whole_sectors(1), Ok(512));
+        assert_eq!(whole_sectors((1 << 63) - 512), Ok((1 << 63) - 512));
+        for bytes in [(1 << 63) - 511, 1 << 63, u64::MAX] {
+            let refused = whole_sectors(bytes).expect_err("too large");
+            assert!(refused.contains("more than any file has"), "{refused}");
         }
     }
 

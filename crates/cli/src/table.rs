@@ -1,8 +1,9 @@
 //! Tables of snapshot targets, as `dmsetup table` prints them and administrators write them.
 
+use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::str::SplitAsciiWhitespace;
 
 use dmsnap::format::ChunkSize;
 
@@ -62,64 +63,96 @@ impl fmt::Display for Error {
 }
 
 /// Reads a table. Empty lines and lines that begin with `#` are passed over.
-pub(crate) fn parse(text: &str) -> Result<Vec<Line>, Error> {
-    let lines = (1..).zip(text.lines()).map(|(number, line)| (number, line.trim_ascii()));
+pub(crate) fn parse(text: &[u8]) -> Result<Vec<Line>, Error> {
+    let says = |line: &[u8]| !line.is_empty() && !line.starts_with(b"#");
+    let lines = (1..).zip(text.split(|byte| *byte == b'\n'));
     lines
-        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
-        .map(|(number, line)| Words { line: number, rest: line.split_ascii_whitespace() }.line())
+        .filter(|(_, line)| says(line.trim_ascii()))
+        .map(|(number, line)| Words { line: number, rest: words(line).into_iter() }.line())
         .collect()
 }
 
-/// What is left of a line.
-struct Words<'a> {
-    line: usize,
-    rest: SplitAsciiWhitespace<'a>,
+/// The words of a line. What follows a backslash belongs to the word, as for the kernel; three octal
+/// digits are one byte, as in fstab.
+fn words(line: &[u8]) -> Vec<Vec<u8>> {
+    let (mut words, mut word) = (Vec::new(), None::<Vec<u8>>);
+    let mut rest = line;
+    while let Some((&first, behind)) = rest.split_first() {
+        rest = behind;
+        match first {
+            b'\\' => {
+                let (byte, len) = match octal(behind) {
+                    Some(byte) => (byte, 3),
+                    None => (*behind.first().unwrap_or(&b'\\'), 1),
+                };
+                rest = behind.get(len..).unwrap_or_default();
+                word.get_or_insert_default().push(byte);
+            }
+            blank if blank.is_ascii_whitespace() => words.extend(word.take()),
+            byte => word.get_or_insert_default().push(byte),
+        }
+    }
+    words.extend(word);
+    words
 }
 
-impl<'a> Words<'a> {
+fn octal(digits: &[u8]) -> Option<u8> {
+    let digits = digits.get(..3).filter(|all| all.iter().all(|it| matches!(it, b'0'..=b'7')))?;
+    let value = digits.iter().fold(0, |sum, digit| sum * 8 + u32::from(digit - b'0'));
+    u8::try_from(value).ok()
+}
+
+/// What is left of a line.
+struct Words {
+    line: usize,
+    rest: std::vec::IntoIter<Vec<u8>>,
+}
+
+impl Words {
     /// `[NAME:] START LEN TARGET ORIGIN ...`
     fn line(mut self) -> Result<Line, Error> {
         let name = self.name()?;
         const START: &str = "the start, 0";
         let start = self.next(START)?;
-        if number(start) != Some(0) {
-            return Err(self.found(start, START));
+        if number(&start) != Some(0) {
+            return Err(self.found(&start, START));
         }
         let len_sectors = self.number("the length in sectors")?;
         const TARGET: &str = "snapshot-origin, snapshot or snapshot-merge";
         let target = self.next(TARGET)?;
-        let merges = match target {
+        let merges = match &*target {
             "snapshot-origin" => None,
             "snapshot" => Some(false),
             "snapshot-merge" => Some(true),
-            _ => return Err(self.found(target, TARGET)),
+            _ => return Err(self.found(&target, TARGET)),
         };
-        let origin = device(self.next("the origin: a path or MAJOR:MINOR")?);
+        let origin = device(self.next_bytes("the origin: a path or MAJOR:MINOR")?);
         let target = match merges {
             None => Target::Origin,
             Some(merges) => Target::Snapshot(self.snapshot(merges)?),
         };
         match self.rest.next() {
-            Some(word) => Err(self.found(word, "the end of the line")),
+            Some(word) => Err(self.found(&String::from_utf8_lossy(&word), "the end of the line")),
             None => Ok(Line { number: self.line, name, len_sectors, origin, target }),
         }
     }
 
     /// A device number has a colon as well, but never at its end.
     fn name(&mut self) -> Result<Option<String>, Error> {
-        let Some(name) = self.rest.clone().next().and_then(|word| word.strip_suffix(':')) else {
+        if self.rest.as_slice().first().is_none_or(|word| !word.ends_with(b":")) {
             return Ok(None);
-        };
-        self.rest.next();
-        match name {
-            "" => Err(self.found(":", "a name before the colon")),
+        }
+        const NAME: &str = "a name before the colon";
+        let word = self.next(NAME)?;
+        match &word[..word.len() - 1] {
+            "" => Err(self.found(":", NAME)),
             name => Ok(Some(name.into())),
         }
     }
 
     /// `COW STORE CHUNK [COUNT FEATURE...]`
     fn snapshot(&mut self, merges: bool) -> Result<Snapshot, Error> {
-        let cow = device(self.next("the COW device: a path or MAJOR:MINOR")?);
+        let cow = device(self.next_bytes("the COW device: a path or MAJOR:MINOR")?);
         let transient = self.is_transient(merges)?;
         let chunk_size = self.chunk_size(transient)?;
         let store = match (transient, chunk_size) {
@@ -138,7 +171,7 @@ impl<'a> Words<'a> {
         match (letters.next(), letters.next()) {
             (Some('P'), None | Some('O')) => Ok(false),
             (Some('N'), _) if !merges => Ok(true),
-            _ => Err(self.found(word, expected)),
+            _ => Err(self.found(&word, expected)),
         }
     }
 
@@ -149,11 +182,11 @@ impl<'a> Words<'a> {
             false => "the chunk size in sectors: 0, or a power of two from 1 to 2097152",
         };
         let word = self.next(expected)?;
-        let sectors = number(word).and_then(|sectors| u32::try_from(sectors).ok());
+        let sectors = number(&word).and_then(|sectors| u32::try_from(sectors).ok());
         match sectors.map(|sectors| (sectors, ChunkSize::from_sectors(sectors))) {
             Some((0, _)) if !transient => Ok(None),
             Some((_, Ok(chunk_size))) => Ok(Some(chunk_size)),
-            _ => Err(self.found(word, expected)),
+            _ => Err(self.found(&word, expected)),
         }
     }
 
@@ -162,14 +195,17 @@ impl<'a> Words<'a> {
         const FEATURE: &str = "discard_zeroes_cow or discard_passdown_origin";
         const COUNT: &str = "the number of features, 0 to 2";
         let (mut zeroes, mut passdown) = (false, false);
-        let Some(word) = self.rest.next() else { return Ok((zeroes, passdown)) };
-        let count = number(word).filter(|count| *count <= 2);
-        for _ in 0..count.ok_or_else(|| self.found(word, COUNT))? {
+        if self.rest.len() == 0 {
+            return Ok((zeroes, passdown));
+        }
+        let word = self.next(COUNT)?;
+        let count = number(&word).filter(|count| *count <= 2);
+        for _ in 0..count.ok_or_else(|| self.found(&word, COUNT))? {
             let feature = self.next(FEATURE)?;
             match feature.to_ascii_lowercase().as_str() {
                 "discard_zeroes_cow" => zeroes = true,
                 "discard_passdown_origin" => passdown = true,
-                _ => return Err(self.found(feature, FEATURE)),
+                _ => return Err(self.found(&feature, FEATURE)),
             }
         }
         match (zeroes, passdown) {
@@ -180,14 +216,21 @@ impl<'a> Words<'a> {
         }
     }
 
-    fn next(&mut self, expected: &'static str) -> Result<&'a str, Error> {
+    fn next_bytes(&mut self, expected: &'static str) -> Result<Vec<u8>, Error> {
         let found = "the end of the line".into();
         self.rest.next().ok_or(Error { line: self.line, found, expected })
     }
 
+    /// A word that is text. Bytes that are none stand for nothing here.
+    fn next(&mut self, expected: &'static str) -> Result<String, Error> {
+        let word = self.next_bytes(expected)?;
+        String::from_utf8(word)
+            .map_err(|error| self.found(&String::from_utf8_lossy(error.as_bytes()), expected))
+    }
+
     fn number(&mut self, expected: &'static str) -> Result<u64, Error> {
         let word = self.next(expected)?;
-        number(word).ok_or_else(|| self.found(word, expected))
+        number(&word).ok_or_else(|| self.found(&word, expected))
     }
 
     fn found(&self, word: &str, expected: &'static str) -> Error {
@@ -201,11 +244,12 @@ fn number(word: &str) -> Option<u64> {
 }
 
 /// A path, or what `MAJOR:MINOR` stands for.
-fn device(word: &str) -> PathBuf {
-    let numbers = word.split_once(':').and_then(|(major, minor)| number(major).zip(number(minor)));
+fn device(word: Vec<u8>) -> PathBuf {
+    let text = str::from_utf8(&word).unwrap_or_default();
+    let numbers = text.split_once(':').and_then(|(major, minor)| number(major).zip(number(minor)));
     match numbers {
         Some((major, minor)) => format!("{BY_NUMBER}/{major}:{minor}").into(),
-        None => word.into(),
+        None => OsString::from_vec(word).into(),
     }
 }
 
@@ -220,7 +264,7 @@ mod tests {
     }
 
     fn snapshot(line: &str) -> Snapshot {
-        let mut lines = parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        let mut lines = parse(line.as_bytes()).unwrap_or_else(|error| panic!("{line}: {error}"));
         match lines.pop().map(|line| line.target) {
             Some(Target::Snapshot(snapshot)) => snapshot,
             other => panic!("{line}: {other:?}"),
@@ -228,7 +272,7 @@ mod tests {
     }
 
     fn refusal(table: &str) -> String {
-        let error = parse(table).expect_err(table);
+        let error = parse(table.as_bytes()).expect_err(table);
         format!("{}: {error}", error.line)
     }
 
@@ -252,13 +296,16 @@ mod tests {
             target,
         };
         assert_eq!(
-            parse(table),
+            parse(table.as_bytes()),
             Ok(vec![
                 line(3, "vg-root", Target::Origin),
                 line(4, "vg-snap", Target::Snapshot(snapshot)),
             ])
         );
-        assert_eq!(parse(""), Ok(vec![]));
+        assert_eq!(parse(b""), Ok(vec![]));
+        // Not a comment, but a name that begins so.
+        let named = parse(br"\#a: 0 8 snapshot-origin b").expect("a line");
+        assert_eq!(named[0].name.as_deref(), Some("#a"));
     }
 
     #[test]
@@ -275,6 +322,26 @@ mod tests {
             assert_eq!((found.store, found.merges), (store, false), "{words}");
         }
         assert!(snapshot("0 8 snapshot-merge a b P 8").merges);
+    }
+
+    #[test]
+    fn a_path_may_hold_blanks_and_any_bytes() {
+        for (word, path) in [
+            (r"/a\040b", &b"/a b"[..]),
+            (r"/a\ b", b"/a b"),
+            (r"/a\134b", br"/a\b"),
+            (r"/a\\b", br"/a\b"),
+            (r"/a\377", b"/a\xff"),
+            (r"/a\400", b"/a400"),
+            (r"/a\09", b"/a09"),
+            (r"\#a", b"#a"),
+            ("/a,b", b"/a,b"),
+        ] {
+            let found = snapshot(&format!("0 8 snapshot a {word} P 8")).cow;
+            assert_eq!(found.into_os_string().into_vec(), path, "{word}");
+        }
+        let lines = parse(b"0 8 snapshot-origin /\xfe").expect("a line");
+        assert_eq!(lines[0].origin.clone().into_os_string().into_vec(), b"/\xfe");
     }
 
     #[test]
@@ -363,7 +430,7 @@ mod tests {
             Just(Store::Persistent(None)),
             (0..=21_u32).prop_map(|shift| Store::Transient(chunk(1 << shift))),
         ];
-        let snapshot = ("/[!-~]{1,9}", store, any::<bool>(), any::<bool>(), any::<bool>());
+        let snapshot = ("/[ -~]{1,9}", store, any::<bool>(), any::<bool>(), any::<bool>());
         let snapshot = snapshot.prop_map(|(cow, store, merges, zeroes, passdown)| Snapshot {
             cow: cow.into(),
             store,
@@ -372,8 +439,8 @@ mod tests {
             discard_passdown: zeroes && passdown,
         });
         let target = prop_oneof![Just(Target::Origin), snapshot.prop_map(Target::Snapshot)];
-        let name = prop::option::of("[a-z][!-~]{0,9}");
-        (name, any::<u64>(), "/[!-~]{1,9}", target).prop_map(|(name, len, origin, target)| Line {
+        let name = prop::option::of("[a-z][!-\\[\\]-~]{0,9}");
+        (name, any::<u64>(), "/[ -~]{1,9}", target).prop_map(|(name, len, origin, target)| Line {
             number: 1,
             name,
             len_sectors: len,
@@ -382,10 +449,15 @@ mod tests {
         })
     }
 
+    /// With a backslash before what would be something else.
+    fn quoted(path: &std::path::Path) -> String {
+        path.display().to_string().replace('\\', r"\\").replace(' ', r"\040")
+    }
+
     /// As an administrator would write it.
     fn written(line: &Line) -> String {
         let name = line.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
-        let (len, origin) = (line.len_sectors, line.origin.display());
+        let (len, origin) = (line.len_sectors, quoted(&line.origin));
         let Target::Snapshot(snapshot) = &line.target else {
             return format!("{name}0 {len} snapshot-origin {origin}");
         };
@@ -399,7 +471,7 @@ mod tests {
             (true, false) => " 1 discard_zeroes_cow",
             (true, true) => " 2 discard_zeroes_cow discard_passdown_origin",
         };
-        let cow = snapshot.cow.display();
+        let cow = quoted(&snapshot.cow);
         format!("{name}0 {len} {target} {origin} {cow} {store} {sectors}{features}")
     }
 
@@ -407,8 +479,8 @@ mod tests {
         #[test]
         fn no_text_makes_it_panic(text in any::<String>(), words in words()) {
             for text in [text, words] {
-                let lines = text.lines().count();
-                match parse(&text) {
+                let lines = text.split('\n').count();
+                match parse(text.as_bytes()) {
                     Ok(parsed) => prop_assert!(parsed.len() <= lines),
                     Err(error) => prop_assert!((1..=lines).contains(&error.line)),
                 }
@@ -417,7 +489,7 @@ mod tests {
 
         #[test]
         fn every_line_is_read_as_it_was_meant(line in a_line()) {
-            prop_assert_eq!(parse(&written(&line)), Ok(vec![line]));
+            prop_assert_eq!(parse(written(&line).as_bytes()), Ok(vec![line]));
         }
     }
 }

@@ -1,18 +1,16 @@
 //! `dmsnap serve --control` and `dmsnap ctl`: a server that is looked at and changed while clients
 //! that nobody here wrote use it.
 
-mod controlled; // servers with a control socket
-mod serving; // a server, its devices, its clients
-
+use std::collections::HashSet;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use controlled::{SECOND, control, ctl, ctl_json, refused, start, wait_until};
+use crate::controlled::{SECOND, control, ctl, ctl_json, http, raw, refused, start, wait_until};
+use crate::serving::{DMSNAP, MIB, Place, output, tool};
 use serde_json::{Value, json};
-use serving::{DMSNAP, MIB, Place, output, tool};
 
 #[test]
 fn snapshots_come_and_go_under_clients() {
@@ -86,6 +84,102 @@ fn snapshots_come_and_go_under_clients() {
 }
 
 #[test]
+fn sizes_that_are_less_than_there_is_are_refused() {
+    let place = Place::new(1, &["s", "late"]);
+    let s = format!("--snapshot=s={}", place.text("s"));
+    let serving = start(&place, &[&s]);
+    let had = fs::metadata(place.path("s")).expect("there").len();
+    refused(
+        &place,
+        &["grow", "s", "1M"],
+        "s: its COW device has 100663296 bytes, and 1048576 are less",
+    );
+    ctl(&place, &["grow", "s", "96M"]);
+    assert_eq!(fs::metadata(place.path("s")).expect("there").len(), had);
+    let late = format!("late={},max-size=1M", place.text("late"));
+    refused(
+        &place,
+        &["snapshot", "create", &late],
+        "100663296 bytes already, and max-size=1048576",
+    );
+    serving.stop();
+    let args = ["serve", &place.text("origin"), "--nbd", &format!("unix:{}", place.text("socket"))];
+    let done = output(DMSNAP, &[&args[..], &[&format!("{s},max-size=95M")]].concat());
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.code() == Some(3) && said.contains("max-size=99614720 is less"), "{said}");
+}
+
+#[test]
+fn the_control_socket_may_be_named_anywhere_and_must_be_named() {
+    let place = Place::new(1, &[]);
+    let serving = start(&place, &[]);
+    let control = control(&place);
+    for args in [["ctl", "--control", &control, "status"], ["ctl", "status", "--control", &control]]
+    {
+        assert!(tool(DMSNAP, &args).starts_with("origin "), "{args:?}");
+    }
+    serving.stop();
+    let done = output(DMSNAP, &["ctl", "status"]);
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(2), "{said}");
+    assert!(said.contains("--control unix:PATH is not given"), "{said}");
+    assert!(said.contains("Usage: dmsnap ctl "), "{said}");
+}
+
+/// What `promtool check metrics` asks for, by the tool where it is there and by its main rules in any case.
+#[test]
+fn metrics_are_as_prometheus_wants_them() {
+    let place = Place::new(1, &["s"]);
+    let serving = start(&place, &[&format!("--snapshot=s={}", place.text("s"))]);
+    place.qemu_io("s", &["write 0 64k", "flush"]);
+    ctl(&place, &["merge", "start", "s", "--wait"]);
+    let (status, text) = http(&place, "GET", "/metrics", "");
+    assert_eq!(status, 200);
+    let mut told: Vec<(&str, &str)> = Vec::new();
+    let mut samples = HashSet::new();
+    for line in text.lines() {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        match words[..] {
+            ["#", "HELP", name, _] => {
+                assert!(told.iter().all(|(it, _)| *it != name), "{name} twice");
+            }
+            ["#", "TYPE", name, kind] => {
+                assert!(text.contains(&format!("# HELP {name} ")), "no help: {name}");
+                assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
+                told.push((name, kind));
+            }
+            ["#", ..] => panic!("{line}"),
+            _ => {
+                let (sample, _) = line.rsplit_once(' ').expect("a value");
+                assert!(samples.insert(sample), "twice: {sample}");
+                let (family, kind) = told.last().expect("a type first");
+                let name = sample.split('{').next().expect("a name");
+                let rest = name.strip_prefix(family).unwrap_or("other");
+                let known = match *kind {
+                    "histogram" => ["_bucket", "_sum", "_count"].contains(&rest),
+                    _ => rest.is_empty(),
+                };
+                assert!(known, "{name} after {family}");
+            }
+        }
+    }
+    assert!(told.len() > 20, "{text}");
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    if let Ok(mut child) = promtool.stderr(Stdio::piped()).spawn() {
+        let mut to = child.stdin.take().expect("piped");
+        Write::write_all(&mut to, text.as_bytes()).expect("written");
+        drop(to);
+        let done = child.wait_with_output().expect("ended");
+        assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
+    }
+    let asked = "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text\r\n\r\n";
+    let open = raw(&place, asked.as_bytes());
+    assert!(open.contains("# TYPE dmsnap_requests counter") && open.contains("# EOF"), "{open}");
+    serving.stop();
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_and_changes_nothing() {
     let place = Place::new(4, &["a", "t"]);
     let (a, t) = (format!("a={}", place.text("a")), format!("t={},transient=4k", place.text("t")));
@@ -94,12 +188,12 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
         |snapshot: &str, words: &str| refused(&place, &["snapshot", "create", snapshot], words);
     create(&format!("a={}", place.text("b")), "the name is in use");
     create(&format!("b={}", place.text("b")), "check the name");
-    create(&format!("b={}", place.text("a")), "in use");
+    create(&format!("b={}", place.text("a")), "the same file or device as the COW device of a");
     create(&format!("b={}", place.text("origin")), "the same file or device as the origin");
     fs::write(place.path("junk"), vec![7; 8192]).expect("written");
     create(&format!("b={}", place.text("junk")), "magic");
     let junk = format!("b={}", place.text("junk"));
-    refused(&place, &["snapshot", "create", &junk, "--make"], "data at the beginning");
+    refused(&place, &["snapshot", "create", &junk, "--make"], "there is data at byte 0");
     assert!(place.read("junk") == vec![7; 8192]);
     let short = format!("b={}", place.text("short"));
     refused(&place, &["snapshot", "create", &short, "--make", "--size", "4k"], "");

@@ -2,26 +2,14 @@
 //!
 //! Needs root and loop devices; without them it says so and does nothing.
 
-#[path = "../../../tests/device/loops.rs"]
-mod loops; // loop devices and mounts, gone when dropped
-#[allow(dead_code, reason = "shared with other tests")]
-#[path = "kernel_images/images.rs"]
-mod images; // stores that a kernel wrote
-#[allow(dead_code, reason = "shared with other tests")]
-#[path = "kernel_images/store.rs"]
-mod store; // a second, naive reader
-#[allow(dead_code, reason = "shared with other tests")]
-#[path = "kernel_images/run.rs"]
-mod run; // the command, run and judged
-
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use images::{Vector, sha256, snapshots, vector};
-use loops::{Loop, Mount, usable};
-use run::{Ran, dmsnap};
-use store::exceptions;
+use crate::kernel_images::images::{Vector, sha256, snapshots, vector};
+use crate::kernel_images::run::{Ran, dmsnap};
+use crate::kernel_images::store::exceptions;
+use crate::loops::{Loop, Mount, usable};
 use tempfile::TempDir;
 
 fn scratch() -> TempDir {
@@ -165,7 +153,8 @@ fn a_read_only_disk_is_refused_for_what_it_is() {
     let origin = Loop::read_only(&store.origin);
     let refused = ran(&[&"merge", &store.cow, &origin.path()]).expect(3).stderr();
     assert!(refused.contains("read-only"), "{refused}");
-    ran(&[&"merge", &store.cow, &origin.path(), &"--dry-run"]).expect(0);
+    let dry = ran(&[&"merge", &store.cow, &origin.path(), &"--dry-run"]).expect(3).stderr();
+    assert_eq!(dry, refused, "a dry run refuses what the merge refuses");
     ran(&[&"check", &store.cow, &origin.path()]).expect(0);
     store.assert_unchanged("a refused merge");
 }

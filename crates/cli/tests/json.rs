@@ -1,12 +1,10 @@
 //! `docs/json.md` names what `--json` prints, all of it and nothing else.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use common::{OLD, ORIGIN_CHUNKS, Pair, pair, parsed, store};
+use crate::common::{OLD, ORIGIN_CHUNKS, Pair, pair, parsed, store};
 use serde_json::Value;
 
 /// The names in the first column of a table of `docs/json.md`: the one with this head, in the

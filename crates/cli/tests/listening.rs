@@ -1,15 +1,13 @@
 //! Where `dmsnap serve` takes clients from, and how their connections are encrypted.
 
-mod serving; // a server, its devices, its clients
-
 use std::fs;
 use std::process::Command;
 
+use crate::serving::{DMSNAP, MIB, Place, Serving, output, tool};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
-use serving::{DMSNAP, MIB, Place, Serving, output, tool};
 
 /// Writes an authority, a server and a client it vouches for into the files all programs look for.
 fn certify(place: &Place) {
@@ -80,6 +78,12 @@ fn options_of_encryption_that_make_no_sense_are_refused() {
     refuse(&["--tls=perhaps"], 2, "required");
     refuse(&["--tls-certificates", &dir], 3, "server-cert.pem");
     certify(&place);
+    // A client that does not encrypt would be let in without any certificate.
+    for when in ["on", "off"] {
+        let (when, dir) = (format!("--tls={when}"), place.text(""));
+        let args = [&when, "--tls-certificates", &dir, "--tls-verify-peer"];
+        refuse(&args, 3, "leave --tls out, or say --tls required");
+    }
     fs::write(place.path("server-key.pem"), "nonsense").expect("written");
     refuse(&["--tls-certificates", &place.text("")], 3, "no use for TLS");
 }

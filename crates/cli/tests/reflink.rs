@@ -2,19 +2,6 @@
 //!
 //! Needs root and loop devices; without them it says so and does nothing.
 
-#[path = "../../../tests/device/loops.rs"]
-mod loops; // loop devices and mounts, gone when dropped
-#[allow(dead_code, reason = "shared with other tests")]
-#[path = "kernel_images/images.rs"]
-mod images; // stores that a kernel wrote
-#[allow(dead_code, reason = "shared with other tests")]
-#[path = "kernel_images/store.rs"]
-mod store; // a second, naive reader
-#[allow(dead_code, reason = "shared with other tests")]
-#[path = "kernel_images/run.rs"]
-mod run; // the command, run and judged
-mod common; // stores made here
-
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -22,11 +9,11 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
-use images::{Vector, sha256, snapshots, vector};
-use loops::{Mount, tool, usable};
-use run::{dmsnap, start};
+use crate::kernel_images::images::{Vector, sha256, snapshots, vector};
+use crate::kernel_images::run::{dmsnap, start};
+use crate::kernel_images::store::{apply, exceptions};
+use crate::loops::{Mount, tool, usable};
 use serde_json::Value;
-use store::{apply, exceptions};
 use tempfile::TempDir;
 
 /// What a file system shares is whole blocks of this many bytes.
@@ -140,6 +127,7 @@ fn a_tail_that_is_no_whole_block_is_copied() {
             let last = found.iter().map(|exception| exception.old).max().expect("exceptions");
             let cut = File::options().write(true).open(&pair.origin).expect("writable");
             cut.set_len(last * vector.chunk_size_sectors * 512 + tail).expect("it can be cut off");
+            drop(cut);
             let expected = mount.path("expected.img");
             apply(&found, &pair.cow, &pair.origin, &expected);
             let merged = pair.merge(&[]);
@@ -178,13 +166,13 @@ fn chunks_smaller_than_a_block_are_copied() {
     let old: Vec<u64> = (8..24).chain([3, 30, 31, 40]).collect();
     for mount in file_systems(dir.path()) {
         let (cow, origin) = (mount.path("cow.img"), mount.path("origin.img"));
-        fs::write(&cow, common::store(&old, 64)).expect("there is room");
-        fs::write(&origin, common::origin(64)).expect("there is room");
+        fs::write(&cow, crate::common::store(&old, 64)).expect("there is room");
+        fs::write(&origin, crate::common::origin(64)).expect("there is room");
         let words = [OsString::from("merge"), "--json".into(), (&cow).into(), (&origin).into()];
         let merged = dmsnap(words).expect(0).json();
         assert_eq!(number(&merged, "exceptions"), old.len() as u64);
         assert_eq!(number(&merged, "shared_bytes"), 0, "{merged}");
-        assert!(fs::read(&origin).expect("readable") == common::snapshot(&old, 64));
+        assert!(fs::read(&origin).expect("readable") == crate::common::snapshot(&old, 64));
     }
 }
 

@@ -1,12 +1,10 @@
 //! `dmsnap serve` with clients that nobody here wrote: nbdinfo, nbdcopy, qemu-io, qemu-img, fio.
 
-mod serving; // a server, its devices, its clients
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use serving::{DMSNAP, MIB, Place, Serving, output, tool};
+use crate::serving::{DMSNAP, MIB, Place, Serving, output, tool};
 
 fn cow(place: &Place, name: &str) -> String {
     format!("{name}={}", place.text(name))
@@ -299,6 +297,7 @@ h.flush()
     let place = Place::new(1, &["a"]);
     let origin = fs::File::create(place.path("origin")).expect("made");
     origin.set_len(64 * MIB).expect("made");
+    drop(origin);
     let serving = Serving::start(&place, &["--snapshot", &cow(&place, "a")]);
     // The system's own Python has the module; another may come first on the path.
     let path = format!("/usr/bin:{}", std::env::var("PATH").unwrap_or_default());

@@ -1,13 +1,11 @@
 //! What `dmsnap serve` says to what cannot be served: one line, the right exit status, and nothing that
 //! listens for a moment.
 
-mod serving; // a server, its devices, its clients
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
-use serving::{DMSNAP, MIB, Place, Serving, output, tool};
+use crate::serving::{DMSNAP, MIB, Place, Serving, output, tool};
 
 /// Asserts that it ends like this, with these words.
 #[track_caller]
@@ -89,15 +87,15 @@ fn origins_that_cannot_be_are_refused() {
     let nbd = format!("unix:{}", place.text("free"));
     let serve = |origin: &str| output(DMSNAP, &["serve", origin, "--nbd", &nbd]);
     assert_refused(&output(DMSNAP, &["serve"]), 2, "<ORIGIN>");
+    let nowhere = output(DMSNAP, &["serve", &place.text("origin")]);
+    assert_refused(&nowhere, 3, "--nbd: is not given, and there is no socket of a service manager");
+    assert_refused(&nowhere, 3, "--nbd unix:PATH, for you alone, or --nbd 127.0.0.1:10809");
     assert_refused(&serve(&place.text("missing")), 3, "missing: No such file or directory; check");
     assert_refused(&serve(&place.text("")), 3, "neither a regular file nor a block device");
-    for (name, len) in [("nothing", 0), ("little", 511)] {
-        fs::write(place.path(name), vec![1; len]).expect("written");
-        let words = format!("has {len} bytes, which is no whole sector");
-        assert_refused(&serve(&place.text(name)), 3, &words);
-    }
+    fs::write(place.path("nothing"), []).expect("written");
+    assert_refused(&serve(&place.text("nothing")), 3, "nothing: is empty");
     let lvm = format!("lvm:{}:vg0/root", place.text("origin"));
-    assert_refused(&serve(&lvm), 3, "no physical volume of LVM's");
+    assert_refused(&serve(&lvm), 3, "no LVM physical volume");
     fs::set_permissions(place.path("origin"), fs::Permissions::from_mode(0o444)).expect("chmod");
     assert_refused(&serve(&place.text("origin")), 3, "read-only: its mode is 0444");
     let locked = Place::new(1, &[]);

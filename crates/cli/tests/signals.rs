@@ -1,7 +1,5 @@
 //! A long merge: stopped, killed, asked how far it is, watched on a terminal.
 
-mod common;
-
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -9,7 +7,7 @@ use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use common::{Pair, Ran, command, data, pair, parsed, read, snapshot};
+use crate::common::{Pair, Ran, command, data, pair, parsed, read, snapshot};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{self, OpenptFlags};
 use rustix::termios::Winsize;
@@ -163,7 +161,7 @@ fn an_export_that_is_stopped_leaves_no_image() {
         let names = [&cow, &disk, &out].map(|path| path.to_string_lossy());
         let child = command(&["export", &*names[0], &*names[1], &*names[2]]).spawn();
         let child = child.expect("the command starts");
-        until_it_catches(&child, Signal::USR1);
+        until_it_catches(&child, Signal::INT);
         // Gone already: it was too fast.
         let _ = kill_process(Pid::from_child(&child), Signal::INT);
         let ran = Ran::from(child.wait_with_output().expect("ends"));

@@ -1,14 +1,10 @@
 //! `dmsnap serve --table`: lines of the kernel's targets, served to qemu-io and nbdinfo.
 
-#[path = "../../../tests/device/loops.rs"]
-mod loops; // loop devices and mounts, gone when dropped
-mod serving; // a server, its devices, its clients
-
 use std::fs;
 use std::path::Path;
 
-use loops::{Loop, usable};
-use serving::{DMSNAP, MIB, Place, Serving, output, tool};
+use crate::loops::{Loop, usable};
+use crate::serving::{DMSNAP, MIB, Place, Serving, output, tool};
 
 /// The sectors of an origin of 16 MiB.
 const SECTORS: u64 = 16 * MIB / 512;
@@ -99,6 +95,24 @@ fn a_new_store_has_the_chunks_of_the_table_and_an_old_one_its_own() {
     }
 }
 
+/// The origin was made longer since: what lies past the snapshot's end is neither kept nor shown.
+#[test]
+fn a_snapshot_may_be_shorter_than_its_origin() {
+    let place = Place::new(16, &[]);
+    blank(&place, "s");
+    let serving = serve(
+        &place,
+        "0 {len} snapshot-origin {origin}\ns: 0 2056 snapshot {origin} {dir}/s P 8\n",
+    );
+    assert_eq!(tool("nbdinfo", &["--size", &place.uri("s")]), "1052672\n");
+    assert_eq!(tool("nbdinfo", &["--size", &place.uri("origin")]), "16777216\n");
+    place.qemu_io("origin", &["write -P 5 1052672 64k", "write -P 5 8M 64k", "flush"]);
+    assert_eq!(info(&place, "s")["exceptions"], 0);
+    place.qemu_io("origin", &["write -P 5 1052160 1k", "flush"]);
+    assert_eq!(info(&place, "s")["exceptions"], 1);
+    assert_eq!(serving.stop(), "");
+}
+
 #[test]
 fn a_discard_does_what_the_features_say() {
     let place = Place::new(16, &["plain", "zeroes"]);
@@ -165,16 +179,18 @@ fn a_table_that_cannot_be_served_is_refused_in_one_line_before_anything_is_writt
     refuse("# nothing\n", &[], "table: no line");
     second("0 {len} linear 8:0 0", "found `linear`, expected snapshot-origin");
     second("0 {len} snapshot {origin} {dir}/a P 3", "found `3`, expected the chunk size");
-    second("0 8 snapshot {origin} {dir}/a P 8", "found the length 8, expected 32768");
+    second("0 8 snapshot-origin {origin}", "found the length 8, expected the 32768 sectors");
     second("0 {len} snapshot {dir}/elsewhere {dir}/a P 8", "found the origin ");
     second("0 {len} snapshot 0:0 {dir}/a P 8", "found the origin /dev/block/0:0: No such");
     second("b: 0 {len} snapshot {origin} {dir}/a P 8", "found the name `b` again");
     second("origin: 0 {len} snapshot {origin} {dir}/a P 8", "found the name `origin`");
     second("0 {len} snapshot {origin} .. P 8", "found the name ``");
-    for wrong in ["8", "32767", "32769"] {
+    for wrong in ["32769", "36028797018963967"] {
         let lines = B.replace("{len}", wrong);
-        refuse(&lines, &[], &format!("table:2: found the length {wrong}, expected the 32768"));
+        let words = format!("table:2: found the length {wrong}, expected at most the 32768");
+        refuse(&lines, &[], &words);
     }
+    refuse(&B.replace("{len}", "36028797018963968"), &[], "which is no number of bytes");
     let b_again = format!("{B}c: 0 {{len}} snapshot {{origin}} {{dir}}/b N 8");
     refuse(&b_again, &[], "the same file or device");
     refuse(&format!("{B}0 {{len}} snapshot {{origin}} {{dir}}/missing P 8"), &[], "missing");
@@ -188,7 +204,7 @@ fn a_table_that_cannot_be_served_is_refused_in_one_line_before_anything_is_writt
     refuse(B, &[&place.text("elsewhere")], "found the origin");
 
     let one = |name: &str| format!("0 {{len}} snapshot {{origin}} {{dir}}/{name} P 8\n");
-    refuse(&one("nearly"), &[], "its first 4 KiB are not");
+    refuse(&one("nearly"), &[], "there is data at byte");
     assert!(place.read("nearly") == nearly);
     refuse(&one("junk"), &[], "magic");
 }

@@ -1,12 +1,10 @@
 //! Whole tasks through the command: what it prints, what it leaves, how it ends.
 
-mod common;
-
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 
-use common::{
+use crate::common::{
     CHUNK, Dir, OLD, ORIGIN_CHUNKS, Pair, Ran, command, one_line, origin, pair, parsed, read,
     snapshot, store, write_at,
 };
@@ -249,7 +247,7 @@ fn merge_empties_the_store_into_the_origin() {
         let Pair { cow, disk, dir: _dir } = pair(&OLD, ORIGIN_CHUNKS);
         let (cow_name, disk_name) = (cow.to_string_lossy(), disk.to_string_lossy());
         let args = [&["merge", &*cow_name, &*disk_name][..], options].concat();
-        let said = common::run(&args).ok();
+        let said = crate::common::run(&args).ok();
         assert!(said.starts_with("merged 5 exceptions (10 KiB"), "{said}");
         assert!(read(&disk) == snapshot(&OLD, ORIGIN_CHUNKS), "{options:?}: another content");
         assert_eq!(dmsnap!("dump", cow).ok(), "", "{options:?}");

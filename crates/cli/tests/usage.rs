@@ -1,12 +1,10 @@
 //! What the command says before it touches a store: usage, names, files it refuses.
 
-mod common;
-
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
-use common::{Dir, origin, read, store};
+use crate::common::{Dir, origin, read, store};
 
 #[test]
 fn a_command_line_that_makes_no_sense_exits_2() {
@@ -31,7 +29,7 @@ fn a_command_line_that_makes_no_sense_exits_2() {
         &["completions", "tcsh"],
         &["man"],
     ] {
-        let ran = common::run(args);
+        let ran = crate::common::run(args);
         assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{args:?}");
         assert!(ran.stderr.contains("Usage") || ran.stderr.contains("--help"), "{args:?}");
     }
@@ -171,7 +169,7 @@ fn a_device_somebody_else_has_locked_is_refused() {
         other.lock().expect("lock");
         for ran in [dmsnap!("merge", cow, disk), dmsnap!("export", cow, disk, dir.path("out"))] {
             let line = ran.failed();
-            let found = "in use by another process (or mounted, or part of a device-mapper table)";
+            let found = "in use by another process, which has it locked";
             let start = format!("dmsnap: {}: {found}; ", dir.path(locked).display());
             assert!(line.starts_with(&start), "{line}");
         }
@@ -213,7 +211,9 @@ fn create_leaves_no_file_that_cannot_be_so_large() {
     let dir = Dir::new();
     let file = dir.path("file");
     for size in ["16777215T", "18446744073709551615"] {
-        dmsnap!("create", "--size", size, file).failed();
+        let line = dmsnap!("create", "--size", size, file).failed();
+        assert!(line.contains("--size: found "), "{line}");
+        assert!(line.ends_with("bytes, which is more than any file has"), "{line}");
         assert_eq!(dir.names(), [""; 0]);
     }
 }
@@ -221,10 +221,10 @@ fn create_leaves_no_file_that_cannot_be_so_large() {
 #[test]
 fn help_and_scripts_end_quietly_when_nobody_reads() {
     for args in [&["--help"][..], &["completions", "bash"]] {
-        let mut child = common::command(args).spawn().expect("the command starts");
+        let mut child = crate::common::command(args).spawn().expect("the command starts");
         drop(child.stdout.take());
         let output = child.wait_with_output().expect("ends");
-        let ran = common::Ran::from(output);
+        let ran = crate::common::Ran::from(output);
         assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{args:?}");
     }
 }
@@ -232,8 +232,8 @@ fn help_and_scripts_end_quietly_when_nobody_reads() {
 #[test]
 fn a_full_disk_under_stdout_is_reported() {
     let full = File::options().write(true).open("/dev/full").expect("/dev/full");
-    let mut command = common::command(&["completions", "bash"]);
+    let mut command = crate::common::command(&["completions", "bash"]);
     let output = command.stdout(full).output().expect("the command starts");
-    let line = common::Ran::from(output).failed();
+    let line = crate::common::Ran::from(output).failed();
     assert_eq!(line, "dmsnap: standard output: No space left on device");
 }

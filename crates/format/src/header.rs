@@ -9,9 +9,6 @@ pub const MAGIC: [u8; 4] = *b"SnAp";
 /// The only version there ever was.
 pub const VERSION: u32 = 1;
 
-/// What the kernel takes when a table line says chunk size 0, in sectors (16 KiB).
-pub const DEFAULT_CHUNK_SIZE_SECTORS: u32 = 32;
-
 /// The first 16 bytes of a COW device, exactly as stored. The rest of chunk 0 is written as zeroes
 /// and ignored on reading.
 #[derive(

@@ -30,7 +30,7 @@ mod layout; // where areas and data lie, and what may lie there
 mod usage; // the status line
 
 pub use exception::{Exception, ExceptionFault, RawException, Run, SLOT_BYTES};
-pub use header::{DEFAULT_CHUNK_SIZE_SECTORS, Header, HeaderError, MAGIC, RawHeader, VERSION};
+pub use header::{Header, HeaderError, MAGIC, RawHeader, VERSION};
 pub use layout::{Extents, Layout, Role};
 pub use units::{ChunkSize, ChunkSizeError, CowChunk, OriginChunk, SECTOR_BYTES};
 pub use usage::{Tally, Usage};

@@ -34,6 +34,10 @@ pub enum ChunkSizeError {
 impl ChunkSize {
     /// One sector.
     pub const MIN: Self = Self { shift: 0 };
+    /// That of a new store for which none was asked: 8 sectors, 4 KiB, as LVM makes snapshots.
+    pub const DEFAULT: Self = Self { shift: 3 };
+    /// What a kernel takes where a table line says chunk size 0: 32 sectors, 16 KiB.
+    pub const KERNEL_DEFAULT: Self = Self { shift: 5 };
     /// 2097152 sectors, 1 GiB.
     pub const MAX: Self = Self { shift: 21 };
 

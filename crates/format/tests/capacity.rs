@@ -1,8 +1,6 @@
 //! How many exceptions a device holds: against a naive kernel that fills it one by one.
 
-mod common;
-
-use common::{any_layout, layouts};
+use crate::common::{any_layout, layouts};
 use dmsnap_format::{ChunkSize, Extents, Layout};
 use proptest::prelude::*;
 

@@ -1,9 +1,7 @@
 //! Slots, exceptions and runs: what is written comes back, the list ends at the first slot whose
 //! new chunk is 0, and nothing impossible passes the check against the devices.
 
-mod common;
-
-use common::{any_layout, layouts};
+use crate::common::{any_layout, layouts};
 use dmsnap_format::{
     CowChunk, Exception, ExceptionFault, Extents, Layout, OriginChunk, RawException, Role, Run,
 };

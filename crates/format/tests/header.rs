@@ -1,11 +1,8 @@
 //! The first 16 bytes of a COW device: which are accepted, and for which reason others are not.
 
-mod common;
-
-use common::{any_layout, layouts};
+use crate::common::{any_layout, layouts};
 use dmsnap_format::{
-    ChunkSize, ChunkSizeError, DEFAULT_CHUNK_SIZE_SECTORS, Header, HeaderError, Layout, MAGIC,
-    RawHeader, Tally,
+    ChunkSize, ChunkSizeError, Header, HeaderError, Layout, MAGIC, RawHeader, Tally,
 };
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
@@ -138,8 +135,7 @@ fn every_message_names_what_was_found() {
 
 #[test]
 fn a_new_store_without_a_chosen_chunk_size_starts_at_64_sectors() {
-    let chunk_size = ChunkSize::from_sectors(DEFAULT_CHUNK_SIZE_SECTORS).expect("legal");
-    let usage = Tally::new(Layout::new(chunk_size)).usage(2048 * 512);
+    let usage = Tally::new(Layout::new(ChunkSize::KERNEL_DEFAULT)).usage(2048 * 512);
     assert_eq!(usage.to_string(), "64/2048 64");
 }
 

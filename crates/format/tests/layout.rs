@@ -1,11 +1,9 @@
 //! Where metadata and data lie on a COW device: no chunk is both, none is forgotten, and the ways
 //! to name a place agree. For every legal chunk size.
 
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::{any_layout, layouts};
+use crate::common::{any_layout, layouts};
 use dmsnap_format::{ChunkSize, CowChunk, Extents, Layout, Role};
 use proptest::prelude::*;
 

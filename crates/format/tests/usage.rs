@@ -1,8 +1,6 @@
 //! The arithmetic of the status line, against figures that kernels printed.
 
-mod common;
-
-use common::{any_layout, layouts};
+use crate::common::{any_layout, layouts};
 use dmsnap_format::{
     ChunkSize, CowChunk, Exception, Extents, Layout, OriginChunk, Role, Tally, Usage,
 };

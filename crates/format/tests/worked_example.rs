@@ -1,15 +1,13 @@
 //! `docs/format.md` against the code: every number and every byte of its tables and its worked
 //! example is computed here, from the few that the example starts with.
 
-mod document;
-
 use std::collections::BTreeMap;
 
+use crate::document::{evaluate, hexdump, number, numbers, table};
 use dmsnap_format::{
     ChunkSize, CowChunk, Exception, Extents, Header, Layout, OriginChunk, RawException, RawHeader,
     Role, Tally,
 };
-use document::{evaluate, hexdump, number, numbers, table};
 use zerocopy::IntoBytes;
 
 const CHUNK_SECTORS: u32 = 2;
@@ -114,7 +112,7 @@ fn the_dump_reads_back_as_the_runs() {
 fn the_notes_beside_the_dump_say_what_the_bytes_say() {
     let shown = hexdump();
     let mut checked = 0;
-    for (offset, area, slot, old, new) in document::notes() {
+    for (offset, area, slot, old, new) in crate::document::notes() {
         let index = area * layout().exceptions_per_area() + slot;
         assert_eq!(layout().slot_byte(index), Some(offset), "area {area}, slot {slot}");
         let decoded = RawException::slots(&shown[&offset])[0].decode();
@@ -172,9 +170,9 @@ fn the_example_starts_from_the_numbers_in_its_text() {
         "A snapshot with chunks of {CHUNK_SECTORS} sectors on a COW device of {COW_SECTORS} \
          sectors, of an origin of {ORIGIN_SECTORS} sectors."
     );
-    assert!(document::TEXT.contains(&start), "the document does not say: {start}");
+    assert!(crate::document::TEXT.contains(&start), "the document does not say: {start}");
     let written = format!("gave it {} exceptions", exceptions().len());
-    assert!(document::TEXT.contains(&written), "the document does not say: {written}");
+    assert!(crate::document::TEXT.contains(&written), "the document does not say: {written}");
 }
 
 #[test]
@@ -259,7 +257,7 @@ fn the_story_of_the_stray_holds() {
         layout().position(end).1,
         layout().position(index - 1).1,
     );
-    let text = document::TEXT.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = crate::document::TEXT.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(text.contains(&told), "the document does not say: {told}");
     let shown = format!(
         "the {}th exception, and the snapshot shows whatever is in chunk {new} as origin chunk {}.",

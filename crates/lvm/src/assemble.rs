@@ -34,7 +34,7 @@ pub struct Group {
     pub copies: Vec<TextCopy>,
     /// What is not as it should be: see [`GroupProblem`].
     pub problems: Vec<GroupProblem>,
-    /// By PV, the one of its problems that keeps its bytes from being read.
+    /// By PV, the one of its problems that keeps its bytes, or some of them, from being read.
     unreadable: HashMap<usize, GroupProblem>,
 }
 
@@ -161,12 +161,16 @@ impl Groups {
         found
     }
 
-    /// The group of that name.
+    /// The group of that name, or with that uuid.
     ///
     /// # Errors
     ///
     /// If there is none, or more than one.
     pub fn find(&self, name: &str) -> Result<&Group, FindError> {
+        let id = |group: &&Group| group.vg.id.to_string() == name;
+        if let Some(group) = self.groups.iter().find(id) {
+            return Ok(group);
+        }
         let mut named = self.groups.iter().filter(|group| group.vg.name == name);
         let name = || name.to_owned();
         let first = named.next().ok_or_else(|| FindError::NotFound { name: name() })?;
@@ -312,15 +316,28 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// As [`VolumeGroup::mapping`]; and if a PV is missing, twice there, or too short.
+    /// As [`VolumeGroup::mapping`]; and if a PV is missing, twice there, or ends before the LV does.
     pub fn mapping(&self, lv: &str) -> Result<Mapping, LocateError> {
         let mapping = self.vg.mapping(lv)?;
-        for index in mapping.pvs() {
-            if let Some(problem) = self.unreadable.get(&index) {
-                return Err(LocateError::Pv { lv: lv.to_owned(), problem: problem.clone() });
+        for (leg, len) in mapping.legs() {
+            match (self.unreadable.get(&leg.pv), self.places[leg.pv]) {
+                (None, _) => {}
+                (Some(GroupProblem::ShortPv { .. }), Some(place))
+                    if leg.start.saturating_add(len) <= place.place.len => {}
+                (Some(problem), _) => {
+                    return Err(LocateError::Pv { lv: lv.to_owned(), problem: problem.clone() });
+                }
             }
         }
         Ok(mapping)
+    }
+
+    /// Of the PVs that an LV lies on, one that ends before its extents do, though not before those of
+    /// the LV: it may be a copy of a disk that is whole elsewhere, so nothing is to be written to it.
+    pub fn short_pv(&self, lv: &str) -> Option<&GroupProblem> {
+        let mapping = self.vg.mapping(lv).ok()?;
+        let mut short = mapping.pvs().into_iter().filter_map(|pv| self.unreadable.get(&pv));
+        short.find(|problem| matches!(problem, GroupProblem::ShortPv { .. }))
     }
 
     /// Whether any PV is not there: what LVM calls partial.

@@ -53,7 +53,7 @@ mod scan; // which bytes of a disk to read, and what was found there
 mod text; // the language of the metadata
 mod group; // a volume group and its LVs
 mod assemble; // groups from several disks
-mod rewrite; // the metadata after a merge
+mod rewrite; // the metadata while a merge is under way, and after it
 
 pub use area::{AREA_HEADER_BYTES, Area, AreaError, MAX_TEXT_BYTES, TextPlace};
 pub use assemble::{
@@ -66,6 +66,6 @@ pub use group::{
 };
 pub use label::{Extension, LABEL_SCAN_BYTES, Label, LabelError};
 pub use partition::{MAX_PARTITIONS, Partition, TableError, TableKind};
-pub use rewrite::{Rewrite, RewriteError, Stamp, Step};
+pub use rewrite::{MergeRewrites, Rewrite, RewriteError, Stamp, Step};
 pub use scan::{Disk, DiskProblem, DiskScan, FoundArea, FoundPv, MAX_AREAS, MAX_SCAN_BYTES};
 pub use text::{SyntaxError, SyntaxFault, ValueError};

@@ -1,3 +1,4 @@
+use std::collections::{HashSet, VecDeque};
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::ops::Range;
 
@@ -44,8 +45,11 @@ pub enum TableError {
     /// More or other entries than anybody writes.
     #[error("the GUID partition table has {count} entries of {entry_bytes} bytes at sector {lba}")]
     Entries { count: u32, entry_bytes: u32, lba: u64 },
-    /// A logical partition that leads back, or out of the disk.
-    #[error("the chain of logical partitions goes from sector {from} to {to}")]
+    /// A logical partition that leads to one that was there before, or out of the disk.
+    #[error(
+        "the chain of logical partitions goes from sector {from} to {to}, where it has been or where \
+         the disk has ended"
+    )]
     Chain { from: u64, to: u64 },
     /// More partitions than are looked at.
     #[error("the disk has more than {MAX_PARTITIONS} partitions")]
@@ -80,6 +84,11 @@ impl RawEntry {
         self.kind != 0 && self.sectors.get() != 0
     }
 
+    /// Inside a link, of which the disk gives so many sectors to logical partitions.
+    fn is_inside(&self, sectors: u64) -> bool {
+        u64::from(self.start.get()) + u64::from(self.sectors.get()) <= sectors
+    }
+
     fn is_extended(&self) -> bool {
         self.is_used() && matches!(self.kind, 0x05 | 0x0f | 0x85)
     }
@@ -97,6 +106,12 @@ fn mbr(sector: &[u8]) -> Option<RawMbr> {
     (raw.signature == [0x55, 0xaa] && sound).then_some(raw)
 }
 
+/// Whether the front of a disk has a partition table, as LVM sees it: then a label on the whole disk
+/// counts for nothing. LVM: _has_partition_table.
+pub(crate) fn is_partitioned(front: &[u8]) -> bool {
+    mbr(front).is_some_and(|raw| raw.entries.iter().any(|entry| entry.sectors.get() != 0))
+}
+
 /// Where the search for partitions stands.
 #[derive(Clone, Debug)]
 enum State {
@@ -112,11 +127,18 @@ enum State {
         at: Extent,
     },
     /// A link in the chain of logical partitions, by sectors.
-    Logical {
-        extended: u64,
-        at: u64,
-    },
+    Logical(Link),
     Done,
+}
+
+/// A link in a chain of logical partitions, by sectors.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    /// Where the chain began: the other links count from there.
+    extended: u64,
+    at: u64,
+    /// How much of the disk the entry has that leads here.
+    sectors: u64,
 }
 
 /// Finds the partitions of a disk.
@@ -126,6 +148,10 @@ pub(crate) struct TableScan {
     state: State,
     /// Other places to look for a GPT, if this one is none.
     others: Vec<(u64, u64)>,
+    /// Chains of logical partitions that come next.
+    chains: VecDeque<Link>,
+    /// Links that were followed.
+    links: HashSet<u64>,
     pub(crate) kind: Option<TableKind>,
     pub(crate) found: Vec<Partition>,
     pub(crate) error: Option<TableError>,
@@ -138,6 +164,8 @@ impl TableScan {
             disk_bytes,
             state: State::Done,
             others: Vec::new(),
+            chains: VecDeque::new(),
+            links: HashSet::new(),
             kind: None,
             found: Vec::new(),
             error: None,
@@ -156,7 +184,7 @@ impl TableScan {
         match &self.state {
             State::GptHeader { at, .. } => Some(*at..at + SECTOR_BYTES),
             State::GptEntries { at, .. } => at.range(),
-            State::Logical { at, .. } => Some(at * SECTOR_BYTES..(at + 1) * SECTOR_BYTES),
+            State::Logical(Link { at, .. }) => Some(at * SECTOR_BYTES..(at + 1) * SECTOR_BYTES),
             State::Done => None,
         }
     }
@@ -172,7 +200,7 @@ impl TableScan {
                     Err(error) => self.next_gpt(&error.to_string()),
                 }
             }
-            State::Logical { extended, at } => self.logical(extended, at, bytes),
+            State::Logical(link) => self.logical(link, bytes),
             State::Done => {}
         }
     }
@@ -242,36 +270,53 @@ impl TableScan {
         self.kind = Some(TableKind::Mbr);
         for (number, entry) in (1..).zip(&raw.entries) {
             if entry.is_extended() {
-                let extended = u64::from(entry.start.get());
-                self.link(extended, 0, extended);
+                let (at, sectors) = (entry.start.get().into(), entry.sectors.get().into());
+                self.chains.push_back(Link { extended: at, at, sectors });
             } else if entry.is_used() {
                 self.add(number, entry.place(0));
             }
         }
+        self.next_chain();
     }
 
-    /// One link: the logical partition, from here on, and the next link, from the first one on.
-    fn logical(&mut self, extended: u64, at: u64, bytes: &[u8]) {
-        let Some(raw) = mbr(bytes) else { return };
-        let [partition, next, ..] = raw.entries;
-        let number = self.found.iter().map(|known| known.number).max().unwrap_or(0).max(4) + 1;
-        if partition.is_used() {
-            self.add(number, partition.place(at));
-        }
-        if next.is_used() {
-            self.link(extended, at, extended + u64::from(next.start.get()));
+    fn next_chain(&mut self) {
+        if let Some(link) = self.chains.pop_front() {
+            self.link(0, link);
         }
     }
 
-    /// Links only lead forward: so no chain is endless.
-    fn link(&mut self, extended: u64, from: u64, to: u64) {
-        let place = Extent { start: to * SECTOR_BYTES, len: SECTOR_BYTES };
-        if self.found.len() >= MAX_PARTITIONS {
+    /// One link: logical partitions, counted from here on, and the next link, counted from the first
+    /// one on. Kernel: parse_extended.
+    fn logical(&mut self, link: Link, bytes: &[u8]) {
+        let Some(raw) = mbr(bytes) else { return self.next_chain() };
+        for (index, entry) in raw.entries.iter().enumerate() {
+            // The last two are seldom more than what was left there.
+            let counts = index < 2 || entry.is_inside(link.sectors);
+            if entry.is_used() && !entry.is_extended() && counts {
+                let known = self.found.iter().map(|known| known.number).max().unwrap_or(0);
+                self.add(known.max(4) + 1, entry.place(link.at));
+            }
+        }
+        match raw.entries.iter().find(|entry| entry.is_extended()) {
+            Some(next) => {
+                let at = link.extended + u64::from(next.start.get());
+                self.link(link.at, Link { at, sectors: next.sectors.get().into(), ..link });
+            }
+            None => self.next_chain(),
+        }
+    }
+
+    /// A chain may lead back, as fdisk leaves it when partitions are made anew, but not to where it
+    /// has been: so none is endless.
+    fn link(&mut self, from: u64, link: Link) {
+        let place = Extent { start: link.at * SECTOR_BYTES, len: SECTOR_BYTES };
+        if self.found.len() >= MAX_PARTITIONS || self.links.len() >= MAX_PARTITIONS {
             self.error = Some(TableError::TooMany);
-        } else if to > from && self.is_inside(place) {
-            self.state = State::Logical { extended, at: to };
+        } else if self.is_inside(place) && self.links.insert(link.at) {
+            self.state = State::Logical(link);
         } else {
-            self.error = Some(TableError::Chain { from, to });
+            self.error = Some(TableError::Chain { from, to: link.at });
+            self.next_chain();
         }
     }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use crate::area::{AREA_HEADER_BYTES, Area, AreaError, TextPlace, check_place};
 use crate::bytes::Extent;
 use crate::label::{LABEL_SCAN_BYTES, Label, LabelError};
-use crate::partition::{Partition, TableError, TableKind, TableScan};
+use crate::partition::{Partition, TableError, TableKind, TableScan, is_partitioned};
 
 /// Metadata areas of one PV that are looked at. LVM makes up to two.
 pub const MAX_AREAS: usize = 8;
@@ -22,6 +22,8 @@ pub struct Disk {
     pub partitions: Vec<Partition>,
     /// On the whole disk, or in partitions.
     pub pvs: Vec<FoundPv>,
+    /// On the whole disk, below a partition table: LVM takes no account of it.
+    pub covered: Option<Label>,
     /// What was looked at and could not be used.
     pub problems: Vec<DiskProblem>,
 }
@@ -166,13 +168,17 @@ impl DiskScan {
         self.disk
     }
 
+    /// A disk with a partition table is no PV for LVM, whatever lies in its label's sector: it was one
+    /// before.
     fn label(&mut self, partition: Option<u32>, place: Extent, front: &[u8]) {
+        let covered = partition.is_none() && is_partitioned(front);
         match Label::find(front) {
-            Ok(Some(label)) => self.pv(partition, place, label),
             Ok(None) => {}
+            Ok(Some(label)) if covered => self.disk.covered = Some(label),
+            Ok(Some(label)) => self.pv(partition, place, label),
+            Err(_) if covered => {}
             Err(error) => self.disk.problems.push(DiskProblem::Label { partition, error }),
         }
-        // A PV on the whole disk leaves no room for partitions.
         if partition.is_none() && self.disk.pvs.is_empty() {
             self.table = Some(TableScan::new(self.disk_bytes, front));
             self.follow_table();

@@ -1,10 +1,11 @@
 //! Damaged and hostile disks: clear errors, no panic, nothing unbounded.
 
-mod common;
-
-use common::{apply, assemble, group, indices, sample, samples, scan, stamp, text, text_names};
+use crate::common::{
+    apply, assemble, group, indices, sample, samples, scan, stamp, text, text_names,
+};
 use dmsnap_lvm::{
-    DiskScan, Fault, GroupError, Groups, Label, LabelError, MapError, SyntaxFault, VolumeGroup,
+    DiskScan, Fault, FindError, GroupError, Groups, Label, LabelError, MapError, SyntaxFault,
+    VolumeGroup,
 };
 use proptest::prelude::*;
 
@@ -235,6 +236,72 @@ fn a_disk_that_was_cut_short_is_told() {
     let found = assemble(&images);
     let error = found.groups[0].mapping("root").expect_err("half of it is missing").to_string();
     assert!(error.contains("has 2097152 bytes, and needs 6291456"), "{error}");
+}
+
+/// As LVM does: it activates what is there, and refuses what is not.
+#[test]
+fn what_lies_before_the_end_of_a_cut_off_disk_is_read_and_nothing_is_written() {
+    let whole = sample("one-pv").images();
+    let (root_ends, snap_ends) = ((1 << 20) + 32 * 65536, (1 << 20) + 56 * 65536);
+    for (len, mapped) in
+        [(snap_ends, [true, true]), (snap_ends - 1, [true, false]), (root_ends - 1, [false; 2])]
+    {
+        let found = read(&[whole[0][..len].to_owned()]).groups.pop().expect("one");
+        assert_eq!(["root", "snap"].map(|lv| found.mapping(lv).is_ok()), mapped, "{len}");
+        let told: Vec<_> = found.problems.iter().map(ToString::to_string).collect();
+        assert!(matches!(&told[..], [told] if told.contains("and needs 6291456")), "{told:?}");
+        assert!(found.short_pv("root").is_some() && found.check_writable().is_err());
+        found.merge("snap", &stamp(), &stamp()).expect_err("nothing is written");
+    }
+    assert!(group(&whole).short_pv("root").is_none());
+}
+
+/// LVM refuses to resize an origin that is active, and says how: then its snapshots keep their size.
+#[test]
+fn a_snapshot_has_its_own_size() {
+    for extents in ["17", "31", "47"] {
+        let told = String::from_utf8(text("one-pv")).expect("it is text");
+        let (front, holder) = told.split_once("snapshot0 {").expect("LVM's layout");
+        let holder = holder.replacen("extent_count = 32", &format!("extent_count = {extents}"), 1);
+        let vg = VolumeGroup::parse(format!("{front}snapshot0 {{{holder}").as_bytes());
+        let vg = vg.expect("it is sound");
+        assert_eq!(vg.faults(), []);
+        let snapshot = vg.snapshot("snap").expect("there");
+        assert_eq!(vg.snapshot_bytes(snapshot), extents.parse::<u64>().expect("a number") << 16);
+    }
+}
+
+#[test]
+fn groups_of_one_name_are_chosen_by_their_uuids() {
+    let images = [sample("one-pv").images(), sample("gpt").images()].concat();
+    let found = assemble(&images);
+    let [a, b] = &found.groups[..] else { panic!("two groups") };
+    assert!(matches!(found.find("vg0"), Err(FindError::Ambiguous { count: 2, .. })));
+    for group in [a, b] {
+        assert_eq!(found.find(&group.vg.id.to_string()).expect("there").vg.id, group.vg.id);
+    }
+}
+
+/// As LVM: "Ignoring additional label".
+#[test]
+fn of_several_labels_the_first_sound_one_counts() {
+    let plain = sample("one-pv").images().remove(0);
+    let with = |sector: usize, uuid: u8, change: &dyn Fn(&mut [u8])| {
+        let mut image = plain.clone();
+        let mut label = image[512..1024].to_owned();
+        label[8] = u8::try_from(sector).expect("one of four");
+        label[32..64].fill(uuid);
+        let sum = lvm_checksum(&label[20..]);
+        label[16..20].copy_from_slice(&sum.to_le_bytes());
+        change(&mut label);
+        image[sector * 512..][..512].copy_from_slice(&label);
+        scan(&image).pvs.remove(0).label
+    };
+    let own = scan(&plain).pvs.remove(0).label.uuid;
+    assert_eq!(with(3, b'B', &|_| {}).uuid, own);
+    assert_ne!(with(0, b'C', &|_| {}).uuid, own);
+    assert_eq!(with(0, b'C', &|label| label[100] ^= 1).uuid, own, "a damaged one");
+    assert_eq!(with(0, b'C', &|label| label[8] = 2).uuid, own, "one of another sector");
 }
 
 /// The sample `two-pvs` with one thing changed for another.

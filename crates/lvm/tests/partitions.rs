@@ -1,11 +1,9 @@
 //! PVs behind partition tables that sfdisk and fdisk wrote.
 
-mod common;
-
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use common::{assemble, content, indices, sample, scan};
+use crate::common::{assemble, content, indices, sample, scan};
 use dmsnap_lvm::{Disk, DiskProblem, DiskScan, TableError, TableKind};
 use proptest::prelude::*;
 
@@ -70,7 +68,7 @@ fn a_pv_in_a_logical_partition_is_found() {
     let image = [image];
     let group = assemble(&image).groups.pop().expect("one");
     let plain = sample("one-pv").images();
-    let expected = content(&common::group(&plain), &plain, "root");
+    let expected = content(&crate::common::group(&plain), &plain, "root");
     assert!(content(&group, &image, "root") == expected);
 }
 
@@ -111,6 +109,60 @@ fn a_table_in_sectors_of_4096_bytes_is_read() {
     put_pv(&mut image, 2 * MIB);
     let found = scan(&image);
     assert_eq!((places(&found), found.pvs.len()), (vec![(1, 1, 2), (2, 2, 9)], 1));
+}
+
+/// Links of a chain, each with the one that comes next, in sectors.
+fn set_links(image: &mut [u8], links: &[(u32, Option<u32>)]) {
+    for (link, next) in links {
+        let mut entry = [0; 16];
+        if let Some(next) = next {
+            entry[4] = 5;
+            entry[8..12].copy_from_slice(&u32::to_le_bytes(next - 8192));
+            entry[12..].copy_from_slice(&u32::to_le_bytes(4096));
+        }
+        let at = *link as usize * 512 + 462;
+        image[at..at + 16].copy_from_slice(&entry);
+    }
+}
+
+/// What fdisk calls "not in disk order": the second of three was removed and made anew.
+#[test]
+fn a_chain_of_logical_partitions_may_lead_back() {
+    let mut image = disk(32, LOGICAL);
+    put_pv(&mut image, 9 * MIB);
+    set_links(&mut image, &[(8192, Some(16384)), (16384, Some(12288)), (12288, None)]);
+    let found = scan(&image);
+    assert_eq!((&found.problems[..], found.pvs.len()), (&[][..], 1));
+    assert_eq!(places(&found), [(1, 1, 2), (2, 2, 3), (5, 5, 6), (6, 9, 16), (7, 7, 8)]);
+    set_links(&mut image, &[(12288, Some(16384))]);
+    let found = scan(&image);
+    assert_eq!(
+        found.problems,
+        [DiskProblem::Table(TableError::Chain { from: 12288, to: 16384 })],
+        "a true circle"
+    );
+    assert_eq!((places(&found).len(), found.pvs.len()), (5, 1), "and what was found before it");
+}
+
+/// LVM: a disk with a partition table is no PV, whatever was left of one. Seen with `pvs` on a loop
+/// device that takes partitions.
+#[test]
+fn a_label_below_a_partition_table_counts_for_nothing() {
+    let plain = sample("one-pv").images().remove(0);
+    let front = disk(8, "label: dos\nstart=2048, size=1MiB, type=83\n");
+    let covered = |change: &dyn Fn(&mut [u8])| {
+        let mut image = plain.clone();
+        image[440..512].copy_from_slice(&front[440..512]);
+        change(&mut image);
+        let found = scan(&image);
+        assert_eq!(found.problems, []);
+        (found.pvs.len(), found.covered.is_some(), found.partitions.len())
+    };
+    assert_eq!(covered(&|_| {}), (0, true, 1));
+    assert_eq!(covered(&|image| image[450] = 0), (0, true, 0), "a partition of no type");
+    assert_eq!(covered(&|image| image[446..462].fill(0)), (1, false, 0), "an empty table");
+    assert_eq!(covered(&|image| image[446] = 0x13), (1, false, 0), "no table at all");
+    assert_eq!(covered(&|image| image[512 + 40] ^= 1), (0, false, 1), "a damaged label as well");
 }
 
 #[test]

@@ -1,11 +1,9 @@
 //! Real LVM's own tools look at what the rewrite leaves on the disks.
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 
-use common::{apply, group, merges, sample, scan, stamp};
+use crate::common::{apply, group, merges, sample, scan, stamp};
 
 /// The output of LVM's command that looks into a PV in a file, which must find nothing wrong.
 fn pvck(what: &str, image: &Path, sector: u64) -> String {
@@ -34,7 +32,8 @@ fn lvm_finds_nothing_wrong_with_the_new_metadata() {
         apply(&mut images, &rewrite.steps);
         for (index, pv) in before.vg.pvs.iter().enumerate() {
             let place = before.places[index].expect("the PV is there");
-            let bytes = &images[place.disk][common::indices(place.place.range().expect("small"))];
+            let bytes =
+                &images[place.disk][crate::common::indices(place.place.range().expect("small"))];
             std::fs::write(&image, bytes).expect("written");
             let sector = scan(bytes).pvs[0].label.sector;
             let headers = pvck("headers", &image, sector);

@@ -1,8 +1,6 @@
 //! What is read from the disks that real LVM wrote, against LVM's own reports about them.
 
-mod common;
-
-use common::{bytes, content, group, rows, samples, text};
+use crate::common::{bytes, content, group, rows, samples, text};
 use dmsnap_lvm::{Activity, CopyState, Group, SegmentKind, Target};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -46,7 +44,7 @@ fn lv_row(group: &Group, name: &str) -> Value {
         "lv_layout": vg.lv_layout(lv),
         "lv_role": vg.lv_role(lv),
         "lv_size": format!("{}B", vg.size_bytes(lv)),
-        "origin": snapshot.map_or("", |snapshot| &snapshot.origin),
+        "origin": vg.origin_of(lv).unwrap_or_default(),
         "origin_size": if involved { format!("{}B", vg.size_bytes(origin)) } else { String::new() },
         "chunk_size": format!("{chunk}B"),
         "lv_merging": if merges { "merging" } else { "" },
@@ -197,12 +195,12 @@ fn every_mapping_leads_to_the_bytes_of_its_lv() {
 
 #[test]
 fn other_types_are_named_and_refused() {
-    let sample = common::sample("others");
+    let sample = crate::common::sample("others");
     let group = group(&sample.images());
     let refused = |name: &str| group.mapping(name).expect_err("it is refused").to_string();
     assert_eq!(
         refused("safe"),
-        "safe is of type raid1, which is not supported (only linear and striped are)"
+        "safe is of type raid1, which is not supported (only linear, striped and zero are)"
     );
     assert!(refused("pool").contains("type thin-pool"));
     assert!(refused("thin").contains("type thin,"));

@@ -1,8 +1,6 @@
 //! The metadata behind a merge: as LVM writes it, and safe to write.
 
-mod common;
-
-use common::{apply, assemble, group, indices, merges, sample, samples, stamp, text};
+use crate::common::{apply, assemble, group, indices, merges, sample, samples, stamp, text};
 use dmsnap_lvm::{Group, Rewrite, RewriteError, Stamp, Step, VolumeGroup};
 
 /// The lines of a text without those that tell who wrote it, when, and where a disk was then.
@@ -140,51 +138,104 @@ fn reboot(images: &[Vec<u8>], old: &Group, new: &[u8], told: &str) -> bool {
     found.text == new
 }
 
-/// Power is cut after every step, and every subset of the sectors then in flight is tried as the one
-/// that survived.
+/// Carries the steps out. Power is cut after each of them, and every subset of the sectors then in
+/// flight is tried as the one that survived: a reader finds the old text or the new one. Says how
+/// many reboots that were.
+#[track_caller]
+fn cut_everywhere(images: &mut [Vec<u8>], rewrite: &Rewrite, name: &str) -> u32 {
+    let old = group(images);
+    let mut reboots = 0;
+    let mut flights = vec![Vec::new()];
+    for step in &rewrite.steps {
+        match step {
+            Step::Write { disk, start, bytes } => {
+                let sectors = (0..).step_by(512).zip(bytes.chunks(512));
+                let sectors = sectors.map(|(at, bytes)| (*disk, start + at, bytes.to_owned()));
+                flights.last_mut().expect("it is sound").extend(sectors);
+            }
+            _ => flights.push(Vec::new()),
+        }
+    }
+    let mut was_new = false;
+    for (number, flight) in flights.iter().enumerate() {
+        let mut seen = [false; 2];
+        for survivors in 0..1_u32 << flight.len() {
+            let mut cut = images.to_owned();
+            for (bit, (disk, start, bytes)) in flight.iter().enumerate() {
+                if survivors >> bit & 1 == 1 {
+                    cut[*disk][indices(*start..start + 512)].copy_from_slice(bytes);
+                }
+            }
+            let told = format!("{name}: flight {number}, survivors {survivors:b}");
+            seen[usize::from(reboot(&cut, &old, &rewrite.text, &told))] = true;
+            reboots += 1;
+        }
+        // Once the new text was durable, it stays.
+        assert!(!(was_new && seen[0]), "{name}: flight {number}");
+        for (disk, start, bytes) in flight {
+            images[*disk][indices(*start..start + 512)].copy_from_slice(bytes);
+        }
+        was_new = reboot(images, &old, &rewrite.text, name);
+    }
+    assert!(was_new, "{name}");
+    reboots
+}
+
 #[test]
 fn a_crash_leaves_the_old_metadata_or_the_new() {
     let mut reboots = 0;
     for (name, snapshot) in [("two-areas", "snap"), ("striped", "nightly"), ("wrapped", "snap")] {
         let mut images = sample(name).images();
-        let old = group(&images);
-        let Rewrite { text, steps, .. } =
-            old.finish_merge(snapshot, &stamp()).expect("it is sound");
-        let mut flights = vec![Vec::new()];
-        for step in &steps {
-            match step {
-                Step::Write { disk, start, bytes } => {
-                    let sectors = (0..).step_by(512).zip(bytes.chunks(512));
-                    let sectors = sectors.map(|(at, bytes)| (*disk, start + at, bytes.to_owned()));
-                    flights.last_mut().expect("it is sound").extend(sectors);
-                }
-                _ => flights.push(Vec::new()),
-            }
-        }
-        let mut was_new = false;
-        for (number, flight) in flights.iter().enumerate() {
-            let mut seen = [false; 2];
-            for survivors in 0..1_u32 << flight.len() {
-                let mut cut = images.clone();
-                for (bit, (disk, start, bytes)) in flight.iter().enumerate() {
-                    if survivors >> bit & 1 == 1 {
-                        cut[*disk][indices(*start..start + 512)].copy_from_slice(bytes);
-                    }
-                }
-                let told = format!("{name}: flight {number}, survivors {survivors:b}");
-                seen[usize::from(reboot(&cut, &old, &text, &told))] = true;
-                reboots += 1;
-            }
-            // Once the new text was durable, it stays.
-            assert!(!(was_new && seen[0]), "{name}: flight {number}");
-            for (disk, start, bytes) in flight {
-                images[*disk][indices(*start..start + 512)].copy_from_slice(bytes);
-            }
-            was_new = reboot(&images, &old, &text, name);
-        }
-        assert!(was_new, "{name}");
+        let before = group(&images);
+        let merge = before.merge(snapshot, &stamp(), &stamp()).expect("it is sound");
+        reboots += cut_everywhere(&mut images, &merge.mark.expect("nobody merges yet"), name);
+        let marked = group(&images);
+        let merges = marked.vg.snapshot(snapshot).is_some_and(|snapshot| snapshot.merging);
+        assert!(merges && marked.is_marked_since(&before.text, snapshot), "{name}");
+        // What a run that goes on plans is what this one has planned.
+        let again = marked.merge(snapshot, &stamp(), &stamp()).expect("it is sound");
+        assert_eq!((again.mark, &again.finish), (None, &merge.finish), "{name}");
+        reboots += cut_everywhere(&mut images, &merge.finish, name);
+        assert_eq!(group(&images).vg.seqno, before.vg.seqno + 2, "{name}");
     }
-    assert!(reboots > 100, "{reboots}");
+    assert!(reboots > 200, "{reboots}");
+}
+
+/// `lvconvert --merge` of an origin in use wrote this one; and its text of before, made anew.
+#[test]
+fn the_mark_of_a_merge_is_the_one_that_lvm_writes() {
+    let marked = text("merge-waits");
+    let told = String::from_utf8(marked.clone()).expect("it is text");
+    let (front, holder) = told.split_once("snapshot0 {").expect("LVM's layout");
+    let holder = holder
+        .replacen(r#"["READ", "WRITE"]"#, r#"["READ", "WRITE", "VISIBLE"]"#, 1)
+        .replace("merging_store", "cow_store");
+    let before = format!("{front}snapshot0 {{{holder}");
+    let mut group = group(&sample("merge-waits").images());
+    (group.vg, group.text) =
+        (VolumeGroup::parse(before.as_bytes()).expect("it is sound"), before.into());
+    let seqno = group.vg.seqno;
+    assert!(!group.vg.snapshots()[0].merging);
+    let mark = group.merge("snap", &stamp(), &stamp()).expect("sound").mark.expect("not yet");
+    assert_eq!(lines(&mark.text), lines(&marked));
+    let vg = VolumeGroup::parse(&mark.text).expect("it is sound");
+    assert!(vg.snapshots()[0].merging && vg.seqno == seqno + 1);
+    let attr = |vg: &VolumeGroup, lv: &str| {
+        vg.lv_attr(vg.lv(lv).expect("there"), dmsnap_lvm::Activity::Inactive, false)
+    };
+    assert_eq!((&*attr(&vg, "root"), &*attr(&vg, "snap")), ("Owi---s---", "Swi---s---"));
+}
+
+/// A text that merges is longer than both others: where only those fit, nothing is written.
+#[test]
+fn room_for_the_mark_is_looked_for_before_anything_is_written() {
+    let group = group(&sample("wrapped").images());
+    let long = Stamp { description: "x".repeat(60 << 10), ..stamp() };
+    group.finish_merge("snap", &stamp()).expect("it fits");
+    for (mark, finish) in [(&long, &stamp()), (&stamp(), &long)] {
+        let refused = group.merge("snap", mark, finish);
+        assert!(matches!(refused, Err(RewriteError::Full { .. })), "{refused:?}");
+    }
 }
 
 #[test]

@@ -4,19 +4,24 @@
 
 #![forbid(unsafe_code)]
 
+mod socket; // a socket for its owner alone
 pub mod nbd; // the network block device protocol
 mod live; // a volume's devices as exports
+mod tasks; // work in the background
+mod keeper; // what a volume wants done every second
 mod rate; // bytes spread over time
 mod turns; // clients before work in the background
 mod merger; // a merge beside the clients
 mod forecast; // when a store will be full
 pub mod control; // a socket to look at all that and to change it
 
-pub use live::{Keeper, Live, ORIGIN};
+pub use keeper::Keeper;
+pub use live::{Live, ORIGIN};
 pub use merger::{MergeEnd, MergePhase, MergeProgress, Merger, OnEnd};
-pub use rate::Rate;
+pub use rate::{Rate, sleep_until};
+pub use tasks::{Spawn, spawn_by};
 
 // What is served: whoever starts a server has no need to look further down.
 pub use dmsnap::volume::{
-    MergeControl, MergeState, OnFull, Snapshot, SnapshotOptions, State, Volume,
+    MergeState, OnFull, Snapshot, SnapshotOptions, State, Strays, View, Volume,
 };

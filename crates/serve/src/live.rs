@@ -1,23 +1,20 @@
-use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
 use dmsnap::device::Device;
-use dmsnap::volume::{Snapshot, State, View, Volume};
+use dmsnap::volume::{Layer, Snapshot, View, Volume};
 
-use crate::nbd::{Context, Export, Extent, HOLE, ZERO, allocation, allocation_by};
-
-/// Exceptions that nobody flushes are published when this many ticks have added none.
-const IDLE_TICKS: u32 = 3;
+use crate::nbd::{Context, Export, Extent, HOLE, ZERO};
 
 /// The name of a volume's origin among its exports.
 pub const ORIGIN: &str = "origin";
 
 /// A volume's origin or one of its snapshots, to be served.
 ///
-/// Clients can ask which chunks differ: `qemu:dirty-bitmap:NAME` is set where snapshot NAME has an
-/// exception. It is the table the snapshot lives by, so it survives crashes as the snapshot does.
+/// Clients can ask which chunks differ: `qemu:dirty-bitmap:NAME` is set where the origin may have changed since
+/// snapshot NAME was made ([`Volume::changes`]). It is the table the snapshot lives by, so it survives crashes as
+/// the snapshot does, and is not offered for one that was dropped, or whose merge was begun.
 #[derive(Debug)]
 pub struct Live<O, C> {
     name: String,
@@ -62,72 +59,40 @@ impl<O: Device, C: Device> Live<O, C> {
 
     /// The snapshots whose changes this export can tell.
     fn told(&self) -> Vec<Rc<Snapshot<C>>> {
-        match &self.snapshot {
+        let mut told = match &self.snapshot {
             Some(snapshot) => vec![snapshot.clone()],
             None => self.volume.snapshots(),
+        };
+        told.retain(|it| self.volume.tells_changes(it));
+        told
+    }
+
+    fn chunk_bytes(&self) -> u32 {
+        let of = |it: &Snapshot<C>| u32::try_from(it.chunk_size().bytes()).unwrap_or(u32::MAX);
+        match &self.snapshot {
+            Some(snapshot) => of(snapshot),
+            None => self.volume.snapshots().iter().map(|it| of(it)).max().unwrap_or(0),
         }
     }
 
     /// 1 where the snapshot itself holds the bytes (on the origin: where it does), 2 where they
     /// are the origin's below a snapshot, 0 in holes.
-    async fn depth(&self, range: Range<u64>, most: usize) -> io::Result<Vec<Extent>> {
-        let Some(snapshot) = &self.snapshot else {
-            let extents = allocation(&self.view, range, most).await?;
-            let depth = |flags| u32::from(flags & HOLE == 0);
-            return Ok(extents
-                .into_iter()
-                .map(|it| Extent { flags: depth(it.flags), ..it })
-                .collect());
-        };
-        let below = Below { origin: View::origin(&self.volume), known: RefCell::default() };
-        let mut extents = Vec::new();
-        let mut at = range.start;
-        for (len_bytes, saved) in snapshot.changes(range, most) {
-            if saved {
-                extents.push(Extent { len_bytes, flags: 1 });
-            } else {
-                let next_data = async |at| below.next_data(at).await;
-                let below = allocation_by(next_data, at..at + len_bytes, most).await?;
-                extents.extend(below.into_iter().map(|it| {
-                    let flags = if it.flags & HOLE == 0 { 2 } else { 0 };
-                    Extent { flags, ..it }
-                }));
-            }
-            at += len_bytes;
+    fn depth(&self, layer: Layer) -> u32 {
+        match layer {
+            Layer::Hole => 0,
+            Layer::Origin if self.snapshot.is_some() => 2,
+            Layer::Saved | Layer::Origin => 1,
         }
-        Ok(extents)
     }
 
-    /// What is saved is data, also where it holds zeroes.
-    async fn base(&self, range: Range<u64>, most: usize) -> io::Result<Vec<Extent>> {
-        if self.snapshot.is_none() {
-            return allocation(&self.view, range, most).await;
-        }
-        let layers = self.depth(range, most).await?.into_iter();
-        let flags = |depth| if depth == 0 { HOLE | ZERO } else { 0 };
-        Ok(layers.map(|it| Extent { flags: flags(it.flags), ..it }).collect())
-    }
-}
-
-/// Where the origin below a snapshot has data, asked once for a whole stretch: a file system takes its
-/// time to answer, and a scattered snapshot asks for each gap.
-struct Below<O, C> {
-    origin: View<O, C>,
-    /// The last question and its answer.
-    known: RefCell<Option<(u64, Option<Range<u64>>)>>,
-}
-
-impl<O: Device, C: Device> Below<O, C> {
-    async fn next_data(&self, at: u64) -> io::Result<Option<Range<u64>>> {
-        if let Some((asked, data)) = &*self.known.borrow()
-            && *asked <= at
-            && data.as_ref().is_none_or(|data| at < data.end)
-        {
-            return Ok(data.clone().map(|data| data.start.max(at)..data.end));
-        }
-        let data = self.origin.next_data(at).await?;
-        self.known.replace(Some((at, data.clone())));
-        Ok(data)
+    async fn layers(
+        &self,
+        range: Range<u64>,
+        most: usize,
+        flags: impl Fn(Layer) -> u32,
+    ) -> io::Result<Vec<Extent>> {
+        let layers = self.view.layers(range, most).await?.into_iter();
+        Ok(layers.map(|(len_bytes, it)| Extent { len_bytes, flags: flags(it) }).collect())
     }
 }
 
@@ -140,6 +105,10 @@ impl<O: Device + 'static, C: Device + 'static> Export for Live<O, C> {
 
     fn device(&self) -> &View<O, C> {
         &self.view
+    }
+
+    fn hurry(&self) {
+        self.view.hurry();
     }
 
     fn description(&self) -> Option<String> {
@@ -158,13 +127,18 @@ impl<O: Device + 'static, C: Device + 'static> Export for Live<O, C> {
         true
     }
 
+    /// A request that fills whole chunks copies nothing.
+    fn preferred_block_bytes(&self) -> u32 {
+        self.chunk_bytes()
+    }
+
     /// New chunks of a snapshot lie one behind the other.
     fn joins_writes(&self) -> bool {
         self.snapshot.is_some()
     }
 
     fn contexts(&self) -> Vec<Context> {
-        let bitmaps = self.told().into_iter().map(|it| Context::dirty_bitmap(it.name()));
+        let bitmaps = self.told().into_iter().map(|it| bitmap(&it));
         [Context::base_allocation(), Context::allocation_depth()]
             .into_iter()
             .chain(bitmaps)
@@ -178,66 +152,26 @@ impl<O: Device + 'static, C: Device + 'static> Export for Live<O, C> {
         most: usize,
     ) -> io::Result<Vec<Extent>> {
         if *context == Context::base_allocation() {
-            return self.base(range, most).await;
+            // What is saved is data, also where it holds zeroes.
+            let flags = |layer| if layer == Layer::Hole { HOLE | ZERO } else { 0 };
+            return self.layers(range, most, flags).await;
         }
         if *context == Context::allocation_depth() {
-            return self.depth(range, most).await;
+            return self.layers(range, most, |layer| self.depth(layer)).await;
         }
-        let meant = |it: &Rc<Snapshot<C>>| Context::dirty_bitmap(it.name()) == *context;
-        let snapshot = self.told().into_iter().find(meant).ok_or(io::ErrorKind::Unsupported)?;
-        // What waits in memory has changed the origin as well, for whoever wrote it.
-        self.volume.write_back().await;
-        let changes = snapshot.changes(range, most);
-        let extent = |(len_bytes, saved)| Extent { len_bytes, flags: u32::from(saved) };
-        Ok(changes.into_iter().map(extent).collect())
+        let snapshot = self.told().into_iter().find(|it| bitmap(it) == *context);
+        let snapshot = snapshot.ok_or_else(|| {
+            io::Error::other(
+                "the snapshot no longer tells what has changed: dropped, merged or removed",
+            )
+        })?;
+        let changes = self.volume.changes(&snapshot, range, most)?.into_iter();
+        let extent = |(len_bytes, changed)| Extent { len_bytes, flags: u32::from(changed) };
+        Ok(changes.map(extent).collect())
     }
 }
 
-/// What a volume wants to be done about once a second, by whoever has a clock.
-#[derive(Debug)]
-pub struct Keeper<O, C> {
-    volume: Rc<Volume<O, C>>,
-    /// Unpublished exceptions of each snapshot when last looked at, and for how many ticks.
-    /// One that was taken out is kept by nobody: its COW device is free at once.
-    seen: Vec<(Weak<Snapshot<C>>, u64, u32)>,
-}
-
-impl<O: Device, C: Device> Keeper<O, C> {
-    /// For a volume.
-    pub fn new(volume: Rc<Volume<O, C>>) -> Self {
-        Self { volume, seen: Vec::new() }
-    }
-
-    /// Lets the volume's time pass, and publishes what idle snapshots have not. A failure to publish
-    /// is the next client's to hear: its write or flush meets the same.
-    pub async fn tick(&mut self) {
-        self.volume.tick();
-        let snapshots = self.volume.snapshots();
-        self.seen.retain(|(known, ..)| snapshots.iter().any(|it| is(known, it)));
-        for snapshot in snapshots {
-            let now = snapshot.unpublished();
-            let known = self.seen.iter_mut().find(|(known, ..)| is(known, &snapshot));
-            let idle = match known {
-                Some((_, before, ticks)) if *before == now => {
-                    *ticks += 1;
-                    *ticks
-                }
-                Some((_, before, ticks)) => {
-                    (*before, *ticks) = (now, 0);
-                    0
-                }
-                None => {
-                    self.seen.push((Rc::downgrade(&snapshot), now, 0));
-                    0
-                }
-            };
-            if now > 0 && idle == IDLE_TICKS && snapshot.state() != State::Invalid {
-                let _ = self.volume.publish(&snapshot).await;
-            }
-        }
-    }
-}
-
-fn is<C>(known: &Weak<Snapshot<C>>, snapshot: &Rc<Snapshot<C>>) -> bool {
-    std::ptr::eq(known.as_ptr(), Rc::as_ptr(snapshot))
+/// Another snapshot that comes under the same name is another one.
+fn bitmap<C: Device>(snapshot: &Snapshot<C>) -> Context {
+    Context::dirty_bitmap(snapshot.name()).of(snapshot.id())
 }

@@ -3,17 +3,18 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use compio::time::sleep;
+use dmsnap::copy::Observer;
 use dmsnap::device::Device;
-use dmsnap::volume::{MergeControl, MergeState, Snapshot, Volume};
+use dmsnap::sync::Event;
+use dmsnap::volume::{MergeState, Snapshot, Volume};
 use serde::{Deserialize, Serialize};
 
-use crate::Rate;
-use crate::nbd::Event;
+use crate::rate::{Rate, sleep_until};
+use crate::tasks::spawn;
 use crate::turns::Turns;
 
-/// How long a merge sleeps at most before it looks whether it is to hurry.
-const NAP: Duration = Duration::from_millis(50);
+/// The most data in one window, in bytes, unless it is told otherwise: it is in memory at once.
+const MOST_WINDOW_BYTES: u64 = 64 << 20;
 
 /// How a merge is, for whoever started it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +84,7 @@ pub struct Merger<O, C> {
     rate: RefCell<Option<Rate>>,
     turns: Turns,
     window_bytes: Cell<u64>,
+    most_window_bytes: Cell<u64>,
     job: RefCell<Option<Rc<Job<C>>>>,
     /// A task of a job has ended.
     rested: Event,
@@ -111,23 +113,31 @@ impl<C> Job<C> {
 }
 
 impl<O: Device + 'static, C: Device + 'static> Merger<O, C> {
-    /// For a volume. Windows have at most `window_bytes`.
+    /// For a volume. Windows have at most `window_bytes`, and never more than 64 MiB: their data is in memory
+    /// at once.
     pub fn new(volume: Rc<Volume<O, C>>, window_bytes: u64, on_end: OnEnd) -> Rc<Self> {
         Rc::new(Self {
             volume,
             on_end,
             rate: RefCell::default(),
             turns: Turns::default(),
-            window_bytes: window_bytes.into(),
+            window_bytes: window_bytes.min(MOST_WINDOW_BYTES).into(),
+            most_window_bytes: MOST_WINDOW_BYTES.into(),
             job: RefCell::default(),
             rested: Event::default(),
         })
     }
 
-    /// Most data in one window, in bytes, from the next window on.
+    /// Most data in one window, in bytes, from the next window on; as far as that is allowed.
     pub fn set_window(&self, bytes: u64) {
-        self.window_bytes.set(bytes);
+        self.window_bytes.set(bytes.min(self.most_window_bytes.get()));
         self.take_hold();
+    }
+
+    /// Allows no window of more than so many bytes, whoever asks for one.
+    pub fn limit_window(&self, most_bytes: u64) {
+        self.most_window_bytes.set(most_bytes.min(MOST_WINDOW_BYTES));
+        self.set_window(self.window_bytes.get());
     }
 
     /// Most bytes a second, from now on; `None` for as many as there are.
@@ -276,7 +286,7 @@ impl<O: Device + 'static, C: Device + 'static> Merger<O, C> {
         job.at_work.set(true);
         job.begun.set(Instant::now());
         // Detached: a window is driven to its end in any case; `rest` waits for it.
-        compio::runtime::spawn(async move { merger.run(&job).await }).detach();
+        spawn(async move { merger.run(&job).await });
     }
 
     async fn run(&self, job: &Job<C>) {
@@ -318,19 +328,13 @@ impl<O: Device + 'static, C: Device + 'static> Merger<O, C> {
     }
 }
 
-impl<O: Device + 'static, C: Device + 'static> MergeControl for Merger<O, C> {
+impl<O: Device + 'static, C: Device + 'static> Observer for Merger<O, C> {
     async fn pace(&self, bytes: u64) {
         let Some(begin) = self.rate.borrow().as_ref().map(|rate| rate.admit(bytes)) else { return };
-        while !self.hurries() {
-            let left = begin.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            sleep(left.min(NAP)).await;
-        }
+        sleep_until(begin, || self.hurries()).await;
     }
 
-    async fn give_way(&self, _bytes: u64) {
+    async fn give_way(&self) {
         self.turns.give_way().await;
     }
 }

@@ -31,6 +31,20 @@ impl Rate {
     }
 }
 
+/// How long a task sleeps at most before it looks whether it is to stop.
+const NAP: Duration = Duration::from_millis(50);
+
+/// Sleeps until then, or until the task is to stop, which is asked every now and then.
+pub async fn sleep_until(begin: Instant, stops: impl Fn() -> bool) {
+    while !stops() {
+        let left = begin.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        compio::time::sleep(left.min(NAP)).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,11 +1,9 @@
 //! Clients that others wrote get right bytes and right answers.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::FileExt;
 
-use common::{Plain, Serving, attempt, noise, run, texts};
+use crate::common::{Plain, Serving, attempt, noise, run, texts};
 use dmsnap::device::{Memory, Mode};
 use dmsnap_serve::nbd::{Extent, Limits};
 
@@ -25,8 +23,8 @@ fn nbdinfo_sees_every_export_and_what_it_can_do() {
         for told in ["export=\"disk\"", "export=\"old\"", "the test's old", "base:allocation"] {
             assert!(listed.contains(told), "{told}:\n{listed}");
         }
-        // The default export is the first one. What is no whole block at its end is not served.
-        assert_eq!(run("nbdinfo", &["--size", &uri]), "1049088\n");
+        // The default export is the first one. It is served to its last byte.
+        assert_eq!(run("nbdinfo", &["--size", &uri]), "1049276\n");
     }
     for uri in serving.uris("disk") {
         let told = run("nbdinfo", &[&uri]);
@@ -41,7 +39,7 @@ fn nbdinfo_sees_every_export_and_what_it_can_do() {
             "can_multi_conn: true",
             "can_trim: true",
             "can_zero: true",
-            "block_size_minimum: 512",
+            "block_size_minimum: 1",
             "block_size_preferred: 4096",
             "block_size_maximum: 33554432",
         ] {
@@ -62,7 +60,8 @@ fn nbdinfo_and_qemu_img_see_holes_data_and_other_contexts() {
         file.set_len(8 << 20).expect("its size");
         file.write_all_at(&noise(MIB, 1), 1 << 20).expect("data");
         file.write_all_at(&noise(4096, 2), 6 << 20).expect("data");
-        let file = common::open(&dir.join("disk"), Mode::Write).await;
+        drop(file);
+        let file = crate::common::open(&dir.join("disk"), Mode::Write).await;
         let extents =
             vec![Extent { len_bytes: 1 << 20, flags: 0 }, Extent { len_bytes: 7 << 20, flags: 1 }];
         exports.add(Plain { extents, ..Plain::new("disk", file) }).expect("new");

@@ -1,16 +1,14 @@
 //! What the server promises about writes: durable when it says so, driven to their end, and never
 //! promised after a flush that failed.
 
-mod common;
-
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::common::client::{Client, is_well};
+use crate::common::{Plain, Serving};
 use bytes::Bytes;
-use common::client::{Client, is_well};
-use common::{Plain, Serving};
 use dmsnap::device::{Allocation, Buffer, Device, Memory};
 use dmsnap_serve::nbd::{Exports, Limits};
 
@@ -234,7 +232,7 @@ fn a_removed_export_is_flushed_and_its_clients_sent_away() {
     drop(remove);
     assert_eq!(client.answer(0).cookie, 1);
     client.sees_the_end();
-    let removed = told.recv_timeout(common::PATIENCE).expect("the removal ends");
+    let removed = told.recv_timeout(crate::common::PATIENCE).expect("the removal ends");
     assert_eq!(removed, ((true, false), vec!["stays".to_owned()]));
     assert_eq!(taken(&log), ["write 512", "write 0", "flush, 0 in flight"]);
     // The default is now the other one.

@@ -1,13 +1,11 @@
 //! What clients cost is bounded, and one client's cost is not another's.
 
-mod common;
-
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use common::Serving;
-use common::client::{Client, is_well};
+use crate::common::Serving;
+use crate::common::client::{Client, is_well};
 use dmsnap_serve::nbd::Limits;
 
 const READ: u16 = 0;
@@ -86,13 +84,8 @@ fn memory_is_bounded_by_what_arrives_and_by_the_limits() {
     let before = resident_bytes();
     let mut deaf = Client::transmitting(&serving, true);
     deaf.stream.set_nonblocking(true).expect("a socket");
-    let request = dmsnap_serve::nbd::codec::Request {
-        flags: 0,
-        command: READ,
-        cookie: 1,
-        offset: 0,
-        len: 8 << 20,
-    };
+    let request =
+        dmsnap_nbd::Request { flags: 0, command: READ, cookie: 1, offset: 0, len: 8 << 20 };
     // The server stops reading, so the socket fills up.
     let mut asked = 0;
     let began = Instant::now();
@@ -107,6 +100,57 @@ fn memory_is_bounded_by_what_arrives_and_by_the_limits() {
     // What one connection may have in flight, and as much again in the allocator's hands.
     let grown = resident_bytes().saturating_sub(before);
     assert!(grown < 96 << 20, "{asked} unread reads of 8 MiB took {grown} bytes");
+}
+
+/// All of them together are bounded, not only each; and those who want little get it meanwhile.
+#[test]
+fn many_deaf_clients_together_stay_within_the_servers_memory() {
+    let _alone = alone();
+    let limits = Limits { memory: 96 << 20, ..Limits::default() };
+    let serving = Serving::memory(limits, 64 << 20);
+    let before = resident_bytes();
+    let mut deaf = Vec::new();
+    for _ in 0..40 {
+        let mut client = Client::transmitting(&serving, true);
+        for cookie in 0..2 {
+            client.ask(READ, 0, cookie, 0, 32 << 20);
+        }
+        for cookie in 2..20 {
+            client.ask(READ, 0, cookie, 0, 1 << 20);
+        }
+        deaf.push(client);
+    }
+    is_well(&serving);
+    let mut other = Client::transmitting(&serving, true);
+    assert_eq!(other.request(READ, 0, 4096, 256 << 10).data.len(), 256 << 10);
+    std::thread::sleep(Duration::from_millis(500));
+    is_well(&serving);
+    // The one that goes alone, and what the thread keeps of buffers that were returned.
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < (96 + 33 + 64 + 16) << 20, "40 deaf clients took {grown} bytes");
+}
+
+/// A client that reads nothing holds memory that others wait for: not for ever.
+#[test]
+fn who_neither_sends_nor_receives_while_others_wait_is_sent_away() {
+    let _alone = alone();
+    let stall = Duration::from_millis(300);
+    let limits = Limits { memory: 16 << 20, stall, grace: stall, ..Limits::default() };
+    let serving = Serving::memory(limits, 64 << 20);
+    let mut deaf = Client::transmitting(&serving, true);
+    deaf.ask(READ, 0, 1, 0, 32 << 20);
+    std::thread::sleep(3 * stall);
+    // Nobody waits: it may take its time.
+    let mut mute = Client::transmitting(&serving, true);
+    mute.ask(WRITE, 0, 1, 0, 32 << 20);
+    let began = Instant::now();
+    let mut other = Client::transmitting(&serving, true);
+    assert_eq!(other.request(READ, 0, 0, 32 << 20).data.len(), 32 << 20);
+    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+    deaf.sees_the_end();
+    assert_eq!(other.request(READ, 0, 0, 32 << 20).data.len(), 32 << 20);
+    mute.sees_the_end();
+    is_well(&serving);
 }
 
 #[test]
@@ -139,5 +183,5 @@ fn clients_that_choose_no_export_keep_nobody_out() {
     // Two are still there, less the one whose place was taken.
     silent[..9].iter_mut().for_each(Client::sees_the_end);
     silent[9].write(&3u32.to_be_bytes());
-    silent[9].option(&dmsnap_serve::nbd::codec::OptionRequest::List);
+    silent[9].option(&dmsnap_nbd::OptionRequest::List);
 }

@@ -1,20 +1,25 @@
 //! Encrypted connections, with clients that others wrote.
 
-mod common;
-
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use common::client::Client;
-use common::{Plain, Serving, attempt, noise, run, texts};
+use crate::common::client::Client;
+use crate::common::{Plain, Serving, attempt, noise, run, texts};
 use dmsnap::device::Memory;
-use dmsnap_serve::nbd::codec::{OptionRequest, Selection};
+use dmsnap_nbd::client::{ClientOptions, Encryption, Event, Handshake, HandshakeEvent};
+use dmsnap_nbd::{Command, Extent, OptionRequest, Request, Selection, command};
 use dmsnap_serve::nbd::{Limits, Tls};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 /// An authority, and a server and a client it vouches for, in the files that clients look for.
 struct Certificates {
@@ -58,6 +63,25 @@ impl Certificates {
         let authorities = asks_clients.then_some(self.authority.as_bytes());
         Tls::from_pem(self.chain.as_bytes(), self.key.as_bytes(), authorities, required)
             .expect("good certificates")
+    }
+
+    /// Encrypts as a client of the server.
+    fn tunnel(
+        &self,
+        socket: TcpStream,
+    ) -> rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
+        let mut roots = rustls::RootCertStore::empty();
+        let authority = CertificateDer::from_pem_slice(self.authority.as_bytes());
+        roots.add(authority.expect("PEM")).expect("an authority");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = "localhost".try_into().expect("a name");
+        let client = rustls::ClientConnection::new(Arc::new(config), name).expect("a client");
+        rustls::StreamOwned::new(client, socket)
     }
 
     fn uri(&self, serving: &Serving) -> String {
@@ -188,4 +212,105 @@ fn certificates_that_are_none_are_refused() {
     assert!(Tls::from_pem(chain, key, Some(b""), true).is_err());
     let other = Certificates::new();
     assert!(Tls::from_pem(chain, other.key.as_bytes(), None, true).is_err(), "another's key");
+}
+
+/// A client may end its half as soon as it has asked everything, and begin to listen then.
+#[test]
+fn a_client_that_has_ended_its_half_gets_all_answers() {
+    const ANSWERS: usize = 32;
+    const LEN: usize = 1 << 20;
+    let certificates = Certificates::new();
+    let content = noise(LEN, 3);
+    let serving = serving(certificates.tls(false, true), content.clone());
+    let mut socket = TcpStream::connect(serving.tcp).expect("it listens");
+    let start = [&3_u32.to_be_bytes()[..], &OptionRequest::StartTls.encode()].concat();
+    socket.write_all(&start).expect("asked");
+    socket.read_exact(&mut [0; 18 + 20]).expect("greeting and answer");
+    let mut tunnel = certificates.tunnel(socket);
+    let read = Request { flags: 0, command: command::READ, cookie: 1, offset: 0, len: 1 << 20 };
+    let mut asked = OptionRequest::ExportName("disk".into()).encode();
+    (0..ANSWERS).for_each(|_| asked.extend(read.encode()));
+    asked.extend(Request { command: command::DISC, len: 0, ..read }.encode());
+    tunnel.write_all(&asked).expect("asked");
+    tunnel.conn.send_close_notify();
+    tunnel.flush().expect("sent");
+    tunnel.sock.shutdown(std::net::Shutdown::Write).expect("ended");
+    sleep(Duration::from_millis(300));
+
+    let mut heard = Vec::new();
+    tunnel.read_to_end(&mut heard).expect("all of it, and the end");
+    // Size and flags of the export, without padding; then the answers.
+    assert_eq!(heard.len(), 10 + ANSWERS * (16 + LEN));
+    assert!(heard[10..].chunks(16 + LEN).all(|answer| answer[16..] == content[..]));
+}
+
+fn next_event(stream: &mut (impl Read + Write), handshake: &mut Handshake) -> HandshakeEvent {
+    loop {
+        if let Some(event) = handshake.next().expect("sense") {
+            return event;
+        }
+        stream.write_all(&handshake.take_output()).expect("the server listens");
+        stream.flush().expect("the server listens");
+        let received = stream.read(handshake.space()).expect("the server answers");
+        assert!(received > 0, "the server has hung up");
+        handshake.received(received);
+    }
+}
+
+/// The client of `dmsnap_nbd` agrees on all that there is with this server, and gets right answers.
+#[test]
+fn the_client_of_the_protocol_package_encrypts_and_asks() {
+    const LEN: u32 = 1 << 20;
+    let certificates = Certificates::new();
+    let content = noise(LEN as usize, 7);
+    let serving = serving(certificates.tls(false, true), content.clone());
+    let mut socket = TcpStream::connect(serving.tcp).expect("it listens");
+    let mut handshake = Handshake::new(ClientOptions {
+        export: "disk".into(),
+        encryption: Encryption::Required,
+        contexts: vec!["base:allocation".into(), "base:none".into()],
+        ..ClientOptions::default()
+    });
+    let start = next_event(&mut socket, &mut handshake);
+    assert!(matches!(start, HandshakeEvent::StartTls), "{start:?}");
+    let mut tunnel = certificates.tunnel(socket);
+    handshake.encrypted().expect("nothing came before");
+    let mut requests = match next_event(&mut tunnel, &mut handshake) {
+        HandshakeEvent::Ready(requests) => *requests,
+        event => panic!("{event:?}"),
+    };
+    let info = requests.info();
+    assert_eq!((info.size_bytes, info.structured, info.encrypted), (LEN.into(), true, true));
+    assert_eq!(info.contexts, [(1, "base:allocation".to_owned())]);
+    assert_eq!(info.block_size.map(|it| (it.minimum, it.preferred)), Some((1, 4096)));
+
+    let half = LEN / 2;
+    for command in [
+        Command::Read { at: 0, len: half },
+        Command::Flush,
+        Command::BlockStatus { at: 0, len: LEN, one: false },
+        Command::Read { at: half.into(), len: half },
+    ] {
+        let (_, header) = requests.begin(command).expect("the export can do it");
+        tunnel.write_all(&header).expect("the server listens");
+    }
+    let (mut read, mut extents) = (vec![0; LEN as usize], Vec::new());
+    while requests.in_flight() > 0 {
+        match requests.next().expect("sense") {
+            Some(Event::Data { at, bytes, .. }) => {
+                let at = usize::try_from(at).expect("small");
+                read[at..at + bytes.len()].copy_from_slice(bytes);
+            }
+            Some(Event::Extents { extents: more, .. }) => extents.extend(more),
+            Some(Event::Done { result, .. }) => result.expect("no failure"),
+            Some(event) => panic!("{event:?}"),
+            None => {
+                let received = tunnel.read(requests.space()).expect("the server answers");
+                assert!(received > 0, "the server has hung up");
+                requests.received(received);
+            }
+        }
+    }
+    assert!(read == content, "other bytes");
+    assert_eq!(extents, [Extent { len_bytes: LEN.into(), flags: 0 }]);
 }

@@ -1,15 +1,13 @@
 //! Small writes that come in together are made together, and each is answered for itself.
 
-mod common;
-
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use crate::common::Serving;
+use crate::common::client::Client;
 use bytes::Bytes;
-use common::Serving;
-use common::client::Client;
 use dmsnap::device::{Allocation, Buffer, Device, Memory};
-use dmsnap_serve::nbd::codec::Request;
+use dmsnap_nbd::Request;
 use dmsnap_serve::nbd::{Export, Limits};
 
 const READ: u16 = 0;

@@ -9,11 +9,11 @@ use crate::naive;
 /// What lies below a volume's origin.
 pub(crate) trait Below: 'static {
     /// The origin, on such disks.
-    type Origin<D: Device>: Device;
+    type Origin<D: Device + 'static>: Device + 'static;
 
     /// Opens it. `disks` may be more than it needs.
     #[allow(async_fn_in_trait, reason = "a volume lives on one thread")]
-    async fn open<D: Device>(disks: &[Rc<D>]) -> io::Result<Self::Origin<D>>;
+    async fn open<D: Device + 'static>(disks: &[Rc<D>]) -> io::Result<Self::Origin<D>>;
 
     /// What it holds, without a line of what is tested.
     ///
@@ -28,9 +28,9 @@ pub(crate) trait Below: 'static {
 pub(crate) enum Bare {}
 
 impl Below for Bare {
-    type Origin<D: Device> = Rc<D>;
+    type Origin<D: Device + 'static> = Rc<D>;
 
-    async fn open<D: Device>(disks: &[Rc<D>]) -> io::Result<Rc<D>> {
+    async fn open<D: Device + 'static>(disks: &[Rc<D>]) -> io::Result<Rc<D>> {
         Ok(disks[0].clone())
     }
 
@@ -44,9 +44,9 @@ impl Below for Bare {
 pub(crate) enum Stacked {}
 
 impl Below for Stacked {
-    type Origin<D: Device> = View<Rc<D>, Rc<D>>;
+    type Origin<D: Device + 'static> = View<Rc<D>, Rc<D>>;
 
-    async fn open<D: Device>(disks: &[Rc<D>]) -> io::Result<View<Rc<D>, Rc<D>>> {
+    async fn open<D: Device + 'static>(disks: &[Rc<D>]) -> io::Result<View<Rc<D>, Rc<D>>> {
         let volume = Rc::new(Volume::new(disks[0].clone())?);
         let opened = volume.open("below", disks[1].clone(), SnapshotOptions::default());
         let snapshot = opened.await?;

@@ -140,7 +140,7 @@ impl<'a> Cuts<'a> {
     /// Life after an image: its disks, and what clients know once they have looked. `None` if
     /// something went wrong with a disk before, so that too little is known.
     pub fn restart(&mut self, image: &Image) -> Option<Start> {
-        if self.fired.iter().any(|(_, fault)| *fault != Fault::Slow) {
+        if self.fired.iter().any(|(_, fault)| !matches!(fault, Fault::Slow | Fault::Hangs)) {
             return None;
         }
         let contents = self.contents(image);
@@ -269,9 +269,8 @@ impl Known<'_> {
             return Standing::Absent;
         }
         match standing {
-            Standing::Present | Standing::Shaky | Standing::Dropped if bad > 1 => Standing::Lost,
-            Standing::Present if bad == 1 => Standing::Shaky,
-            Standing::Dropped if bad == 1 => Standing::Shaky,
+            // It may have been dropped, and the mark may be missing; what is valid is right.
+            Standing::Present | Standing::Dropped if bad > 0 => Standing::Shaky,
             other => other,
         }
     }

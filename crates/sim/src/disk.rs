@@ -8,6 +8,7 @@ use bytes::Bytes;
 use dmsnap::device::{Allocation, Buffer, Device};
 
 use crate::medium::Medium;
+use crate::naive::SECTOR;
 use crate::power::{Fault, Power};
 use crate::random::Random;
 use crate::reboots::Reboots;
@@ -51,7 +52,11 @@ pub struct Disk {
     medium: RefCell<Medium>,
     /// What reads see: everything written.
     seen: RefCell<Vec<u8>>,
+    /// The sectors that have no place on the medium, and so read as zeroes.
+    holes: RefCell<Vec<bool>>,
     next_write: Cell<u64>,
+    /// A failed flush has lost what the cache still shows.
+    keeps: Cell<bool>,
     /// Writes that have taken effect but not completed.
     open: RefCell<Vec<u64>>,
     gone: Cell<bool>,
@@ -63,12 +68,15 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A disk with this durable content. Writes are torn between blocks of `block_bytes`.
+    /// A disk with this durable content, all of which has its place. Writes are torn between blocks of
+    /// `block_bytes`.
     pub fn new(content: Vec<u8>, block_bytes: u32, power: &Power) -> Self {
-        Self::scheduled(content, block_bytes, power, &Scheduler::in_order())
+        let disk = Self::scheduled(content, block_bytes, power, &Scheduler::in_order());
+        disk.holes.borrow_mut().fill(false);
+        disk
     }
 
-    /// A disk whose requests wait for their turn.
+    /// A disk whose requests wait for their turn. Sectors of zeroes are holes.
     pub fn scheduled(
         content: Vec<u8>,
         block_bytes: u32,
@@ -81,9 +89,15 @@ impl Disk {
             block_bytes,
             power: power.clone(),
             scheduler: scheduler.clone(),
+            holes: content
+                .chunks(SECTOR)
+                .map(|it| it.iter().all(|it| *it == 0))
+                .collect::<Vec<_>>()
+                .into(),
             seen: content.clone().into(),
             medium: Medium::new(content, block_bytes as usize).into(),
             next_write: Cell::default(),
+            keeps: Cell::default(),
             open: RefCell::default(),
             gone: Cell::default(),
             grows_to: Cell::default(),
@@ -139,6 +153,7 @@ impl Disk {
 
     fn grown(&self, len: usize, durable: bool) {
         self.seen.borrow_mut().resize(len, 0);
+        self.holes.borrow_mut().resize(len.div_ceil(SECTOR), true);
         self.medium.borrow_mut().grow(len, durable);
         self.power.tell(|| Event::Grown { disk: self.number, len, durable });
     }
@@ -184,12 +199,23 @@ impl Disk {
     async fn arrive(&self) -> Option<Fault> {
         self.turns().await;
         self.scheduler.point().await;
-        match self.power.request(self.number) {
+        let fault = self.power.request(self.number);
+        self.power.answers(self.number).await;
+        match fault {
             Some(Fault::Gone) => self.gone.set(true),
+            Some(Fault::Hangs | Fault::Full) if !self.gone.get() => return None,
             other if !self.gone.get() => return other,
             _ => {}
         }
         Some(Fault::Gone)
+    }
+
+    /// The same for what needs room below the disk.
+    async fn arrive_to_write(&self) -> Option<Fault> {
+        match self.arrive().await {
+            None if self.power.is_full(self.number) => Some(Fault::NoSpace),
+            other => other,
+        }
     }
 
     /// Waits for the moment the request completes.
@@ -205,22 +231,12 @@ impl Disk {
         }
     }
 
-    /// The volatile writes are lost: reads see what is durable.
-    fn lose(&self) {
-        let mut medium = self.medium.borrow_mut();
-        medium.lose();
-        *self.seen.borrow_mut() = medium.seen();
-        drop(medium);
-        self.power.lost(self.number);
-    }
-}
-
-fn has_effect(fault: Option<Fault>) -> bool {
-    matches!(fault, None | Some(Fault::Slow | Fault::FailsDone))
-}
-
-impl Device for Disk {
-    async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
+    async fn get(
+        &self,
+        at: u64,
+        len: usize,
+        find: impl FnOnce(Range<usize>) -> Buffer,
+    ) -> io::Result<Buffer> {
         let fault = self.arrive().await;
         if !self.power.is_on() {
             return Err(io::Error::other("the power is off"));
@@ -230,13 +246,13 @@ impl Device for Disk {
             counts.reads += 1;
             counts.read_bytes += len as u64;
         });
-        let read = Buffer::copy_of(&self.seen.borrow()[range]);
+        let read = find(range);
         self.leave(fault).await?;
         Ok(read)
     }
 
-    async fn write(&self, at: u64, data: Bytes) -> io::Result<()> {
-        let fault = self.arrive().await;
+    async fn put(&self, at: u64, data: Bytes, punches: bool) -> io::Result<()> {
+        let fault = self.arrive_to_write().await;
         if !has_effect(fault) {
             return self.leave(fault).await;
         }
@@ -248,17 +264,100 @@ impl Device for Disk {
         });
         self.log.borrow_mut().push(Operation::Write(at..at + data.len() as u64));
         self.seen.borrow_mut()[range.clone()].copy_from_slice(&data);
+        self.mark(&range, punches);
         let id = self.next_write.get();
         self.next_write.set(id + 1);
         self.open.borrow_mut().push(id);
-        self.power.tell(|| {
-            let data = data.clone();
-            Event::Write { disk: self.number, id, at: range.start, data }
-        });
-        self.medium.borrow_mut().write(id, range.start, data);
+        let (at, data) = self.reaching_the_medium(range, data);
+        self.power.tell(|| Event::Write { disk: self.number, id, at, data: data.clone() });
+        self.medium.borrow_mut().write(id, at, data);
         let ended = self.leave(fault).await;
         self.open.borrow_mut().retain(|other| *other != id);
         ended
+    }
+
+    /// Where the cache has what the medium has not, whole sectors of it are written, as systems write whole
+    /// pages.
+    fn reaching_the_medium(&self, range: Range<usize>, data: Bytes) -> (usize, Bytes) {
+        if !self.keeps.get() {
+            return (range.start, data);
+        }
+        let start = range.start / SECTOR * SECTOR;
+        let seen = self.seen.borrow();
+        let end = range.end.next_multiple_of(SECTOR).min(seen.len());
+        (start, Bytes::copy_from_slice(&seen[start..end]))
+    }
+
+    /// A write fills the holes it meets; one that punches makes holes of the whole sectors it covers.
+    fn mark(&self, range: &Range<usize>, punches: bool) {
+        let sectors = match punches {
+            true => range.start.div_ceil(SECTOR)..range.end / SECTOR,
+            false => range.start / SECTOR..range.end.div_ceil(SECTOR),
+        };
+        if let Some(holes) = self.holes.borrow_mut().get_mut(sectors) {
+            holes.fill(punches);
+        }
+    }
+
+    /// The first sector from `sector` on that is a hole, or is none.
+    fn next(&self, sector: usize, hole: bool) -> Option<usize> {
+        let holes = self.holes.borrow();
+        let found = holes.get(sector..)?.iter().position(|it| *it == hole);
+        found.map(|n| sector + n)
+    }
+
+    /// The volatile writes may be lost now; reads may see them all the same.
+    fn after_failed_flush(&self, fault: Option<Fault>) {
+        match fault {
+            Some(Fault::DropsWrites) => self.medium.borrow_mut().lose(),
+            Some(Fault::KeepsPages) => {
+                self.medium.borrow_mut().lose();
+                self.keeps.set(true);
+                return self.power.lost(self.number);
+            }
+            _ => return,
+        }
+        self.forget();
+        self.power.lost(self.number);
+    }
+
+    /// Reads see what the medium has, and what is on its way there.
+    fn forget(&self) {
+        *self.seen.borrow_mut() = self.medium.borrow().seen();
+        // What lost its place has one again.
+        let seen = self.seen.borrow();
+        for (hole, sector) in self.holes.borrow_mut().iter_mut().zip(seen.chunks(SECTOR)) {
+            *hole &= sector.iter().all(|byte| *byte == 0);
+        }
+    }
+}
+
+fn has_effect(fault: Option<Fault>) -> bool {
+    matches!(fault, None | Some(Fault::Slow | Fault::FailsDone))
+}
+
+impl Device for Disk {
+    async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
+        self.get(at, len, |range| Buffer::copy_of(&self.seen.borrow()[range])).await
+    }
+
+    /// What a failed flush has lost is not there, whatever other reads find.
+    async fn read_medium(&self, at: u64, len: usize) -> io::Result<Buffer> {
+        self.get(at, len, |range| Buffer::copy_of(&self.medium.borrow().seen()[range])).await
+    }
+
+    async fn forget_cached(&self) -> io::Result<()> {
+        let before = self.content();
+        self.forget();
+        // Pages that a failed flush had left are found no more.
+        if *self.seen.borrow() != before {
+            self.power.changed(self.number);
+        }
+        Ok(())
+    }
+
+    async fn write(&self, at: u64, data: Bytes) -> io::Result<()> {
+        self.put(at, data, false).await
     }
 
     /// One request, as files take it.
@@ -266,9 +365,9 @@ impl Device for Disk {
         self.write(at, pieces.concat().into()).await
     }
 
-    async fn write_zeroes(&self, at: u64, len: u64, _: Allocation) -> io::Result<()> {
+    async fn write_zeroes(&self, at: u64, len: u64, allocation: Allocation) -> io::Result<()> {
         let len = usize::try_from(len).map_err(io::Error::other)?;
-        self.write(at, Bytes::from(vec![0; len])).await
+        self.put(at, Bytes::from(vec![0; len]), allocation == Allocation::MayPunch).await
     }
 
     /// What was discarded reads as zeroes here.
@@ -283,16 +382,12 @@ impl Device for Disk {
         let fault = self.arrive().await;
         if !has_effect(fault) {
             let ended = self.leave(fault).await;
-            if fault == Some(Fault::DropsWrites) {
-                // Told at once: nothing else happens in between.
-                self.lose();
-            }
+            // Told at once: nothing else happens in between.
+            self.after_failed_flush(fault);
             return ended;
         }
         if let Err((error, fault)) = self.power.spend() {
-            if fault == Some(Fault::DropsWrites) {
-                self.lose();
-            }
+            self.after_failed_flush(fault);
             return Err(error);
         }
         self.count(|counts| counts.flushes += 1);
@@ -306,6 +401,19 @@ impl Device for Disk {
         self.leave(fault).await
     }
 
+    /// Others change the disk while it looks: the answer is of one moment between.
+    async fn next_data(&self, at: u64) -> io::Result<Option<Range<u64>>> {
+        self.scheduler.think().await;
+        let fault = self.arrive().await;
+        let at_byte = usize::try_from(at).map_err(io::Error::other)?;
+        let found = self.next(at_byte / SECTOR, false).map(|first| {
+            let end = self.next(first, true).map_or(self.seen.borrow().len(), |end| end * SECTOR);
+            at.max((first * SECTOR) as u64)..end as u64
+        });
+        self.leave(fault).await?;
+        Ok(found)
+    }
+
     fn len_bytes(&self) -> io::Result<u64> {
         Ok(self.seen.borrow().len() as u64)
     }
@@ -317,7 +425,7 @@ impl Device for Disk {
         if len_bytes > self.grows_to.get() {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        let fault = self.arrive().await;
+        let fault = self.arrive_to_write().await;
         let len = usize::try_from(len_bytes).map_err(io::Error::other)?;
         if has_effect(fault) && len > self.seen.borrow().len() {
             self.grown(len, false);

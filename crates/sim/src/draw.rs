@@ -1,10 +1,10 @@
 //! Large machines, drawn from a seed.
 
-use dmsnap::volume::{OnFull, SnapshotOptions};
+use dmsnap::volume::{OnFull, SnapshotOptions, Strays};
 
 use crate::hunt::{Failure, Tally, some_cuts};
 use crate::naive::SECTOR;
-use crate::plan::{Action, Plan, Setup, Slot, Start, Step};
+use crate::plan::{Action, Asked, Plan, Setup, Slot, Start, Step};
 use crate::power::Fault;
 use crate::random::Random;
 
@@ -13,6 +13,20 @@ const IMAGES: usize = 24;
 
 /// Lives of a machine: after each the power is cut, and it goes on from there.
 const LIVES: usize = 3;
+
+/// What goes wrong in large machines.
+const DRAWN: [Fault; 10] = [
+    Fault::Fails,
+    Fault::FailsDone,
+    Fault::NoSpace,
+    Fault::Short,
+    Fault::DropsWrites,
+    Fault::KeepsPages,
+    Fault::Slow,
+    Fault::Hangs,
+    Fault::Full,
+    Fault::Gone,
+];
 
 /// Runs the machine of this seed, cuts its power, goes on, and so on.
 ///
@@ -90,6 +104,8 @@ fn draw_slot(origin: usize, align: usize, random: &mut Random) -> Slot {
         tight,
         grows_to: if tight && random.chance(1, 3) { whole(2 * olds + 12) } else { 0 },
         options: SnapshotOptions {
+            strays: Strays::default(),
+            len_bytes: None,
             on_full,
             max_bytes: None,
             discard_zeroes: random.chance(1, 2),
@@ -131,7 +147,7 @@ fn draw_steps(setup: &Setup, random: &mut Random) -> Vec<Step> {
         }
         let mut faults = Vec::new();
         if faulty && random.chance(1, 5) {
-            faults.push((random.below(60) as u64, random.pick(&Fault::ALL)));
+            faults.push((random.below(60) as u64, random.pick(&DRAWN)));
         }
         steps.push(Step { clients, faults });
     }
@@ -166,13 +182,24 @@ fn request(setup: &Setup, random: &mut Random) -> Action {
     let device = random.below(1 + setup.slots.len());
     let (at, len) = place(setup, random);
     match random.below(20) {
-        0..=3 => Action::Read { device, at, len },
+        0..=2 => Action::Read { device, at, len },
+        3 => Action::Status { device, asked: asked(setup, device, random), at, len },
         4..=12 => Action::Write { device, at, len },
         13 => Action::Fua { device, at, len },
         14 => Action::Zero { device, at, len, keep: true },
         15 => Action::Zero { device, at, len, keep: false },
         16 => Action::Discard { device, at, len },
         _ => Action::Flush { device },
+    }
+}
+
+/// An export of a snapshot knows its own changes, the origin's those of all.
+fn asked(setup: &Setup, device: usize, random: &mut Random) -> Asked {
+    match random.below(4) {
+        0 => Asked::Base,
+        1 => Asked::Depth,
+        _ if device > 0 => Asked::Dirty(device),
+        _ => Asked::Dirty(1 + random.below(setup.slots.len())),
     }
 }
 

@@ -23,8 +23,11 @@ mod disk; // a device for the code that is tested
 mod reboots; // every content of one disk after a cut
 pub mod plan; // a machine and what happens in it
 mod below; // what lies below an origin
+mod tasks; // what servers do in the background
+mod liveness; // who may wait for a disk that hangs
 mod world; // a machine that runs
 pub mod play; // what clients and operators do
+mod served; // what exports say of a range
 pub mod cuts; // every cut of a record
 mod verdict; // what must hold after a cut
 pub mod hunt; // looking for a broken promise

@@ -4,6 +4,10 @@
 //! order, and two places in that list: from `settled` on lies what a read may find now, from
 //! `durable` on what it may hold after a power cut.
 
+mod claims; // what clients are told of content
+
+pub use claims::Reading;
+
 use bytes::Bytes;
 
 use crate::naive::{SECTOR, words};
@@ -173,6 +177,8 @@ struct UnderWay {
     lost: bool,
     /// It covers a part of a sector.
     odd: bool,
+    /// It is one that a merge does not let through.
+    discards: bool,
 }
 
 impl UnderWay {
@@ -189,16 +195,6 @@ struct Marks {
     marks: Vec<usize>,
 }
 
-/// A read under way.
-#[derive(Clone, Debug)]
-pub struct Reading {
-    device: usize,
-    first: usize,
-    /// For each sector the place of what is known, and, if nobody writes there, of the newest.
-    marks: Vec<(usize, Option<usize>)>,
-    epoch: u64,
-}
-
 /// The model.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -210,6 +206,8 @@ pub struct Model {
     /// A merge is about to begin.
     to_merge: Option<Marks>,
     epoch: u64,
+    /// How often a disk has forgotten something.
+    shakes: u64,
 }
 
 /// The value of a sector's content.
@@ -280,6 +278,7 @@ impl Model {
             merging: None,
             to_merge: None,
             epoch: 0,
+            shakes: 0,
         }
     }
 
@@ -344,50 +343,6 @@ impl Model {
         })
     }
 
-    /// A client asks to read.
-    pub fn read(&self, device: usize, at: usize, len: usize) -> Reading {
-        let device = self.shown(device);
-        let (first, end) = (at / SECTOR, (at + len).div_ceil(SECTOR));
-        let mark = |number: usize| {
-            let sector = &self.devices[device].sectors[number];
-            let quiet = !self.is_written(device, number);
-            (sector.settled, quiet.then_some(sector.last()))
-        };
-        Reading { device, first, marks: (first..end).map(mark).collect(), epoch: self.epoch }
-    }
-
-    /// It found this, in whole sectors. Returns what is known now and was not before.
-    ///
-    /// # Errors
-    ///
-    /// In words, what cannot be.
-    pub fn found(&self, reading: &Reading, bytes: &[u8]) -> Result<Vec<Change>, String> {
-        let device = &self.devices[reading.device];
-        let mut news = Vec::new();
-        if reading.epoch != self.epoch {
-            return Ok(news);
-        }
-        for (n, (data, (mark, last))) in bytes.chunks(SECTOR).zip(&reading.marks).enumerate() {
-            let (number, found) = (reading.first + n, value(data));
-            let sector = &device.sectors[number];
-            if !sector.may_be(*mark, found) {
-                let expected = words(&device.bytes[number * SECTOR..(number + 1) * SECTOR]);
-                let name = name(reading.device);
-                return Err(format!(
-                    "a read of {name} found {} in sector {number}, which holds {expected}",
-                    words(data)
-                ));
-            }
-            // Nobody wrote there from before the read was asked for until now.
-            let quiet = *last == Some(sector.last()) && !self.is_written(reading.device, number);
-            if quiet && (sector.settled < sector.last() || sector.values[sector.last()] == OPEN) {
-                let data = Bytes::copy_from_slice(data);
-                news.push(Change::Found { device: reading.device, sector: number, data });
-            }
-        }
-        Ok(news)
-    }
-
     /// Holds what a device was found to hold after a power cut against what was promised.
     ///
     /// # Errors
@@ -433,6 +388,7 @@ impl Model {
                     places,
                     lost: true,
                     odd: true,
+                    discards: true,
                 };
                 self.writes.push(write);
             }
@@ -457,7 +413,7 @@ impl Model {
             }
             Change::Shaken { device } => {
                 // A read under way may have seen what was there before, or what is there now.
-                self.epoch += 1;
+                self.shakes += 1;
                 for sector in &mut self.devices[*device].sectors {
                     sector.settled = sector.durable;
                 }
@@ -512,7 +468,16 @@ impl Model {
             places.push(device.sectors[number].put(value(bytes)));
         }
         let odd = !at.is_multiple_of(SECTOR) || !data.len().is_multiple_of(SECTOR);
-        self.writes.push(UnderWay { id, asked, device: shown, first, places, lost: false, odd });
+        self.writes.push(UnderWay {
+            id,
+            asked,
+            device: shown,
+            first,
+            places,
+            lost: false,
+            odd,
+            discards: false,
+        });
     }
 
     fn written(&mut self, id: u64, ok: bool) {
@@ -572,7 +537,8 @@ impl Model {
         self.epoch += 1;
         self.merging = Some(slot);
         // Writes to the origin that are under way may come before or after.
-        let late: Vec<UnderWay> = self.writes.iter().filter(|it| it.asked == 0).cloned().collect();
+        let late = self.writes.iter().filter(|it| it.asked == 0 && !it.discards);
+        let late: Vec<UnderWay> = late.cloned().collect();
         for write in late {
             for (number, place) in (write.first..).zip(&write.places) {
                 // A part of a sector is laid over another one there.

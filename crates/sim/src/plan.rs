@@ -105,6 +105,17 @@ pub enum Action {
     Flush {
         device: usize,
     },
+    /// Asks an export what a range is made of.
+    Status {
+        device: usize,
+        asked: Asked,
+        at: usize,
+        len: usize,
+    },
+    /// Looks whether a snapshot is still there.
+    Find {
+        slot: usize,
+    },
     /// Makes a store and a snapshot of this moment.
     Add {
         slot: usize,
@@ -138,6 +149,17 @@ pub enum Action {
         slot: usize,
         window: u64,
     },
+}
+
+/// What a client can ask an export about a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// `base:allocation`.
+    Base,
+    /// `qemu:allocation-depth`.
+    Depth,
+    /// `qemu:dirty-bitmap:NAME` of the snapshot in this slot.
+    Dirty(usize),
 }
 
 /// What several clients do at the same time, each one thing after the other.
@@ -260,7 +282,11 @@ impl fmt::Display for Action {
             Self::Zero { device, at, len, keep: true } => range("zero, keeping,", device, at, len),
             Self::Zero { device, at, len, .. } => range("zero", device, at, len),
             Self::Discard { device, at, len } => range("discard", device, at, len),
+            Self::Status { device, asked, at, len } => {
+                range(&format!("ask for {asked:?} of"), device, at, len)
+            }
             Self::Flush { device } => write!(f, "flush {}", name(*device)),
+            Self::Find { slot } => write!(f, "look for snapshot {slot}"),
             Self::Add { slot } => write!(f, "make snapshot {slot}"),
             Self::Remove { slot } => write!(f, "take snapshot {slot} out"),
             Self::Drop { slot } => write!(f, "drop snapshot {slot}"),

@@ -1,14 +1,17 @@
 //! What clients and operators do, on the code that is tested.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use dmsnap::copy::Observer;
 use dmsnap::device::{Allocation, Device};
 use dmsnap::ops::{self, MergeOptions, Silent};
-use dmsnap::volume::{MergeControl, MergeState};
-use futures_util::future::{join, join_all};
+use dmsnap::volume::MergeState;
+use futures_util::future::{join_all, join4};
 use futures_util::lock::Mutex;
 
 use crate::below::{Bare, Below, Stacked};
@@ -22,6 +25,9 @@ use crate::world::{Sim, World};
 
 /// Seconds that pass while nothing else happens before a machine counts as stuck.
 const PATIENCE: usize = 64;
+
+/// Seconds after which everybody has ended that no disk holds up.
+const LONG: usize = 24;
 
 /// How a machine ran.
 #[derive(Debug)]
@@ -75,7 +81,7 @@ struct Pauses<'a, B: Below> {
     left: Cell<usize>,
 }
 
-impl<B: Below> MergeControl for Pauses<'_, B> {
+impl<B: Below> Observer for Pauses<'_, B> {
     async fn pace(&self, _: u64) {
         self.scheduler.point().await;
         self.left.set(self.left.get().saturating_sub(1));
@@ -91,8 +97,11 @@ impl<B: Below> World<'_, B> {
         let mut left = PATIENCE;
         let ended = self.scheduler.run(task, || {
             left -= 1;
-            if let Some(volume) = self.volume() {
-                volume.tick();
+            self.second();
+            if left < PATIENCE - LONG && !self.power.hung().is_empty() {
+                self.hold_to_liveness();
+                self.power.heal();
+                left = PATIENCE;
             }
             left > 0
         });
@@ -115,6 +124,8 @@ impl<B: Below> World<'_, B> {
             }
         });
         let clients = join_all(clients);
+        self.clock.start();
+        self.tasks.start();
         let at_work = Mutex::new(());
         let ended = self.wait_for(async {
             let busy = at_work.lock().await;
@@ -126,9 +137,15 @@ impl<B: Below> World<'_, B> {
             };
             let work = async {
                 clients.await;
+                // Disks that hang or have no room do no longer; what was put off is done then.
+                if self.power.heal() {
+                    self.clock.wait(2).await;
+                }
                 drop(busy);
+                self.clock.stop();
+                self.tasks.stop();
             };
-            join(work, write_back).await;
+            join4(work, write_back, self.keep(), self.tasks.drive()).await;
             self.notice_drops(true);
             self.verify().await;
             Ok(())
@@ -139,6 +156,14 @@ impl<B: Below> World<'_, B> {
     }
 
     async fn act(&self, action: &Action) {
+        let id = self.fresh_id();
+        self.running.borrow_mut().push((id, action.clone()));
+        self.carry_out(action).await;
+        self.running.borrow_mut().retain(|(other, _)| *other != id);
+        self.notice_drops(false);
+    }
+
+    async fn carry_out(&self, action: &Action) {
         match *action {
             Action::Read { device, at, len } => self.read(device, at, len).await,
             Action::Write { device, at, len } => self.put(device, at, len, None).await,
@@ -152,6 +177,9 @@ impl<B: Below> World<'_, B> {
             }
             Action::Discard { device, at, len } => self.discard(device, at, len).await,
             Action::Flush { device } => self.flush(device).await,
+            Action::Status { device, asked, at, len } => {
+                self.status(device, asked, at..at + len).await;
+            }
             Action::Lengthen { slot, chunks } => {
                 self.cow(slot).lengthen(chunks * self.slot(slot).chunk * SECTOR);
             }
@@ -160,27 +188,31 @@ impl<B: Below> World<'_, B> {
                     volume.tick();
                 }
             }
+            Action::Find { slot } => {
+                if self.is_dropped(slot) && self.power.fired().is_empty() {
+                    self.break_promise(format!("snapshot {slot} was dropped, and had room"));
+                }
+            }
             _ => self.operate(action).await,
         }
-        self.notice_drops(false);
     }
 
     /// True if clients have this device now.
-    fn has(&self, device: usize) -> bool {
+    pub(crate) fn has(&self, device: usize) -> bool {
         let there = device == 0 || self.model.borrow().standing(device) == Standing::Present;
-        there && self.leaving.get() != Some(device) && self.volume().is_some()
+        there && !self.leaving.borrow().contains(&device) && self.volume().is_some()
     }
 
-    fn enter(&self, device: usize) {
+    pub(crate) fn enter(&self, device: usize) {
         self.busy.borrow_mut()[device] += 1;
     }
 
-    fn leave(&self, device: usize) {
+    pub(crate) fn leave(&self, device: usize) {
         self.busy.borrow_mut()[device] -= 1;
     }
 
     /// Says whether a request succeeded, and complains if it had no reason to fail.
-    fn settle<T>(&self, device: usize, what: &str, ended: io::Result<T>) -> Option<T> {
+    pub(crate) fn settle<T>(&self, device: usize, what: &str, ended: io::Result<T>) -> Option<T> {
         match ended {
             Ok(value) => Some(value),
             Err(error) => {
@@ -272,7 +304,10 @@ impl<B: Below> World<'_, B> {
         if passes {
             self.tell(Change::Discard { id: below, device: 0, at, len, chunk: None });
         }
+        let passed = usize::from(passes);
+        self.discards.set(self.discards.get() + passed);
         let ended = view.discard(at as u64, len as u64).await;
+        self.discards.set(self.discards.get() - passed);
         let blamed = if passes { 0 } else { device };
         let ok = match ended {
             Err(error) if self.excused(device, &error) => false,
@@ -314,13 +349,19 @@ impl<B: Below> World<'_, B> {
     }
 
     async fn add(&self, slot: usize) {
-        let absent = self.model.borrow().standing(slot) == Standing::Absent;
+        // Nothing is made on a disk that is still being let go.
+        let absent = self.model.borrow().standing(slot) == Standing::Absent
+            && !self.leaving.borrow().contains(&slot);
         if !absent || self.model.borrow().merging().is_some() || self.cow_is_bad(slot) {
             return;
         }
         self.tell(Change::Add { slot });
         let made = self.make(slot).await;
-        let excused = self.cow_is_bad(slot) || self.origin_is_bad();
+        let merged = self.merged.get();
+        let excused = [Some(slot), merged].iter().flatten().any(|it| self.cow_was_in_trouble(*it))
+            || self.origin_is_bad()
+            || self.origin_was_full()
+            || self.origin_is_held();
         if let Some(error) = made.as_ref().err().filter(|_| !excused) {
             self.break_promise(format!("snapshot {slot} cannot be made: {error}"));
         }
@@ -337,12 +378,30 @@ impl<B: Below> World<'_, B> {
         if merging == Some(slot) && (unfinished || self.busy.borrow()[0] > 0) {
             return;
         }
-        self.leaving.set(Some(slot));
-        let removed = volume.remove(&snapshot).await;
-        self.settle(slot, "the removal", removed);
-        self.tell(Change::Remove { slot });
+        self.leaving.borrow_mut().push(slot);
+        let len = self.setup.origin * SECTOR;
+        let reading = |device| self.model.borrow().read(device, 0, len);
+        let (own, origin) = (reading(slot), reading(0));
+        let mut removing = pin!(volume.remove(&snapshot));
+        let mut told = merging == Some(slot);
+        let removed = poll_fn(|context| {
+            let polled = removing.as_mut().poll(context);
+            // From the moment it is out, origin writes keep no old data for it.
+            if !told && volume.snapshot(&slot.to_string()).is_none() {
+                told = true;
+                self.tell(Change::Remove { slot });
+            }
+            polled
+        })
+        .await;
+        if self.settle(slot, "the removal", removed).is_some() {
+            self.judge_removed(slot, &own, &origin);
+        }
+        if merging == Some(slot) || !told {
+            self.tell(Change::Remove { slot });
+        }
         self.snapshots.borrow_mut()[slot - 1] = None;
-        self.leaving.set(None);
+        self.leaving.borrow_mut().retain(|other| *other != slot);
     }
 
     async fn drop_snapshot(&self, slot: usize) {
@@ -352,9 +411,8 @@ impl<B: Below> World<'_, B> {
         }
         self.tell(Change::Drop { slot });
         let dropped = volume.invalidate(&snapshot).await;
-        match self.settle(slot, "the drop", dropped) {
-            Some(()) => self.tell(Change::Dropped { slot }),
-            None => self.tell(Change::Lose { slot }),
+        if self.settle(slot, "the drop", dropped).is_some() {
+            self.tell(Change::Dropped { slot });
         }
     }
 
@@ -375,6 +433,10 @@ impl<B: Below> World<'_, B> {
     async fn run_merge(&self, window: u64, moves: usize) {
         let Some(volume) = self.volume() else { return };
         let Some(slot) = self.model.borrow().merging() else { return };
+        // A discard that was asked for before the merge began does nothing, unless that has ended.
+        if self.discards.get() > 0 {
+            return;
+        }
         let control: Pauses<'_, B> =
             Pauses { scheduler: &self.scheduler, volume: &volume, left: Cell::new(moves.max(1)) };
         let ran = volume.run_merge(window, &control).await;
@@ -401,6 +463,8 @@ impl<B: Below> World<'_, B> {
         if self.busy.borrow().iter().any(|busy| *busy > 0) {
             return;
         }
+        // The process ends: nothing goes on in the background.
+        self.tasks.rest().await;
         let there: Vec<usize> = (1..=self.setup.slots.len())
             .filter(|slot| self.model.borrow().standing(*slot) == Standing::Present)
             .collect();
@@ -408,7 +472,7 @@ impl<B: Below> World<'_, B> {
             self.tell(Change::Flush { id, device });
         }
         let flushed = volume.flush_all().await;
-        let bad = (0..self.disks.len()).any(|disk| self.badness(disk) > 0);
+        let bad = self.was_in_trouble();
         let ok = flushed.is_ok();
         if let Some(error) = flushed.err().filter(|_| !bad) {
             self.break_promise(format!("closing failed: {error}"));
@@ -438,7 +502,7 @@ impl<B: Below> World<'_, B> {
             self.merge_offline(slot, window).await;
         }
         if let Err(error) = self.open().await {
-            let bad = (0..self.disks.len()).any(|disk| self.badness(disk) > 0);
+            let bad = self.was_in_trouble();
             if !bad {
                 self.break_promise(format!("cannot be opened again: {error}"));
             }

@@ -1,7 +1,9 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::task::{Poll, Waker};
 
 use crate::record::Event;
 
@@ -19,23 +21,47 @@ pub enum Fault {
     /// A flush fails and the writes before it are dropped, as disks and kernels do; anything else
     /// fails.
     DropsWrites,
+    /// A flush fails and the writes before it are lost, but reads go on to see them, and later flushes
+    /// succeed, as with Linux's page cache; anything else fails.
+    KeepsPages,
     /// It succeeds, very late.
     Slow,
+    /// The disk answers no more, from this request on, until somebody [heals](Power::heal) it.
+    Hangs,
+    /// There is no room below the disk, for this and every later write, also in place, until somebody
+    /// [heals](Power::heal) it; reads and flushes go on.
+    Full,
     /// The disk is gone: this and every later request fails.
     Gone,
 }
 
+/// Disks that are in trouble until somebody helps.
+#[derive(Debug, Default)]
+struct Trouble {
+    hung: Vec<usize>,
+    full: Vec<usize>,
+    waiting: Vec<Waker>,
+}
+
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Fails,
         Self::FailsDone,
         Self::NoSpace,
         Self::Short,
         Self::DropsWrites,
+        Self::KeepsPages,
         Self::Slow,
+        Self::Hangs,
+        Self::Full,
         Self::Gone,
     ];
+
+    /// True if it lasts until somebody [heals](Power::heal) the disk.
+    pub fn lasts(self) -> bool {
+        matches!(self, Self::Hangs | Self::Full)
+    }
 
     pub(crate) fn error(self) -> io::Error {
         match self {
@@ -65,6 +91,7 @@ struct Inner {
     fired: RefCell<Vec<(usize, Fault)>>,
     disks: Cell<usize>,
     record: RefCell<Option<Vec<Event>>>,
+    trouble: RefCell<Trouble>,
     when_wrong: Wrong,
 }
 
@@ -148,10 +175,45 @@ impl Power {
         self.wrong(disk, true);
     }
 
+    /// Reads of the disk find something else than before, of what was lost already.
+    pub(crate) fn changed(&self, disk: usize) {
+        self.wrong(disk, true);
+    }
+
     fn wrong(&self, disk: usize, lost: bool) {
         if let Some(call) = self.inner.when_wrong.0.borrow().as_ref() {
             call(self, disk, lost);
         }
+    }
+
+    /// Disks that answer no more.
+    pub fn hung(&self) -> Vec<usize> {
+        self.inner.trouble.borrow().hung.clone()
+    }
+
+    /// There is no room below the disk.
+    pub(crate) fn is_full(&self, disk: usize) -> bool {
+        self.inner.trouble.borrow().full.contains(&disk)
+    }
+
+    /// Disks that hang answer again, and those without room have some. True if there were any.
+    pub fn heal(&self) -> bool {
+        let Trouble { hung, full, waiting } = self.inner.trouble.take();
+        waiting.into_iter().for_each(Waker::wake);
+        !hung.is_empty() || !full.is_empty()
+    }
+
+    /// Returns when the disk answers.
+    pub(crate) async fn answers(&self, disk: usize) {
+        poll_fn(|context| {
+            let mut trouble = self.inner.trouble.borrow_mut();
+            if !trouble.hung.contains(&disk) {
+                return Poll::Ready(());
+            }
+            trouble.waiting.push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 
     /// A number for a new disk of this machine.
@@ -172,6 +234,11 @@ impl Power {
         let faults = self.inner.request_faults.borrow();
         let (_, fault) = faults.iter().find(|(at, _)| *at == number)?;
         self.inner.fired.borrow_mut().push((disk, *fault));
+        match fault {
+            Fault::Hangs => self.inner.trouble.borrow_mut().hung.push(disk),
+            Fault::Full => self.inner.trouble.borrow_mut().full.push(disk),
+            _ => {}
+        }
         self.tell(|| Event::Fault { disk, fault: *fault });
         self.wrong(disk, false);
         Some(*fault)

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dmsnap_sim::draw::live;
-use dmsnap_sim::hunt::{Failure, Tally, every_cut, every_fault};
+use dmsnap_sim::hunt::{Failure, Tally, each_fault, every_cut, every_fault};
 use dmsnap_sim::minimise::minimise;
 use dmsnap_sim::report::report;
 use dmsnap_sim::worlds::{World, find, named, sequences};
@@ -133,7 +133,8 @@ pub(crate) fn replay(seed: Option<u64>, world: Option<&str>) -> bool {
                 return false;
             };
             let start = world.plan.setup.start();
-            every_cut(&world.plan, &start).and_then(|_| every_fault(&world.plan, &start))
+            every_cut(&world.plan, &start)
+                .and_then(|_| each_fault(&world.plan, &start, |_, _| true))
         }
         (None, None) => return false,
     };

@@ -74,6 +74,14 @@ impl Scheduler {
         self.wait(due).await;
     }
 
+    /// Returns when a few others have had their turn.
+    pub async fn think(&self) {
+        let delay = self.inner.random.borrow_mut().as_mut().map(|random| random.below(LATE));
+        if let Some(delay) = delay {
+            self.wait(delay).await;
+        }
+    }
+
     /// Returns very late.
     pub async fn late(&self) {
         if self.inner.random.borrow().is_some() {

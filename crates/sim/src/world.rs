@@ -1,4 +1,5 @@
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::io;
 use std::rc::Rc;
 
@@ -6,18 +7,24 @@ use dmsnap::device::Device;
 use dmsnap::format::ChunkSize;
 use dmsnap::ops;
 use dmsnap::volume::{OnFull, Snapshot, SnapshotOptions, State, View, Volume};
+use dmsnap_serve::Keeper;
 
 use crate::below::Below;
 use crate::disk::Disk;
+use crate::liveness::Clock;
 use crate::model::{Change, Model, Standing};
 use crate::naive::{self, Found, SECTOR};
-use crate::plan::{Setup, Slot, Start};
+use crate::plan::{Action, Setup, Slot, Start};
 use crate::power::{Fault, Power};
 use crate::record::Event;
 use crate::scheduler::Scheduler;
+use crate::tasks::Tasks;
 
 /// A volume of a simulated machine.
 pub(crate) type Sim<B> = Volume<<B as Below>::Origin<Disk>, Rc<Disk>>;
+
+/// What looks after it.
+pub(crate) type SimKeeper<B> = Keeper<<B as Below>::Origin<Disk>, Rc<Disk>>;
 
 /// What is in a slot.
 type Slotted = Option<Rc<Snapshot<Rc<Disk>>>>;
@@ -32,8 +39,20 @@ pub(crate) struct World<'a, B: Below> {
     pub(crate) volume: RefCell<Option<Rc<Sim<B>>>>,
     pub(crate) snapshots: RefCell<Vec<Slotted>>,
     pub(crate) model: Rc<RefCell<Model>>,
+    /// What clients and operators are at.
+    pub(crate) running: RefCell<Vec<(u64, Action)>>,
+    /// Passes when nothing else happens.
+    pub(crate) clock: Clock,
+    pub(crate) keeper: RefCell<Option<SimKeeper<B>>>,
+    pub(crate) tasks: Rc<Tasks>,
     /// Requests under way on each device.
     pub(crate) busy: RefCell<Vec<usize>>,
+    /// What each slot's store has exceptions for when the machine begins.
+    pub(crate) kept: Vec<HashSet<u64>>,
+    /// Slots in which a store was made.
+    pub(crate) made: RefCell<Vec<usize>>,
+    /// Discards under way that go to the origin.
+    pub(crate) discards: Cell<usize>,
     /// An operator is at work.
     pub(crate) operator: Cell<bool>,
     /// A merge is being given up: what is asked of the origin now belongs to either side.
@@ -42,7 +61,7 @@ pub(crate) struct World<'a, B: Below> {
     /// still be under way.
     pub(crate) merged: Cell<Option<usize>>,
     /// A device that is about to go.
-    pub(crate) leaving: Cell<Option<usize>>,
+    pub(crate) leaving: RefCell<Vec<usize>>,
     pub(crate) next_id: Cell<u64>,
     /// What broke a promise first.
     pub(crate) broken: RefCell<Option<String>>,
@@ -61,6 +80,10 @@ impl<'a, B: Below> World<'a, B> {
             Rc::new(Disk::scheduled(content.clone(), setup.block, power, &scheduler))
         };
         let disks: Vec<_> = start.contents.iter().map(plug).collect();
+        let kept = start.contents[setup.below()..].iter().map(|cow| match naive::read(cow) {
+            Found::Store(store) => store.exceptions.iter().map(|(old, _)| *old).collect(),
+            _ => HashSet::new(),
+        });
         for (slot, disk) in setup.slots.iter().zip(&disks[setup.below()..]) {
             disk.may_grow_to((slot.grows_to * slot.chunk * SECTOR) as u64);
         }
@@ -92,11 +115,18 @@ impl<'a, B: Below> World<'a, B> {
             volume: RefCell::default(),
             snapshots: RefCell::new(vec![None; setup.slots.len()]),
             model,
+            running: RefCell::default(),
+            clock: Clock::default(),
+            keeper: RefCell::default(),
+            tasks: Tasks::new(),
             busy: RefCell::new(vec![0; 1 + setup.slots.len()]),
+            kept: kept.collect(),
+            made: RefCell::default(),
+            discards: Cell::default(),
             operator: Cell::default(),
             parting: Cell::default(),
             merged: Cell::default(),
-            leaving: Cell::default(),
+            leaving: RefCell::default(),
             next_id: Cell::new(16),
             broken: RefCell::default(),
             over: Cell::default(),
@@ -155,6 +185,18 @@ impl<'a, B: Below> World<'a, B> {
         self.badness(self.cow(slot).number()) > 0
     }
 
+    /// True if a snapshot's disk has behaved badly, or had no room for a while: then the store may take no
+    /// more writes until it is opened anew.
+    pub(crate) fn cow_was_in_trouble(&self, slot: usize) -> bool {
+        let full = (self.cow(slot).number(), Fault::Full);
+        self.cow_is_bad(slot) || self.power.fired().contains(&full)
+    }
+
+    /// True if any disk has behaved badly, or had no room.
+    pub(crate) fn was_in_trouble(&self) -> bool {
+        self.power.fired().iter().any(|(_, fault)| !matches!(fault, Fault::Slow | Fault::Hangs))
+    }
+
     pub(crate) fn origin_is_bad(&self) -> bool {
         (0..self.setup.below()).any(|disk| self.badness(disk) > 0)
     }
@@ -162,28 +204,51 @@ impl<'a, B: Below> World<'a, B> {
     /// True if a request of this device may fail with this error.
     pub(crate) fn excused(&self, device: usize, error: &io::Error) -> bool {
         let merging = self.model.borrow().merging();
-        if self.origin_is_bad() || self.merged.get().is_some_and(|slot| self.cow_is_bad(slot)) {
+        if self.origin_is_bad()
+            || self.origin_was_full()
+            || self.merged.get().is_some_and(|slot| self.cow_was_in_trouble(slot))
+        {
             return true;
         }
         let full = error.kind() == io::ErrorKind::StorageFull;
         // A device that says it has no room is a full store.
         let stops = |n: usize, slot: &Slot| {
-            (slot.tight || self.cow_is_bad(n)) && slot.options.on_full != OnFull::Invalidate
+            (self.is_tight(n) || self.cow_is_bad(n)) && slot.options.on_full != OnFull::Invalidate
         };
         let stopped = full && (1..).zip(&self.setup.slots).any(|(n, slot)| stops(n, slot));
         match device {
-            0 => stopped,
+            0 => stopped || self.origin_is_held(),
             slot => {
-                let one = merging == Some(slot) && stopped;
-                one || self.cow_is_bad(slot)
-                    || full && self.slot(slot).tight
+                let is_origin = [merging, self.merged.get()].contains(&Some(slot));
+                let one = is_origin && (stopped || self.origin_is_held());
+                one || self.cow_was_in_trouble(slot)
+                    || full && self.is_tight(slot)
                     || self.may_be_dropped(slot)
             }
         }
     }
 
+    /// True if a COW device may take neither old data nor the mark: origin writes that need one of them fail.
+    pub(crate) fn origin_is_held(&self) -> bool {
+        let unmarked = |slot| {
+            let dropped = self.snapshot(slot).is_some_and(|it| it.state() == State::Invalid);
+            self.cow_was_in_trouble(slot) && (dropped || self.may_be_dropped(slot))
+        };
+        (1..=self.setup.slots.len()).any(unmarked)
+    }
+
+    /// It may run out of room.
+    pub(crate) fn is_tight(&self, slot: usize) -> bool {
+        is_tight(self.setup, &self.power.fired(), slot)
+    }
+
+    pub(crate) fn origin_was_full(&self) -> bool {
+        let fired = self.power.fired();
+        fired.iter().any(|(disk, fault)| *disk < self.setup.below() && *fault == Fault::Full)
+    }
+
     fn may_be_dropped(&self, slot: usize) -> bool {
-        droppable(self.slot(slot))
+        self.is_tight(slot) && self.slot(slot).options.on_full == OnFull::Invalidate
             || matches!(
                 self.model.borrow().standing(slot),
                 Standing::Shaky | Standing::Dropped | Standing::Lost | Standing::Absent
@@ -199,19 +264,20 @@ impl<'a, B: Below> World<'a, B> {
             if !dropped || !matches!(standing, Standing::Present | Standing::Shaky) {
                 continue;
             }
-            if self.badness(self.cow(slot).number()) > 1 {
-                self.tell(Change::Lose { slot });
-            } else if !self.cow_is_bad(slot) && !self.may_be_dropped(slot) {
+            if !self.cow_is_bad(slot) && !self.may_be_dropped(slot) {
                 self.break_promise(format!("snapshot {slot} was dropped, and nothing was wrong"));
             } else if settled && !self.slot(slot).transient {
-                // A mark that met the one fault its disk had was tried once, and failed.
-                let durable = match naive::read(&self.cow(slot).content()) {
-                    Found::Store(store) => !store.valid,
-                    _ => false,
-                };
-                let change = match durable || !self.cow_is_bad(slot) {
-                    true => Change::Dropped { slot },
-                    false => Change::Lose { slot },
+                // A mark that was not taken, also one that still has no room when the process ends: from here on
+                // the origin may be served without the snapshot.
+                let unmarked = self.snapshot(slot).is_some_and(|it| it.is_unmarked());
+                if unmarked && !self.cow_was_in_trouble(slot) {
+                    self.break_promise(format!(
+                        "snapshot {slot} is not marked, and nothing was wrong"
+                    ));
+                }
+                let change = match unmarked {
+                    false => Change::Dropped { slot },
+                    true => Change::Lose { slot },
                 };
                 self.tell(change);
             } else if standing == Standing::Present {
@@ -224,6 +290,7 @@ impl<'a, B: Below> World<'a, B> {
     pub(crate) async fn open(&self) -> io::Result<()> {
         let volume = Rc::new(Volume::new(B::open(&self.disks).await?)?);
         volume.allow_backlog(self.setup.backlog);
+        volume.forget_cached().await?;
         for slot in 1..=self.setup.slots.len() {
             if self.model.borrow().standing(slot) == Standing::Present {
                 let options = self.slot(slot).options.clone();
@@ -236,6 +303,7 @@ impl<'a, B: Below> World<'a, B> {
                 }
             }
         }
+        self.keeper.replace(Some(Keeper::new(volume.clone())));
         self.volume.replace(Some(volume));
         Ok(())
     }
@@ -248,12 +316,14 @@ impl<'a, B: Below> World<'a, B> {
 
     pub(crate) fn close(&self) {
         self.snapshots.borrow_mut().fill(None);
+        self.keeper.take();
         self.volume.take();
     }
 
     /// Makes a store and opens it as a snapshot of this moment.
     pub(crate) async fn make(&self, slot: usize) -> io::Result<()> {
         let Some(volume) = self.volume() else { return Ok(()) };
+        self.made.borrow_mut().push(slot);
         let (cow, options) = (self.cow(slot).clone(), self.slot(slot).options.clone());
         let sectors = u32::try_from(self.slot(slot).chunk).unwrap_or(1);
         let chunk_size = ChunkSize::from_sectors(sectors).map_err(io::Error::other)?;
@@ -322,9 +392,16 @@ impl<'a, B: Below> World<'a, B> {
     }
 }
 
+/// True if a snapshot may run out of room: on its disk, or below it.
+pub(crate) fn is_tight(setup: &Setup, fired: &[(usize, Fault)], slot: usize) -> bool {
+    let cow = setup.below() + slot - 1;
+    setup.slots[slot - 1].tight || fired.contains(&(cow, Fault::Full))
+}
+
 /// True if a snapshot may be dropped because it has no room.
-pub(crate) fn droppable(slot: &Slot) -> bool {
-    slot.tight && slot.options.on_full == OnFull::Invalidate
+pub(crate) fn droppable(setup: &Setup, fired: &[(usize, Fault)], slot: usize) -> bool {
+    let dropped = setup.slots[slot - 1].options.on_full == OnFull::Invalidate;
+    dropped && is_tight(setup, fired, slot)
 }
 
 /// True if every chunk must be in step with its slot: nothing can have made a request give its
@@ -337,7 +414,7 @@ pub(crate) fn in_step(setup: &Setup, fired: &[(usize, Fault)]) -> bool {
 pub(crate) fn badness(fired: &[(usize, Fault)], disk: usize) -> usize {
     let own = fired.iter().filter(|(other, _)| *other == disk);
     own.map(|(_, fault)| match fault {
-        Fault::Slow => 0,
+        Fault::Slow | Fault::Hangs | Fault::Full => 0,
         Fault::Gone => 2,
         _ => 1,
     })
@@ -364,7 +441,7 @@ pub(crate) fn sound(
         }
         Found::Store(store) => match store.wrong(cow.len(), origin_len) {
             // As a kernel left it, and nothing was added.
-            Some(_) if store.strays > 0 && slot.filled == Some(store.exceptions.len()) => Ok(()),
+            Some(_) if slot.strays > 0 && slot.filled == Some(store.exceptions.len()) => Ok(()),
             Some(wrong) => Err(wrong),
             None => Ok(()),
         },

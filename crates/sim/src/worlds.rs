@@ -1,5 +1,9 @@
 //! Small machines, of which every cut is tried.
 
+mod served; // what exports say of ranges
+mod hangs; // disks that hang
+mod rare; // what seldom meets
+
 use dmsnap::volume::{OnFull, SnapshotOptions};
 
 use crate::naive::SECTOR;
@@ -53,6 +57,9 @@ pub fn named() -> Vec<World> {
     all.extend(odd_requests());
     all.extend(waiting_writes());
     all.extend(flushes_beside_copies());
+    all.extend(rare::rare());
+    all.extend(served::served());
+    all.extend(hangs::hangs());
     all
 }
 
@@ -382,7 +389,7 @@ fn flushes_beside_copies() -> Vec<World> {
         let beside = vec![vec![flush(1)], vec![write(1, 12, 1)], vec![write(1, 14, 1)]];
         let after = vec![vec![flush(1)]];
         let steps = [beside, after].map(|clients| Step { clients, faults: Vec::new() });
-        let name = format!("flush-beside-copies-{order}");
+        let name = format!("flush-with-copies-{order}");
         worlds.push(World { name, plan: Plan { setup, steps: steps.into() } });
     }
     worlds

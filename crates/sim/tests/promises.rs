@@ -11,7 +11,7 @@ use dmsnap_sim::worlds::{find, named, sequences};
 fn every_cut_of_small_worlds_keeps_every_promise() {
     let mut worlds = named();
     worlds.extend(sequences(1));
-    worlds.retain(|world| world.plan.steps.len() <= 3);
+    worlds.retain(|world| world.plan.steps.len() <= 3 && !world.name.starts_with("status-"));
     let mut tally = Tally::default();
     for world in &worlds {
         match every_cut(&world.plan, &world.plan.setup.start()) {

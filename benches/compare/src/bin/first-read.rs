@@ -1,15 +1,14 @@
 //! Starts a server and measures how long it takes until it has answered a read of 4 KiB, and how
 //! much memory and CPU time it has taken then. Printed as JSON.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use dmsnap_compare::client::{connect, disconnect};
+use dmsnap_compare::client::Connection;
 use dmsnap_compare::cpu_time::CpuTime;
-use dmsnap_serve::nbd::codec::{Request, command};
 
 /// How long a server may take to listen.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -46,9 +45,9 @@ fn main() -> io::Result<()> {
 }
 
 fn first_read(socket: &Path, export: &str, server: &mut Child, begin: Instant) -> io::Result<f64> {
-    let mut stream = loop {
-        match connect(socket, export) {
-            Ok((stream, _)) => break stream,
+    let mut connection = loop {
+        match Connection::new(socket, export) {
+            Ok(connection) => break connection,
             Err(error) if begin.elapsed() > PATIENCE => return Err(error),
             Err(_) if server.try_wait()?.is_some() => {
                 return Err(io::Error::other("the server has ended"));
@@ -56,15 +55,9 @@ fn first_read(socket: &Path, export: &str, server: &mut Child, begin: Instant) -
             Err(_) => std::thread::sleep(Duration::from_micros(100)),
         }
     };
-    let read = Request { flags: 0, command: command::READ, cookie: 1, offset: 0, len: 4096 };
-    stream.write_all(&read.encode())?;
-    let mut answer = [0; 16 + 4096];
-    stream.read_exact(&mut answer)?;
+    connection.read(0, 4096)?;
     let millis = begin.elapsed().as_secs_f64() * 1e3;
-    if answer[4..8] != [0; 4] {
-        return Err(io::Error::other("the read has failed"));
-    }
-    disconnect(stream)?;
+    connection.disconnect()?;
     Ok(millis)
 }
 

@@ -1,6 +1,6 @@
 //! Makes stores for the comparison, and looks at what merges have left.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
@@ -51,21 +51,14 @@ fn main() -> io::Result<()> {
     };
     match args.task {
         Task::Full { cow } => {
-            let cow = made.create(&cow)?;
-            made.write_areas(&cow)?;
-            made.write_data(&cow)?;
-            cow.sync_all()
+            made.create(&cow)?;
+            made.build(&cow, true)
         }
         Task::Sparse { cow } => {
-            let cow = made.create(&cow)?;
-            made.write_areas(&cow)?;
-            cow.sync_all()
+            made.create(&cow)?;
+            made.build(&cow, false)
         }
-        Task::Reset { cow } => {
-            let cow = OpenOptions::new().write(true).open(cow)?;
-            made.write_areas(&cow)?;
-            cow.sync_all()
-        }
+        Task::Reset { cow } => made.build(&cow, false),
         Task::Spoil { origin } => made.spoil(&origin),
         Task::Verify { origin } => made.verify(&origin),
         Task::Read { cow } => {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use dmsnap_compare::client::{connect, disconnect};
+use dmsnap_compare::client::Connection;
 use dmsnap_compare::cpu_time::CpuTime;
 use dmsnap_compare::load::{Kind, Outcome, Plan, run};
 use dmsnap_compare::order::Order;
@@ -72,7 +72,8 @@ struct Report {
 
 fn main() -> io::Result<()> {
     let args = Args::parse();
-    let (mut stream, size_bytes) = connect(&args.socket, &args.export)?;
+    let mut connection = Connection::new(&args.socket, &args.export)?;
+    let size_bytes = connection.size_bytes();
     let plan = Plan {
         kind: args.kind,
         order: args.order,
@@ -92,9 +93,9 @@ fn main() -> io::Result<()> {
     // Measured on itself, it only tells that the client is cheap.
     let (server, client) = (args.pid.unwrap_or(std::process::id()), std::process::id());
     let before = (CpuTime::of(server)?, CpuTime::of(client)?);
-    let outcome = run(&mut stream, &plan)?;
+    let outcome = run(&mut connection, &plan)?;
     let after = (CpuTime::of(server)?, CpuTime::of(client)?);
-    disconnect(stream)?;
+    connection.disconnect()?;
     let (server, client) = (after.0.since(before.0), after.1.since(before.1));
     let report = report(outcome, &plan, server, client);
     println!("{}", serde_json::to_string(&report)?);

@@ -14,7 +14,7 @@ use compio::net::UnixStream;
 use compio::runtime::Runtime;
 use dmsnap::ops::{self, MergeOptions, Silent};
 use dmsnap::volume::{SnapshotOptions, Volume};
-use dmsnap_compare::client::{connect, disconnect};
+use dmsnap_compare::client::Connection;
 use dmsnap_compare::load;
 use dmsnap_compare::path::{Costs, Operation, World, full_store};
 use dmsnap_serve::Live;
@@ -57,9 +57,9 @@ fn main() -> io::Result<()> {
         Way::Nbd { operation, count } => serve(operation, count),
         Way::Client { operation, count, socket } => {
             let export = if operation.to_origin() { "origin" } else { "s" };
-            let (mut stream, _) = connect(&socket, export)?;
-            load::run(&mut stream, &operation.plan(count))?;
-            disconnect(stream)
+            let mut connection = Connection::new(&socket, export)?;
+            load::run(&mut connection, &operation.plan(count))?;
+            connection.disconnect()
         }
         Way::Merge { count } => merge(count),
         Way::Open { count } => {
@@ -123,6 +123,6 @@ async fn open(count: u64) -> io::Result<Costs> {
     let cow = Rc::new(cow);
     let (volume, before) = (Volume::new(origin)?, cow.counts());
     let options = SnapshotOptions::default();
-    ops::open_snapshot(&volume, "s", cow.clone(), options).await.map_err(io::Error::other)?;
+    volume.open("s", cow.clone(), options).await?;
     Ok(Costs { origin: volume.origin_device().counts(), cow: cow.counts().since(before) })
 }

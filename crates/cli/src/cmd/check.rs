@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use dmsnap::device::{AnyDevice, Caching, Mode};
+use dmsnap::device::{Caching, Mode};
 use dmsnap::ops::{self, Finding, Report, Severity, Which};
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use crate::devices::Devices;
 use crate::exit::Outcome;
 use crate::output::Output;
 use crate::place::Place;
-use crate::report::Failure;
+use crate::report::{Failure, tell};
 use crate::size::Count;
 
 /// Check a store without changing it
@@ -18,7 +18,7 @@ use crate::size::Count;
 ///
 /// Nothing is written and no lock is taken, so it is safe on a device in use; one that changes
 /// meanwhile may be reported as damaged. The exit status is 0 if the store is sound, 1 if it is
-/// damaged, and 3 if it could not be read.
+/// damaged, and 3 if it could not be read or there is no store at all.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -61,13 +61,26 @@ pub(super) async fn check(
 ) -> Result<Outcome, Failure> {
     let devices = Devices::maybe_pair(cow, origin).await?;
     let cow = devices.open(Which::Cow, Mode::Look, Caching::Buffered).await?;
+    let is_named = origin.is_some();
     let origin = match devices.has_origin() {
-        true => Some(devices.open(Which::Origin, Mode::Look, Caching::Buffered).await?),
+        true => match devices.open(Which::Origin, Mode::Look, Caching::Buffered).await {
+            Ok(origin) => Some(origin),
+            Err(failure) if is_named => return Err(failure),
+            // One of a type that cannot be read: the store says much alone.
+            Err(failure) => {
+                tell(format_args!("warning: {failure}; the store is checked without its origin"));
+                None
+            }
+        },
         false => None,
     };
     let mut teller = Teller { out, json, told: BTreeMap::new(), failed: None };
-    let checked = ops::check::<AnyDevice, AnyDevice>(&cow, origin.as_ref(), |it| teller.tell(&it));
-    let report = checked.await.map_err(|error| devices.failure(&error))?;
+    let len = devices.snapshot_bytes();
+    let checked = ops::check_sized(&cow, origin.as_ref(), len, |it| teller.tell(&it));
+    let report = match checked.await {
+        Ok(report) => report,
+        Err(error) => return Err(devices.explain(&error, &cow).await),
+    };
     teller.finish(&report)?;
     Ok(if report.sound { Outcome::Yes } else { Outcome::No })
 }
@@ -88,12 +101,12 @@ struct LastLine<'a> {
 
 impl Teller<'_> {
     fn tell(&mut self, finding: &Finding) {
-        let told = self.told.entry(finding.kind).or_default();
+        let told = self.told.entry(finding.damage.name()).or_default();
         *told += 1;
         let result = match self.json {
             true => self.out.json(finding),
             false if *told > OF_ONE_KIND => Ok(()),
-            false => self.out.line(format_args!("{}: {finding}", word(finding.severity))),
+            false => self.out.line(format_args!("{}: {finding}", word(finding.damage.severity()))),
         };
         if let Err(failure) = result {
             self.failed.get_or_insert(failure);

@@ -1,23 +1,25 @@
 use std::path::PathBuf;
 
-use dmsnap::device::Caching;
+use dmsnap::device::{Access, Caching};
 use dmsnap::format::ChunkSize;
-use dmsnap::ops::{self, Created};
+use dmsnap::ops::{self, Created, Error};
 
 use crate::devices::{Devices, open_or_make};
 use crate::exit::Outcome;
 use crate::output::Output;
 use crate::place::is_address;
 use crate::report::{Failure, tell};
-use crate::size::{self, Bytes, Sectors, whole_sectors};
+use crate::size::{self, Bytes, CHUNK_SIZE, Sectors, whole_sectors};
 
 /// Format a new, empty store
 ///
-/// COW is a block device or a file. A file that does not exist is made, sparse, with --size bytes.
+/// COW is a block device or a file. A file that does not exist is made, sparse, with --size bytes, and
+/// nobody but its owner may use it: it will hold what the origin held.
 /// The header and the first area are written; everything else stays as it is.
 ///
-/// A device whose beginning is not all zero may hold something of value and is refused without
-/// --force.
+/// What the store would overwrite must be zero, and nothing that is known may lie anywhere on the device:
+/// no file system, RAID member, physical volume, encrypted container, partition table or image, at its
+/// beginning or its end. Anything else is refused without --force. A disk of a RAID is refused in any case.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -26,7 +28,7 @@ pub(crate) struct Args {
     cow: PathBuf,
 
     /// Unit of copying: a power of two from 512 bytes to 1 GiB
-    #[arg(long, value_name = "SIZE", default_value = "4k", value_parser = size::parse_chunk_size)]
+    #[arg(long, value_name = "SIZE", default_value = CHUNK_SIZE, value_parser = size::parse_chunk_size)]
     chunk_size: ChunkSize,
 
     /// Size of the file to make, rounded up to whole sectors
@@ -36,7 +38,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     size: Option<u64>,
 
-    /// Format a device whose beginning is not all zero
+    /// Format a device that holds something else
     #[arg(long)]
     force: bool,
 
@@ -56,17 +58,22 @@ Examples:
 
 impl Args {
     pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
-        if self.cow.to_str().is_some_and(is_address) {
+        if is_address(&self.cow) {
             return Err(Failure::about(&self.cow, "no store is made in a volume group")
                 .advise("LVM makes snapshots there; a file of that name is ./lvm:..."));
         }
         let devices = Devices::of_cow(&self.cow.clone().into());
         let wanted = self.size.map(whole_sectors).transpose();
         let wanted = wanted.map_err(|found| Failure::of("--size", found))?;
-        let (cow, new) = open_or_make(&self.cow, wanted, Caching::Buffered).await?;
-        let created = ops::create(&cow, self.chunk_size, self.force)
-            .await
-            .map_err(|error| devices.failure(&error))?;
+        let (cow, new) =
+            open_or_make(&self.cow, wanted, Caching::Buffered, Access::default()).await?;
+        let created = ops::create(&cow, self.chunk_size, self.force).await;
+        let created = created.map_err(|error| match &error {
+            Error::Occupied { .. } | Error::Refused(..) => {
+                devices.failure(&error).advise("--force overwrites it")
+            }
+            _ => devices.failure(&error),
+        })?;
         if let Some(new) = new {
             new.keep();
         }

@@ -3,6 +3,7 @@ mod waiting; // until a merge has ended
 
 use std::path::{Path, PathBuf};
 
+use clap::CommandFactory;
 use dmsnap::format::ChunkSize;
 use dmsnap_serve::MergeProgress;
 use dmsnap_serve::control::{
@@ -27,8 +28,8 @@ use crate::size;
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The server's control socket, as it was given to `dmsnap serve`
-    #[arg(long, value_name = "unix:PATH", value_parser = unix_path)]
-    control: PathBuf,
+    #[arg(long, global = true, value_name = "unix:PATH", value_parser = unix_path)]
+    control: Option<PathBuf>,
 
     /// The answer as JSON, where there is one
     #[arg(long, global = true)]
@@ -85,7 +86,7 @@ enum Command {
     Grow {
         /// The snapshot
         name: String,
-        /// Size of its COW file
+        /// Size of its COW file, not less than it has
         #[arg(value_parser = size::parse)]
         size: u64,
     },
@@ -108,7 +109,7 @@ enum SnapshotCommand {
     #[command(after_long_help = example!("snapshot create monday=/srv/monday.cow --make --size 10G"))]
     Create {
         /// As with `dmsnap serve --snapshot`; COW is a file or device of the server's machine
-        #[arg(value_name = "NAME=COW[,OPTION]...")]
+        #[arg(value_name = "NAME=COW[,OPTION]...", value_parser = Spec::parser())]
         snapshot: Spec,
 
         /// Make a new, empty store on COW first
@@ -119,7 +120,7 @@ enum SnapshotCommand {
         #[arg(
             long,
             value_name = "SIZE",
-            default_value = "4k",
+            default_value = size::CHUNK_SIZE,
             value_parser = size::parse_chunk_size,
             requires = "make"
         )]
@@ -158,7 +159,7 @@ enum MergeCommand {
         #[arg(long, value_name = "SIZE", value_parser = size::parse)]
         rate: Option<u64>,
 
-        /// Most data in one window
+        /// Most data in one window; the server uses at most 64M, and a 16th of its memory
         #[arg(long, value_name = "SIZE", value_parser = size::parse)]
         window: Option<u64>,
 
@@ -186,7 +187,7 @@ enum MergeCommand {
         #[arg(value_parser = rate)]
         rate: u64,
 
-        /// Most data in one window
+        /// Most data in one window; the server uses at most 64M, and a 16th of its memory
         #[arg(long, value_name = "SIZE", value_parser = size::parse)]
         window: Option<u64>,
     },
@@ -198,7 +199,7 @@ fn rate(text: &str) -> Result<u64, String> {
 
 impl Args {
     pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
-        let client = Client::new(&self.control);
+        let client = Client::new(self.control());
         match &self.command {
             Command::Status { dmsetup } => {
                 let status = self.asked(client.status().await)?;
@@ -218,6 +219,20 @@ impl Args {
             Command::Shutdown => self.asked(client.shut_down().await)?,
         }
         Ok(Outcome::Yes)
+    }
+
+    /// A global option can be required by nothing but this.
+    fn control(&self) -> &Path {
+        self.control.as_deref().unwrap_or_else(|| {
+            let mut all = crate::Cli::command();
+            all.build();
+            let missing = "--control unix:PATH is not given: which server is meant?";
+            let kind = clap::error::ErrorKind::MissingRequiredArgument;
+            match all.find_subcommand_mut("ctl") {
+                Some(ctl) => ctl.error(kind, missing).exit(),
+                None => all.error(kind, missing).exit(),
+            }
+        })
     }
 
     async fn snapshot(
@@ -305,7 +320,7 @@ impl Args {
     }
 
     fn failure(&self, error: &ClientError) -> Failure {
-        let socket: &Path = &self.control;
+        let socket = self.control();
         match error {
             ClientError::Connection(_) => Failure::about(socket, error)
                 .advise("is a server running with this --control, and is it yours?"),

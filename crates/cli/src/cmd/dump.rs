@@ -73,7 +73,11 @@ impl Args {
         .await;
         match stopped {
             Some(told) => told?,
-            None => dumped.map_err(|error| devices.failure(&error))?,
+            None => {
+                if let Err(error) = dumped {
+                    return Err(devices.explain(&error, &cow).await);
+                }
+            }
         }
         Ok(Outcome::Yes)
     }

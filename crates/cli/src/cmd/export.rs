@@ -1,8 +1,8 @@
 use std::path::{Path, PathBuf};
 
 use dmsnap::device::{Allocation, AnyDevice, Device, File, Mode};
-use dmsnap::format::SECTOR_BYTES;
 use dmsnap::ops::{self, ExportOptions, Exported, MergeOptions, Which};
+use dmsnap_images::refuse_raid_member;
 use serde::Serialize;
 
 use crate::devices::{Devices, Io, NewFile, open_file};
@@ -12,15 +12,23 @@ use crate::place::{Place, is_address};
 use crate::progress::Watch;
 use crate::report::Failure;
 use crate::size::{Bytes, Count};
+use crate::stream::{Stream, named};
 
 /// Write the snapshot's content as a raw image
 ///
-/// OUTPUT becomes as long as the origin and holds what the snapshot shows: the store's chunks where
+/// OUTPUT becomes as long as the snapshot, which is as long as its origin (or shorter, where LVM knows that
+/// the origin was extended later), and holds what the snapshot shows: the store's chunks where
 /// there are exceptions, the origin's elsewhere. What is zero stays a hole. COW and ORIGIN are only
 /// read, under a shared lock.
 ///
-/// OUTPUT must not exist, and is removed again if the export fails. With --force a file is emptied
-/// first and a block device zeroed as far as the origin is long, after the store was checked.
+/// A new OUTPUT belongs to the user who has ORIGIN, with its mode: who may not read ORIGIN may not read
+/// OUTPUT.
+///
+/// OUTPUT may also be - (standard output), a named pipe or a Unix socket: the image is written from front to
+/// back, holes as zeroes. If it goes to standard output, the result is told on stderr.
+///
+/// Any other OUTPUT must not exist, and is removed again if the export fails. With --force a file is emptied
+/// first and a block device zeroed as far as the snapshot is long, after the store was checked.
 ///
 /// Ctrl-C (or SIGTERM) ends the export. SIGUSR1 prints one line of progress.
 #[derive(Debug, clap::Args)]
@@ -37,7 +45,7 @@ pub(crate) struct Args {
     #[arg(value_name = "ORIGIN", value_parser = Place::parser())]
     origin: Option<Place>,
 
-    /// Image to make, or with --force to overwrite
+    /// Image to make, or with --force to overwrite; - is standard output
     #[arg(value_name = "OUTPUT", required = true)]
     output: PathBuf,
 
@@ -67,7 +75,7 @@ pub(super) struct Options {
     #[arg(long)]
     progress: bool,
 
-    /// The result as a JSON object
+    /// The result as a JSON object; on stderr, if the image goes to standard output
     #[arg(long)]
     json: bool,
 }
@@ -78,8 +86,8 @@ Examples:
     dmsnap export snap.cow disk.img snap.img
   From LVM's devices to a spare disk:
     dmsnap export --force /dev/mapper/vg0-snap-cow /dev/mapper/vg0-lv-real /dev/sdx
-  A snapshot of LVM's, from a disk image:
-    dmsnap export lvm:disk.img:vg0/snap snap.img
+  Compressed, over the network:
+    dmsnap export snap.cow disk.img - | zstd | ssh backup 'cat > snap.img.zst'
   What an overflowed snapshot still has:
     dmsnap export --allow-invalid snap.cow disk.img rescued.img";
 
@@ -112,16 +120,20 @@ impl<'a> Export<'a> {
         output: &'a Path,
         options: &'a Options,
     ) -> Result<Self, Failure> {
-        if output.to_str().is_some_and(is_address) {
+        if is_address(output) {
             return Err(Failure::about(output, "an export does not write to volume groups")
                 .advise("name a file or a disk; a file of that name is ./lvm:..."));
         }
-        let devices = Devices::pair(cow, origin, Some(output)).await?;
+        // Standard output may be the file that is exported.
+        let devices = Devices::pair(cow, origin, Some(named(output))).await?;
         Ok(Self { devices, output, options })
     }
 
     pub(super) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
         let Self { devices, options, .. } = self;
+        if let Some(stream) = Stream::open(self.output).await? {
+            return self.stream(stream, out).await;
+        }
         let exists = self.output.symlink_metadata().is_ok();
         if exists && !options.force {
             return Err(Failure::about(self.output, "exists already")
@@ -130,16 +142,21 @@ impl<'a> Export<'a> {
         let watch = Watch::new(options.progress, None)?;
         let cow = devices.open(Which::Cow, Mode::Read, options.io).await?;
         let origin = devices.open(Which::Origin, Mode::Read, options.io).await?;
-        let len =
-            origin.len_bytes().map_err(|error| Failure::of(&devices.name(Which::Origin), error))?;
-        let len = len - len % SECTOR_BYTES;
+        let len = devices.snapshot_bytes().map_or_else(|| origin.len_bytes(), Ok);
+        let len = len.map_err(|error| Failure::of(&devices.name(Which::Origin), error))?;
+        devices.warn_of_image(&origin).await;
         let exported = if exists {
             let output = open_file(self.output, Mode::Write, options.io.into()).await?;
+            // A file is emptied whatever it held; a disk of a RAID is more than itself.
+            if !self.output.is_file() {
+                refuse_raid_member(self.output, &output).await?;
+            }
             self.refuse_doubtful((&cow, &origin)).await?;
             empty(self.output, &output, len).await?;
             self.export((&cow, &origin, &output), &watch).await?
         } else {
-            let (output, new) = NewFile::create(self.output, len, options.io).await?;
+            let (output, new) =
+                NewFile::create(self.output, len, options.io, self.devices.access()).await?;
             let exported = self.export((&cow, &origin, &output), &watch).await?;
             new.keep();
             exported
@@ -149,15 +166,42 @@ impl<'a> Export<'a> {
         Ok(Outcome::Yes)
     }
 
+    /// From front to back, into a pipe or a socket. What is to be said goes to stderr if stdout has the
+    /// image.
+    async fn stream(&self, mut stream: Stream, out: &mut Output) -> Result<Outcome, Failure> {
+        let Self { devices, options, .. } = self;
+        let watch = Watch::new(options.progress, None)?;
+        let cow = devices.open(Which::Cow, Mode::Read, options.io).await?;
+        let origin = devices.open(Which::Origin, Mode::Read, options.io).await?;
+        devices.warn_of_image(&origin).await;
+        let exported = match ops::stream(&cow, &origin, &mut stream, self.wanted(), &watch).await {
+            Ok(exported) => exported,
+            Err(error) => return Err(self.export_failure(&error, &cow).await),
+        };
+        watch.done();
+        let timed = Timed { exported, seconds: watch.seconds() };
+        match stream.is_stdout {
+            true => self.show(&timed, &mut Output::stderr())?,
+            false => self.show(&timed, out)?,
+        }
+        Ok(Outcome::Yes)
+    }
+
+    fn wanted(&self) -> ExportOptions {
+        let (allow_invalid, len_bytes) =
+            (self.options.allow_invalid, self.devices.snapshot_bytes());
+        ExportOptions { allow_invalid, len_bytes }
+    }
+
     async fn export(
         &self,
         (cow, origin, output): (&AnyDevice, &AnyDevice, &File),
         watch: &Watch,
     ) -> Result<Exported, Failure> {
-        let options = ExportOptions { allow_invalid: self.options.allow_invalid };
-        ops::export(cow, origin, output, options, watch)
-            .await
-            .map_err(|error| self.export_failure(&error))
+        match ops::export(cow, origin, output, self.wanted(), watch).await {
+            Ok(exported) => Ok(exported),
+            Err(error) => Err(self.export_failure(&error, cow).await),
+        }
     }
 
     /// An old output is worth more than an export that cannot be done, so what an export refuses is
@@ -166,16 +210,17 @@ impl<'a> Export<'a> {
         &self,
         (cow, origin): (&AnyDevice, &AnyDevice),
     ) -> Result<(), Failure> {
-        let options = MergeOptions { force: true, ..MergeOptions::default() };
+        let len_bytes = self.devices.snapshot_bytes();
+        let options = MergeOptions { force: true, len_bytes, ..MergeOptions::default() };
         match ops::plan_merge(cow, origin, options).await {
             Err(ops::Error::Invalid) if self.options.allow_invalid => Ok(()),
-            Err(error) => Err(self.export_failure(&error)),
+            Err(error) => Err(self.export_failure(&error, cow).await),
             Ok(_) => Ok(()),
         }
     }
 
-    fn export_failure(&self, error: &ops::Error) -> Failure {
-        let failure = self.devices.failure(error);
+    async fn export_failure(&self, error: &ops::Error, cow: &AnyDevice) -> Failure {
+        let failure = self.devices.explain(error, cow).await;
         match error {
             ops::Error::Invalid => failure.advise("--allow-invalid exports it all the same"),
             ops::Error::Stopped => Failure::about(self.output, "stopped before it was whole")
@@ -213,7 +258,7 @@ async fn empty(path: &Path, output: &File, len: u64) -> Result<(), Failure> {
     if found < len {
         return Err(Failure::about(
             path,
-            format_args!("has {found} bytes, but the origin has {len}"),
+            format_args!("has {found} bytes, but the snapshot has {len}"),
         )
         .advise("give a larger device"));
     }

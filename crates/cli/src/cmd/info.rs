@@ -38,7 +38,10 @@ impl Args {
     pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
         let devices = Devices::of_cow(&self.cow);
         let cow = devices.open(Which::Cow, Mode::Look, Caching::Buffered).await?;
-        let info = ops::info(&cow).await.map_err(|error| devices.failure(&error))?;
+        let info = match ops::info(&cow).await {
+            Ok(info) => info,
+            Err(error) => return Err(devices.explain(&error, &cow).await),
+        };
         match self.json {
             true => out.json(&info)?,
             false => show(&info, out)?,

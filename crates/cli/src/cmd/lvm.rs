@@ -11,13 +11,16 @@ use crate::report::Failure;
 /// List, check, export and merge LVM's snapshots in disk images
 ///
 /// IMAGE is a disk or an image of one: a physical volume itself, or with partitions (MBR or GPT) of
-/// which some are. All disks of a volume group are given together. Volumes may be linear or striped;
-/// of other types only the names are shown.
+/// which some are. All disks of a volume group are given together. Volumes may be linear or striped, or
+/// snapshots of nothing; of other types only the names are shown.
+///
+/// A volume is VG/LV, /dev/VG/LV or /dev/mapper/VG-LV. Where two groups have the same name, VG is the
+/// uuid of one.
 ///
 /// The commands info, check, dump, export and merge take such volumes as well, as
 /// lvm:IMAGE[,IMAGE]...:VG/LV. A snapshot's name stands for its COW device, and its origin may be
-/// left out. VG/ may be left out where only one volume can be meant. A file whose name begins with
-/// `lvm:` is `./lvm:...`.
+/// left out. VG/ may be left out where only one volume can be meant. A comma in the name of an image
+/// is written twice. A file whose name begins with `lvm:` is `./lvm:...`.
 ///
 /// Nothing but `lvm merge` and `merge` writes to an image.
 #[derive(Debug, clap::Args)]

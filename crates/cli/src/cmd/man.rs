@@ -13,7 +13,7 @@ use crate::report::Failure;
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Where they go; pages that are there are replaced
+    /// Where they go; it is made if it is missing, and pages that are there are replaced
     #[arg(value_name = "DIR")]
     dir: PathBuf,
 }
@@ -27,6 +27,9 @@ Examples:
 
 impl Args {
     pub(crate) fn run(&self) -> Result<Outcome, Failure> {
+        let failed =
+            |error| Failure::about(&self.dir, format_args!("cannot make this directory: {error}"));
+        fs::create_dir_all(&self.dir).map_err(failed)?;
         let mut command = crate::Cli::command();
         command.build();
         self.write(&command)?;

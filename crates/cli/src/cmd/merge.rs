@@ -1,16 +1,20 @@
-use dmsnap::device::{Caching, Mode};
-use dmsnap::ops::{self, MergeOptions, MergePlan, Merged, Which};
+use dmsnap::device::{AnyDevice, Mode};
+use dmsnap::ops::{self, MergePlan, Merged, Other, Which};
+use dmsnap_images::Scan;
+use dmsnap_serve::OnFull;
 use serde::Serialize;
 
-use crate::cmd::lvm::merge::{InGroup, merge_snapshot};
-use crate::devices::{Devices, Io, overlap};
+use super::lvm::merge::merge_snapshot;
+use super::merging::{
+    InGroup, Options, Planned, no_room, show_kept, show_plan_with_others, stopped,
+};
+use crate::devices::{Devices, Io, origin_of, overlap};
 use crate::exit::Outcome;
-use crate::lvm::{Images, Scan, advise};
 use crate::output::Output;
 use crate::place::{Address, Place};
-use crate::progress::Watch;
+use crate::refusals::{about_volume, advise_merge, warn};
 use crate::report::Failure;
-use crate::size::{self, Bytes, Count};
+use crate::size::{Bytes, Count};
 
 /// Copy the snapshot's chunks back to the origin
 ///
@@ -27,6 +31,10 @@ use crate::size::{self, Bytes, Count};
 ///
 /// A snapshot of LVM's (lvm:IMAGE:VG/SNAPSHOT, without ORIGIN) is merged as `dmsnap lvm merge` does
 /// it: other snapshots keep what they show, and it is removed from the volume group.
+///
+/// Elsewhere other snapshots of the origin are not known: name each with --keep, or what it shows
+/// changes with the origin. They get the old data first; one that has no room for it is refused, or dropped
+/// with --drop-full.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 #[command(override_usage = "dmsnap merge [OPTIONS] <COW> <ORIGIN>
@@ -40,53 +48,17 @@ pub(crate) struct Args {
     #[arg(value_name = "ORIGIN", value_parser = Place::parser())]
     origin: Option<Place>,
 
+    /// COW device of another snapshot of ORIGIN, which keeps what it shows; may be repeated
+    ///
+    /// A merge that was stopped is finished by the same command, with the same --keep.
+    #[arg(long, value_name = "COW", value_parser = Place::parser())]
+    keep: Vec<Place>,
+
     #[command(flatten)]
     options: Options,
 
     #[command(flatten)]
     in_group: InGroup,
-}
-
-/// How to merge.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Options {
-    /// Check everything and tell what would be done, but write nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-
-    /// Most bytes a second
-    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
-    rate: Option<u64>,
-
-    /// Most data in one window; two windows are in memory at a time
-    ///
-    /// Larger windows take fewer flushes and larger requests. With --rate, a window is at most
-    /// what a second moves; it is always at least one chunk. By default it is a 32nd of the
-    /// machine's memory, but not less than 32M and not more than 256M.
-    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
-    window: Option<u64>,
-
-    /// Copy, even where both files could share extents instead
-    #[arg(long)]
-    no_share: bool,
-
-    /// Go on although the origin begins with a store's header, or exceptions were lost
-    ///
-    /// Either is what a defect of kernels leaves; `dmsnap check` tells.
-    #[arg(long)]
-    force: bool,
-
-    /// Around the page cache or through it
-    #[arg(long, value_enum, value_name = "WAY", default_value_t)]
-    pub(crate) io: Io,
-
-    /// Show progress even if stderr is no terminal: a line a second
-    #[arg(long)]
-    progress: bool,
-
-    /// The result as a JSON object
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -95,6 +67,8 @@ Examples:
     dmsnap merge --dry-run snap.cow disk.img
   Do it:
     dmsnap merge snap.cow disk.img
+  The same, and another snapshot of the disk keeps what it shows:
+    dmsnap merge --keep other.cow snap.cow disk.img
   Beside other work on the disks:
     dmsnap merge --rate 50M /dev/mapper/vg0-snap-cow /dev/mapper/vg0-lv-real";
 
@@ -106,17 +80,35 @@ struct Timed {
     seconds: f64,
 }
 
+/// A merge that other snapshots did not notice.
+#[derive(Serialize)]
+struct Keeping {
+    finished: bool,
+    exceptions: u64,
+    left: u64,
+    bytes: u64,
+    /// Those of --keep.
+    others: Vec<ops::Kept>,
+    seconds: f64,
+}
+
 impl Args {
     pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
         let own = match &self.cow {
-            Place::Volume(address) => address.origin().await?.map(|origin| (address, origin)),
+            Place::Volume(address) => {
+                origin_of(address).await?.map(|(origin, _)| (address, origin))
+            }
             Place::Path(_) => None,
         };
         if let Some((snapshot, own)) = own {
             self.refuse_foreign(&own)?;
+            if let Some(other) = self.keep.first() {
+                return Err(Failure::of(&other.to_string(), "cannot be named here")
+                    .advise("a volume group knows the other snapshots, and they are kept"));
+            }
             return merge_snapshot(snapshot, &self.options, &self.in_group, out).await;
         }
-        if self.in_group.is_given() {
+        if self.in_group.is_given() || self.in_group.drop_full && self.keep.is_empty() {
             return Err(Failure::of(&self.cow.to_string(), "is no snapshot in a volume group")
                 .advise("--no-metadata, --backup and --drop-full are for those"));
         }
@@ -124,9 +116,66 @@ impl Args {
         if let Some(Place::Volume(origin)) = &self.origin {
             refuse_with_snapshots(origin).await?;
         }
-        match self.options.dry_run {
-            true => self.plan(&devices, out).await,
-            false => self.merge(&devices, out).await,
+        match (self.keep.is_empty(), self.options.dry_run) {
+            (true, true) => self.plan(&devices, out).await,
+            (true, false) => self.merge(&devices, out).await,
+            (false, _) => self.merge_keeping(&devices, out).await,
+        }
+    }
+
+    /// Plans or merges, with other snapshots of the origin.
+    async fn merge_keeping(
+        &self,
+        devices: &Devices<'_>,
+        out: &mut Output,
+    ) -> Result<Outcome, Failure> {
+        let (options, drop_full) = (&self.options, self.in_group.drop_full);
+        let (cow, origin) = open_pair(devices, options.io).await?;
+        devices.warn_of_image(&origin).await;
+        let mut others = Vec::new();
+        for place in &self.keep {
+            let device = devices.open_other(&self.keep, place, options.io).await?;
+            others.push(Other { name: place.to_string(), cow: device, len_bytes: None });
+        }
+        let failed = |error: ops::Error| advise_merge(devices.failure(&error), &error);
+        let planned = ops::plan_merge_keeping(&cow, &origin, &others, options.merge_options());
+        let (plan, kept) = planned.await.map_err(failed)?;
+        if let Some(full) = kept.iter().find(|it| !it.valid && !drop_full) {
+            return Err(no_room(&full.name, full));
+        }
+        if options.dry_run {
+            let MergePlan { exceptions, bytes, .. } = plan;
+            show_plan_with_others(Planned { exceptions, bytes, others: kept }, options.json, out)?;
+            return Ok(Outcome::Yes);
+        }
+        let watch = options.watch()?;
+        let on_full = if drop_full { OnFull::Invalidate } else { OnFull::Fail };
+        let merged =
+            ops::merge_keeping(cow, origin, others, options.merge_options(), on_full, &watch);
+        let (merged, others) = merged.await.map_err(failed)?;
+        watch.done();
+        let Merged { finished, exceptions, left, bytes, .. } = merged;
+        let seconds = watch.seconds();
+        let done = Keeping { finished, exceptions, left, bytes, others, seconds };
+        match options.json {
+            true => out.json(&done)?,
+            false => {
+                out.line(format_args!(
+                    "merged {} ({}), {seconds:.1} s",
+                    Count(exceptions, "exception"),
+                    Bytes(bytes)
+                ))?;
+                show_kept(&done.others, str::to_owned, out)?;
+            }
+        }
+        self.ended(merged)
+    }
+
+    fn ended(&self, merged: Merged) -> Result<Outcome, Failure> {
+        match merged.finished {
+            true => Ok(Outcome::Yes),
+            false => Err(Failure::of(&self.cow.to_string(), stopped(merged))
+                .advise("the same command goes on")),
         }
     }
 
@@ -145,11 +194,12 @@ impl Args {
 
     async fn plan(&self, devices: &Devices<'_>, out: &mut Output) -> Result<Outcome, Failure> {
         let options = &self.options;
-        let cow = devices.open(Which::Cow, Mode::Look, options.io).await?;
-        let origin = devices.open(Which::Origin, Mode::Look, options.io).await?;
-        let plan = ops::plan_merge(&cow, &origin, options.merge_options())
-            .await
-            .map_err(|error| advise(devices.failure(&error), &error))?;
+        let (cow, origin) = open_pair(devices, options.io).await?;
+        devices.warn_of_image(&origin).await;
+        let plan = match ops::plan_merge(&cow, &origin, options.merge_options()).await {
+            Ok(plan) => plan,
+            Err(error) => return Err(advise_merge(devices.explain(&error, &cow).await, &error)),
+        };
         match options.json {
             true => out.json(&plan)?,
             false => show_plan(plan, out)?,
@@ -160,67 +210,42 @@ impl Args {
     async fn merge(&self, devices: &Devices<'_>, out: &mut Output) -> Result<Outcome, Failure> {
         let options = &self.options;
         let watch = options.watch()?;
-        let cow = devices.open(Which::Cow, Mode::Write, options.io).await?;
-        let origin = devices.open(Which::Origin, Mode::Write, options.io).await?;
-        let merged = ops::merge(cow, origin, options.merge_options(), &watch)
-            .await
-            .map_err(|error| advise(devices.failure(&error), &error))?;
+        let (cow, origin) = open_pair(devices, options.io).await?;
+        devices.warn_of_image(&origin).await;
+        let merged = match ops::merge(&cow, &origin, options.merge_options(), &watch).await {
+            Ok(merged) => merged,
+            Err(error) => return Err(advise_merge(devices.explain(&error, &cow).await, &error)),
+        };
         watch.done();
         let timed = Timed { merged, seconds: watch.seconds() };
         match options.json {
             true => out.json(&timed)?,
             false => show(&timed, out)?,
         }
-        match merged.finished {
-            true => Ok(Outcome::Yes),
-            false => Err(stopped(&self.cow.to_string(), merged)),
-        }
+        self.ended(merged)
     }
 }
 
-impl Options {
-    pub(super) fn merge_options(&self) -> MergeOptions {
-        let window = self.window.unwrap_or_else(usual_window);
-        let window_bytes = window.min(self.rate.unwrap_or(u64::MAX));
-        let (share, force) = (!self.no_share, self.force);
-        MergeOptions { window_bytes, share, force, ..MergeOptions::default() }
-    }
-
-    pub(super) fn watch(&self) -> Result<Watch, Failure> {
-        Watch::new(self.progress, self.rate)
-    }
-}
-
-/// What the machine's memory has room for, in bytes.
-fn usual_window() -> u64 {
-    let memory = rustix::system::sysinfo();
-    let bytes = memory.totalram.saturating_mul(memory.mem_unit.into());
-    (bytes / 32).clamp(32 << 20, 256 << 20)
+/// For a merge and for a dry run of it, which refuses the same: it needs what the merge needs, and takes the
+/// same locks.
+async fn open_pair(devices: &Devices<'_>, io: Io) -> Result<(AnyDevice, AnyDevice), Failure> {
+    let cow = devices.open(Which::Cow, Mode::Write, io).await?;
+    let origin = devices.open(Which::Origin, Mode::Write, io).await?;
+    Ok((cow, origin))
 }
 
 /// Writing to an origin of LVM's changes what its snapshots show.
 async fn refuse_with_snapshots(origin: &Address) -> Result<(), Failure> {
-    let images = Images::default();
-    let scan = Scan::of(&images, &origin.images, Mode::Look, Caching::Buffered).await?;
+    let scan = Scan::look(&origin.images, warn).await?;
     let group = scan.group_of(&origin.name)?;
     match group.found.vg.snapshots_of(&origin.name.volume).next() {
         None => Ok(()),
         Some(snapshot) => {
             let found = format_args!("has the snapshot {}, which must not change", snapshot.name);
-            Err(group
-                .failure(&origin.name.volume, found)
+            Err(about_volume(group, &origin.name.volume, found)
                 .advise("only its own snapshots are merged into it, with `dmsnap lvm merge`"))
         }
     }
-}
-
-pub(super) fn stopped(cow: &str, merged: Merged) -> Failure {
-    let done = Count(merged.exceptions, "exception");
-    let found = format_args!(
-        "stopped: {done} merged, {} left; origin and store are consistent together",
-        merged.left
-    );
-    Failure::of(cow, found).advise("the same command goes on")
 }
 
 fn show_plan(plan: MergePlan, out: &mut Output) -> Result<(), Failure> {

@@ -5,6 +5,7 @@ mod info;
 mod check;
 mod dump;
 mod export;
+mod merging; // what merges of devices and in volume groups have in common
 mod merge;
 mod serve;
 mod lvm;

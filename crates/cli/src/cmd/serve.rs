@@ -1,7 +1,9 @@
 mod plan; // what is served, before it is opened
 mod listening; // where clients come from
 mod encryption; // TLS
+mod memory; // one bound, shared out
 mod doors; // what clients of the control socket may open
+mod ending; // devices that hang, descriptors that run out
 
 use std::convert::Infallible;
 use std::io;
@@ -11,8 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use clap::ArgGroup;
-use compio::time::sleep;
-use dmsnap::device::{AnyDevice, Mode};
+use dmsnap::device::{AnyDevice, Buffer, Mode};
 use dmsnap_serve::control::{Control, Desk, Facts, OriginStatus, Private};
 use dmsnap_serve::nbd::{Exports, Limits, Server};
 use dmsnap_serve::{Keeper, Live, MergeEnd, MergePhase, Merger, State};
@@ -22,17 +23,19 @@ use futures_util::future::{Either, select};
 use sd_notify::NotifyState;
 
 use super::ctl::show;
+use crate::descriptors;
 use crate::devices::Io;
 use crate::exit::Outcome;
 use crate::output::Output;
-use crate::report::{Failure, tell};
-use crate::signals::{Asked, Stop};
+use crate::report::{self, Failure, tell};
+use crate::signals::{self, Asked, Stop};
 use crate::size::{self, Bytes};
 use crate::ticks::Ticks;
 
 use doors::Doors;
 use encryption::Encryption;
 use listening::{Listening, notify};
+use memory::Memory;
 use plan::{Disk, Plan};
 
 pub(crate) use plan::Spec;
@@ -45,7 +48,7 @@ pub(crate) use plan::Spec;
 /// go to its COW device, and a flush makes them durable.
 ///
 /// SIGINT or SIGTERM ends it: requests are finished, everything is published and flushed. Killed, it
-/// loses nothing that was flushed. SIGUSR1 prints a line on stderr for the origin, for each snapshot (state,
+/// loses nothing that was flushed. SIGHUP and SIGUSR2 do nothing: clients go on when a terminal is closed. SIGUSR1 prints a line on stderr for the origin, for each snapshot (state,
 /// fill, exceptions) and for the merge.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
@@ -63,8 +66,8 @@ pub(crate) struct Args {
 
     /// A snapshot of it, and how it behaves
     ///
-    /// COW holds a store (`dmsnap create` makes one; an empty store is a snapshot of this moment).
-    /// Options, each behind a comma:
+    /// COW holds a store (`dmsnap create` makes one; an empty store is a snapshot of this moment). A
+    /// comma in its path is written twice. Options, each after a comma:
     ///
     /// on-full=invalidate|fail|wait:SECONDS - what an origin write does when the store is full: drop
     /// the snapshot (as kernels do), fail, or wait for room.
@@ -74,7 +77,7 @@ pub(crate) struct Args {
     /// transient=CHUNK - no store: the snapshot is gone with the server, COW is overwritten.
     ///
     /// discard-zeroes, discard-passdown - the kernel's discard features.
-    #[arg(long = "snapshot", value_name = "NAME=COW[,OPTION]...")]
+    #[arg(long = "snapshot", value_name = "NAME=COW[,OPTION]...", value_parser = Spec::parser())]
     snapshots: Vec<Spec>,
 
     /// Serve what this table of the kernel's targets says
@@ -88,12 +91,13 @@ pub(crate) struct Args {
     /// NAME: 0 LENGTH snapshot-merge ORIGIN COW P|PO CHUNK, then COUNT FEATURE...
     ///
     /// NAME: may be left out: then a snapshot has the name of its COW file. So may COUNT and features.
-    /// Devices are paths without spaces, or MAJOR:MINOR. Empty lines and lines that begin with # are
-    /// passed over. Both the origin and every
+    /// Devices are paths or MAJOR:MINOR. In a path a space is \\040, as in fstab, or has a backslash
+    /// before it, as for the kernel; a backslash is \\134 or two of them. Empty lines and lines that begin
+    /// with # are passed over. Both the origin and every
     /// snapshot are served, whatever lines there are.
     ///
-    /// P and PO: COW holds a store, whose own chunk size counts. If its first 4 KiB are zero, one is
-    /// made there with chunks of CHUNK sectors (0: 32). A full store is dropped by a write to the
+    /// P and PO: COW holds a store, whose own chunk size counts. If its magic is zero, one is made there as
+    /// by `dmsnap create`, with chunks of CHUNK sectors (0: 32, as in kernels). A full store is dropped by a write to the
     /// origin, as in kernels. A write to the snapshot then fails and the snapshot stays: that is what
     /// PO asks for; a kernel would drop one with P.
     ///
@@ -104,7 +108,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "snapshots")]
     table: Option<PathBuf>,
 
-    /// Listen here, by default on 127.0.0.1:10809; may be given several times
+    /// Listen here; may be given several times
+    ///
+    /// A Unix socket is open to its owner alone (mode 0600); a socket file that nobody listens on any more is
+    /// taken over. A port of TCP is open to every user of the machine, and to others as far as its
+    /// address reaches: see --tls.
     ///
     /// A service manager may listen instead and hand its sockets over (LISTEN_FDS, as systemd does
     /// for a socket unit). Then this is left out.
@@ -118,6 +126,18 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NUMBER", default_value_t = 256)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     connections: u16,
+
+    /// Most memory for the whole server, at least 128M
+    ///
+    /// It is for what clients ask for, however many they are, for copying, for a merge's window, for
+    /// --write-back, and for buffers that are kept for the next requests; what nobody needs is given back within
+    /// seconds. Whoever asks for more than is left waits; every client and every export is left a share.
+    /// A client that neither sends nor receives for 30 seconds while others wait for its memory is sent
+    /// away. Besides, there are the tables of exceptions, some 5 to 16 bytes for each, and up to 0.2 MiB for
+    /// each connection, 0.8 if it is encrypted. By default it is a quarter of the machine's memory (or
+    /// of its control group's), but not more than 1G.
+    #[arg(long, value_name = "SIZE", value_parser = memory_size)]
+    memory: Option<u64>,
 
     /// Most memory for the requests of one connection; one request may take 32 MiB in any case
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size::parse)]
@@ -140,7 +160,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = size::parse, requires = "merging")]
     rate: Option<u64>,
 
-    /// Most data in one window of the merge
+    /// Most data in one window of the merge; at most 64M, and a 16th of --memory
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = size::parse)]
     window: u64,
 
@@ -148,7 +168,8 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "merge")]
     read_only: bool,
 
-    /// Most memory for origin writes that wait to be written together; 0: none waits
+    /// Most memory for origin writes that wait to be written together, at most an eighth of --memory; 0: none
+    /// waits
     ///
     /// A write to the origin that snapshots have to keep old data for is acknowledged from memory, like
     /// by any disk with a write cache; many are then made ready and written at once. A flush, or a second
@@ -176,16 +197,21 @@ Examples:
   A look into a disk image: an origin of LVM's and all its snapshots:
     dmsnap serve --read-only lvm:disk.img:vg0/root --nbd unix:/run/look.sock
   Merge while clients go on:
-    dmsnap serve disk.img --snapshot s=snap.cow --merge s --rate 50M
+    dmsnap serve disk.img --snapshot s=snap.cow --merge s --rate 50M --nbd unix:/run/vm.sock
   What device-mapper would map, with the targets snapshot and snapshot-origin in `table`:
     dmsnap serve --table table --nbd unix:/run/vm.sock
   To be changed while it runs, by `dmsnap ctl --control unix:/run/vm.ctl`:
     dmsnap serve disk.img --nbd unix:/run/vm.sock --control unix:/run/vm.ctl
   Which chunks have changed since the snapshot:
-    nbdinfo --map=qemu:dirty-bitmap:s nbd://localhost/origin";
+    nbdinfo --map=qemu:dirty-bitmap:s 'nbd+unix:///origin?socket=/run/vm.sock'";
 
 impl Args {
     pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
+        listening::refuse_nowhere(&self.nbd)?;
+        // Where that cannot be had, it is served all the same.
+        let _ = signals::outlive_terminals();
+        // Where a thread or more descriptors cannot be had, everything else still can.
+        let _ = (report::wait_for_nobody(), descriptors::raise_limit());
         let mut plan = self.plan()?;
         plan.add_those_of_lvm().await?;
         plan.refuse_double_names()?;
@@ -201,7 +227,10 @@ impl Args {
         let mode = if self.read_only { Mode::Read } else { Mode::Write };
         let (origin, cows) = (plan.origin.clone(), plan.cows());
         let volume = plan.open(mode, self.io.into(), merge.as_deref()).await?;
-        volume.allow_backlog(self.write_back);
+        let memory = Memory::of(self.memory.unwrap_or_else(memory::usual_bytes), self.write_back);
+        Buffer::keep_at_most(usize::try_from(memory.kept).unwrap_or(usize::MAX));
+        volume.limit_copying(memory.copying);
+        volume.allow_backlog(memory.write_back);
         let exports = self.exports(&volume, alias.as_deref());
         let Listening { listeners, uris } = Listening::at(&self.nbd, tls.is_some()).await?;
         let control = match &self.control {
@@ -212,18 +241,20 @@ impl Args {
             out.line(format_args!("listening on {uri}"))?;
         }
         let merger = Merger::new(volume.clone(), self.window, Box::new(tell_end));
+        merger.limit_window(memory.window);
         merger.set_rate(self.rate);
         if let Some(name) = &merge {
             self.start_merge(&volume, &merger, name).await?;
         }
-        let doors = Doors::new(&origin, mode, self.io.into());
+        let doors = Doors::new((&origin, &cows), mode, self.io.into());
         let desk =
             Desk::new(volume.clone(), exports.clone(), merger.clone(), doors, self.facts(&origin));
         cows.iter().for_each(|(name, cow)| desk.name_cow(name, cow));
         out.flush()?;
         notify(NotifyState::Ready);
 
-        let server = Server::new(exports, self.limits());
+        let server =
+            Server::new(exports, self.limits(memory)).on_refusal(Box::new(ending::tell_refusals()));
         let server = if let Some(tls) = tls { server.with_tls(tls) } else { server };
         let stopping = async {
             let _ = select(pin!(stop.wait()), pin!(desk.shutdown_asked())).await;
@@ -254,17 +285,28 @@ impl Args {
         let mut lost = Lost::default();
         let keeping = keep(&volume, &desk, (&ticks, end), &mut lost);
         let working = async { futures_util::join!(work, keeping).0 };
-        let served = match select(pin!(working), pin!(tell_when_asked(&asked, &desk))).await {
-            Either::Left((served, _)) => served,
+        let to_the_end = async {
+            let served = working.await;
+            tell_what_is_left(&merger);
+            served.and(volume.flush_all().await)
+        };
+        let unless_it_hangs = async {
+            match select(pin!(to_the_end), pin!(ending::given_up(&volume, stopping.clone()))).await
+            {
+                Either::Left((ended, _)) => ended.map_err(|error| {
+                    Failure::of("shutdown", format_args!("not all durable: {error}"))
+                }),
+                Either::Right((failure, _)) => Err(failure),
+            }
+        };
+        let telling = pin!(tell_when_asked(&asked, &desk));
+        let ended = match select(pin!(unless_it_hangs), telling).await {
+            Either::Left((ended, _)) => ended,
             Either::Right((never, _)) => match never {},
         };
-        tell_what_is_left(&merger);
-        let not_durable = |error| Failure::of("shutdown", format_args!("not all durable: {error}"));
-        let flushed = volume.flush_all().await;
         // What was dropped in the last moment, or for what waited in memory.
         lost.tell(&volume);
-        served.and(flushed).map_err(not_durable)?;
-        Ok(Outcome::Yes)
+        ended.map(|()| Outcome::Yes)
     }
 
     /// Who only looks sees the snapshot's content on both devices, and merges nothing.
@@ -310,9 +352,10 @@ impl Args {
         }
     }
 
-    fn limits(&self) -> Limits {
-        let bytes = usize::try_from(self.connection_memory).unwrap_or(usize::MAX);
-        Limits { connections: self.connections.into(), bytes, ..Limits::default() }
+    fn limits(&self, memory: Memory) -> Limits {
+        let whole = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let (bytes, memory) = (whole(self.connection_memory), whole(memory.requests));
+        Limits { connections: self.connections.into(), bytes, memory, ..Limits::default() }
     }
 
     /// The snapshot that is to merge: by the command line, by the table, or by LVM.
@@ -344,6 +387,16 @@ impl Args {
     }
 }
 
+/// As [`size::parse`], for what has to suffice for a server.
+fn memory_size(text: &str) -> Result<u64, String> {
+    match size::parse(text)? {
+        bytes if bytes < memory::LEAST_BYTES => {
+            Err(format!("found {}, expected at least {}", Bytes(bytes), Bytes(memory::LEAST_BYTES)))
+        }
+        bytes => Ok(bytes),
+    }
+}
+
 /// Where the control socket is: `unix:PATH`.
 pub(crate) fn unix_path(text: &str) -> Result<PathBuf, String> {
     match text.strip_prefix("unix:") {
@@ -352,18 +405,9 @@ pub(crate) fn unix_path(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// Listens for clients of the control socket. A server that was killed a moment ago still listens until
-/// the system has cleared up its ring, so it is given a second.
+/// Listens for clients of the control socket.
 async fn open_control(path: &Path) -> Result<Control, Failure> {
-    const PAUSE: Duration = Duration::from_millis(50);
-    let mut socket = Private::take(path);
-    for _ in 0..20 {
-        match &socket {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => sleep(PAUSE).await,
-            _ => break,
-        }
-        socket = Private::take(path);
-    }
+    let socket = Private::take_patiently(path).await;
     socket.and_then(Control::start).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => {
             let found = "is there already, and no socket that was left behind";
@@ -406,18 +450,37 @@ async fn tell_when_asked(asked: &Asked, desk: &Desk<AnyDevice, AnyDevice, Doors>
 
 /// Snapshots that were dropped, as far as that was said.
 #[derive(Debug, Default)]
-struct Lost(Vec<String>);
+struct Lost {
+    told: Vec<String>,
+    /// Those whose stores do not say so.
+    unmarked: Vec<String>,
+}
 
 impl Lost {
     fn tell(&mut self, volume: &Disk) {
         let snapshots = volume.snapshots();
         let invalid = snapshots.iter().filter(|it| it.state() == State::Invalid);
         let invalid: Vec<String> = invalid.map(|it| it.name().into()).collect();
-        for name in invalid.iter().filter(|name| !self.0.contains(name)) {
+        for name in invalid.iter().filter(|name| !self.told.contains(name)) {
             tell(format_args!("{name}: dropped: its store is full or its COW device failed"));
         }
+        let unmarked = snapshots.iter().filter(|it| it.is_unmarked());
+        let unmarked: Vec<String> = unmarked.map(|it| it.name().into()).collect();
+        for name in unmarked.iter().filter(|name| !self.unmarked.contains(name)) {
+            tell(format_args!(
+                "{name}: its COW device does not take the mark that it was dropped; tried again every \
+                 second. Origin writes that need it fail until then, or until it is taken out by \
+                 `dmsnap ctl snapshot remove`: its store says that it is valid"
+            ));
+        }
+        for name in self.unmarked.iter().filter(|name| invalid.contains(name)) {
+            if !unmarked.contains(name) {
+                tell(format_args!("{name}: its store is marked as dropped now"));
+            }
+        }
+        self.unmarked = unmarked;
         // One that was taken out may come back under the same name.
-        self.0 = invalid;
+        self.told = invalid;
     }
 }
 
@@ -431,7 +494,7 @@ async fn keep(
 ) {
     let mut keeper = Keeper::new(volume.clone());
     loop {
-        keeper.tick().await;
+        keeper.tick();
         desk.tick();
         lost.tell(volume);
         if let Either::Right(_) = select(pin!(ticks.next()), &mut end).await {

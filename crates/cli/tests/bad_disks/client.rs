@@ -1,6 +1,8 @@
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use crate::serving::Place;
+use crate::controlled::ctl_json;
+use crate::serving::{MIB, Place};
 
 /// One request.
 #[derive(Clone, Copy, Debug)]
@@ -60,4 +62,25 @@ pub(crate) fn fine(place: &Place, export: &str, requests: &[Ask]) {
 pub(crate) fn refused(place: &Place, export: &str, errno: &str, requests: &[Ask]) {
     let answers = asked(place, export, requests);
     assert!(answers.iter().all(|answer| answer == errno), "{export}: {requests:?}: {answers:?}");
+}
+
+/// Far more than a request takes, far less than anybody waits for a disk here.
+const SOON: Duration = Duration::from_secs(5);
+
+#[track_caller]
+fn soon(what: &str, act: impl FnOnce()) {
+    let began = Instant::now();
+    act();
+    assert!(began.elapsed() < SOON, "{what} took {:?}", began.elapsed());
+}
+
+/// Everyone who has nothing to do with snapshot `a`.
+pub(crate) fn others_go_on(place: &Place, value: u8) {
+    soon("the control socket", || {
+        ctl_json(place, &["status"]);
+    });
+    soon("another snapshot", || {
+        fine(place, "b", &[Write(value, MIB, 8192), Flush, Find(value, MIB, 8192)]);
+    });
+    soon("reads of the origin", || fine(place, "origin", &[Read(0, MIB)]));
 }

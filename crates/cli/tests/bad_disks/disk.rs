@@ -12,9 +12,11 @@ pub(crate) enum Fails {
     Reads,
     Writes,
     Flushes,
+    /// Writes and flushes do not end.
+    Hangs,
 }
 
-const ALL: [Fails; 3] = [Fails::Reads, Fails::Writes, Fails::Flushes];
+const ALL: [Fails; 4] = [Fails::Reads, Fails::Writes, Fails::Flushes, Fails::Hangs];
 
 /// A file of a place, as a disk that fails when it is told to.
 pub(crate) struct BadDisk {
@@ -43,18 +45,22 @@ impl BadDisk {
         Self::behind(place, name, &args)
     }
 
-    /// Flushes can fail; everything takes its time.
-    pub(crate) fn with_flushes(place: &Place, name: &str) -> Self {
+    /// Flushes can fail, writes and flushes can hang; everything takes its time.
+    pub(crate) fn by_hand(place: &Place, name: &str) -> Self {
         let image = place.path(name);
-        let (file, trigger) = (image.display(), trigger(&image, Fails::Flushes));
+        let file = image.display();
+        let [fails, hangs] = [Fails::Flushes, Fails::Hangs].map(|it| trigger(&image, it));
+        let hang = format!("while [ -e {} ]; do sleep 0.1; done", hangs.display());
         let args = [
             "eval".to_owned(),
             format!("get_size=stat -c %s {file}"),
             format!("pread=dd if={file} skip=$4 count=$3 iflag=count_bytes,skip_bytes status=none"),
-            format!("pwrite=dd of={file} seek=$4 conv=notrunc oflag=seek_bytes status=none"),
             format!(
-                "flush=if [ -e {} ]; then echo EIO injected >&2; exit 1; fi",
-                trigger.display()
+                "pwrite={hang}; dd of={file} seek=$4 conv=notrunc oflag=seek_bytes status=none"
+            ),
+            format!(
+                "flush={hang}; if [ -e {} ]; then echo EIO injected >&2; exit 1; fi",
+                fails.display()
             ),
             "can_write=exit 0".into(),
             "can_flush=exit 0".into(),
@@ -104,6 +110,12 @@ impl BadDisk {
         fs::write(trigger(&self.image, fails), "").expect("written");
     }
 
+    /// The same until the result is dropped, also by a test that fails: clients that wait end then.
+    pub(crate) fn breaks_for_now(&self, fails: Fails) -> Broken<'_> {
+        self.breaks(fails);
+        Broken(self)
+    }
+
     pub(crate) fn heals(&self) {
         for fails in ALL {
             let _ = fs::remove_file(trigger(&self.image, fails));
@@ -117,8 +129,18 @@ impl BadDisk {
     }
 }
 
+/// A disk that fails.
+pub(crate) struct Broken<'a>(&'a BadDisk);
+
+impl Drop for Broken<'_> {
+    fn drop(&mut self) {
+        self.0.heals();
+    }
+}
+
 impl Drop for BadDisk {
     fn drop(&mut self) {
+        self.heals();
         let _ = Command::new("umount").arg("--lazy").arg(&self.mount).output();
         for child in [&mut self.fuse, &mut self.nbdkit] {
             let _ = child.kill();

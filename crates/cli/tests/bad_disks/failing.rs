@@ -1,8 +1,8 @@
-use crate::client::Ask::{Find, Flush, Read, Write};
-use crate::client::{fine, refused};
-use crate::disk::{BadDisk, Fails, until};
+use crate::bad_disks::client::Ask::{Find, Flush, Read, Write};
+use crate::bad_disks::client::{asked, fine, refused};
+use crate::bad_disks::disk::{BadDisk, Fails, until};
+use crate::bad_disks::{ended_without, skipped};
 use crate::serving::{DMSNAP, MIB, Place, Serving, output, tool};
-use crate::{ended_without, skipped};
 
 const K64: u64 = 64 << 10;
 
@@ -34,6 +34,7 @@ fn an_origin_that_cannot_be_read_costs_nothing_but_its_reads() {
     fine(&place, "origin", &[Write(4, 2 * MIB, K64), Flush, Find(4, 2 * MIB, K64)]);
     fine(&place, "s", &[Write(3, MIB, 512), Flush, Find(3, MIB, 512)]);
     assert_eq!(serving.stop(), "");
+    drop(origin);
 
     let serving = Serving::start(&place, &[&snapshot("s", &place.text("s"))]);
     let (mut s, mut origin) = (before.clone(), before);
@@ -71,14 +72,23 @@ fn a_cow_device_that_cannot_be_written_harms_nobody_else() {
     let serving = Serving::start(&place, &args);
     fine(&place, "a", &[Find(1, 4096, K64 - 4096), Find(4, 2 * MIB, K64)]);
     fine(&place, "b", &[Find(3, 0, K64)]);
-    // An origin write that cannot keep the old data: the snapshot is lost, and nothing else.
+    // An origin write whose old data nobody takes: the snapshot is lost. As long as its store cannot be told
+    // so, the origin keeps what the store believes it to be.
     cow.breaks(Fails::Writes);
-    fine(&place, "origin", &[Write(5, 3 * MIB, K64), Flush, Find(5, 3 * MIB, K64)]);
+    assert_eq!(asked(&place, "origin", &[Write(5, 3 * MIB, K64), Flush])[1], "EIO");
+    refused(&place, "origin", "EIO", &[Write(5, 3 * MIB, K64), Write(5, 5 * MIB, K64), Flush]);
+    assert!(place.read("origin")[3 << 20..] == before[3 << 20..], "the store relies on it");
     refused(&place, "a", "EIO", &[Read(0, 4096), Write(1, 0, 4096), Flush]);
     let mut b = before;
     b[..64 << 10].fill(3);
     assert!(place.copy_of("b") == b, "the other snapshot");
+    cow.heals();
+    until("the mark is written", || asked(&place, "origin", &[Flush]) == ["ok"]);
+    fine(&place, "origin", &[Find(5, 3 * MIB, K64)]);
+    assert!(place.copy_of("b") == b, "the other snapshot");
     ended_without(serving, "a");
+    let info = tool(DMSNAP, &["info", "--json", &place.text("a")]);
+    assert!(info.contains("\"valid\":false"), "{info}");
     tool(DMSNAP, &["check", &place.text("b"), &place.text("origin")]);
 }
 
@@ -92,7 +102,7 @@ fn a_failed_flush_is_told_and_not_forgotten() {
     let place = Place::new(4, &[]);
     tool(DMSNAP, &["create", "--size", "8M", &place.text("a")]);
     tool(DMSNAP, &["create", "--size", "8M", &place.text("b")]);
-    let cow = BadDisk::with_flushes(&place, "a");
+    let cow = BadDisk::by_hand(&place, "a");
     let args = [snapshot("a", &cow.text()), snapshot("b", &place.text("b"))];
     let args = args.each_ref().map(String::as_str);
     let serving = Serving::start(&place, &args);

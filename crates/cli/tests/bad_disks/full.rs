@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, prlimit};
 
-use crate::client::Ask::{Find, Flush, Read, Write};
-use crate::client::{asked, fine, refused};
+use crate::bad_disks::client::Ask::{Find, Flush, Read, Write};
+use crate::bad_disks::client::{asked, fine, refused};
+use crate::bad_disks::{ended_without, skipped};
 use crate::serving::{DMSNAP, MIB, Place, Serving, output, tool};
-use crate::{ended_without, skipped};
 
 /// A file system of a few MiB. Its files may claim more.
 struct Small(PathBuf);

@@ -1,8 +1,8 @@
-use crate::client::Ask::{Find, Flush, Read, Write};
-use crate::client::{fine, refused};
-use crate::disk::{BadDisk, Fails, until};
+use crate::bad_disks::client::Ask::{Find, Flush, Read, Write};
+use crate::bad_disks::client::{fine, refused};
+use crate::bad_disks::disk::{BadDisk, Fails, until};
+use crate::bad_disks::skipped;
 use crate::serving::{DMSNAP, MIB, Place, Serving, output, tool};
-use crate::skipped;
 
 /// A store with 2 MiB of the snapshot's own data, and what a merge must make of the origin.
 fn written() -> (Place, Vec<u8>) {

@@ -63,10 +63,9 @@ pub(crate) fn run<S: AsRef<OsStr>>(args: &[S]) -> Ran {
 }
 
 /// Arguments of unlike types.
-#[macro_export]
 macro_rules! dmsnap {
     ($($arg:expr),* $(,)?) => {
-        common::run(&[$(std::ffi::OsStr::new(&$arg)),*])
+        $crate::common::run(&[$(std::ffi::OsStr::new(&$arg)),*])
     };
 }
 

@@ -1,8 +1,8 @@
 use std::path::Path;
 
 use crate::common::{Dir, command, read};
-use crate::guest::{Guest, in_guest, skipped};
-use crate::pair::sha256;
+use crate::kernel::guest::{Guest, in_guest, skipped};
+use crate::kernel::pair::sha256;
 
 const SIZE_BYTES: usize = 24 << 20;
 

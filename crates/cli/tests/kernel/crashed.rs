@@ -1,6 +1,6 @@
-use crate::guest::{Guest, skipped};
-use crate::pair::{Pair, To, sha256};
-use crate::random::Random;
+use crate::kernel::guest::{Guest, skipped};
+use crate::kernel::pair::{Pair, To, sha256};
+use crate::kernel::random::Random;
 
 const MARKER: &str = "far-enough";
 

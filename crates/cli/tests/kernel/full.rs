@@ -1,8 +1,7 @@
-use crate::common::{self, Ran};
-use crate::dmsnap;
-use crate::guest::{Guest, skipped};
-use crate::pair::{Pair, sha256};
-use crate::random::Random;
+use crate::common::Ran;
+use crate::kernel::guest::{Guest, skipped};
+use crate::kernel::pair::{Pair, sha256};
+use crate::kernel::random::Random;
 
 const CHUNK_BYTES: u64 = 4 << 10;
 const COW_CHUNKS: u64 = 32;

@@ -4,14 +4,13 @@
 use rustix::process::Signal;
 
 use crate::common;
-use crate::dmsnap;
-use crate::guest::{in_guest, repository, skipped};
-use crate::history::model::{Shape, Step, Write};
-use crate::history::served::Served;
-use crate::machine::Machine;
-use crate::merge::stop_merge;
-use crate::pair::{Pair, directory, sha256};
-use crate::random::{Random, rounds};
+use crate::kernel::guest::{in_guest, repository, skipped};
+use crate::kernel::history::model::{Shape, Step, Write};
+use crate::kernel::history::served::Served;
+use crate::kernel::machine::Machine;
+use crate::kernel::merge::stop_merge;
+use crate::kernel::pair::{Pair, directory, sha256};
+use crate::kernel::random::{Random, rounds};
 
 const DISK_BYTES: u64 = 24 << 20;
 

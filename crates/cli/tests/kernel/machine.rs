@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
-use crate::guest::{HELP, cache, repository};
+use crate::kernel::guest::{HELP, cache, repository};
 
 /// A kernel that does what it is told step by step: `tests/kernel/agent` runs in it. It has one
 /// disk, of which both sides use any place they like.

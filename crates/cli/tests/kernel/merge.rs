@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::command;
-use crate::pair::{Pair, live};
+use crate::kernel::pair::{Pair, live};
 
 /// Begins a merge and sends it this signal as soon as no more than `target` exceptions are left.
 /// Gives how many are left in the end: always some, and fewer than there were.

@@ -3,9 +3,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use dmsnap_serve::nbd::codec::{
-    OptionRequest, Request, SIMPLE_REPLY_MAGIC, Selection, command, flag,
-};
+use dmsnap_nbd::{OptionRequest, Request, SIMPLE_REPLY_MAGIC, Selection, command, flag};
 
 /// A client that sends one request and waits for its answer.
 pub(crate) struct Nbd(UnixStream);

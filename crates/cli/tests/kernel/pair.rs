@@ -7,10 +7,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use crate::common::{self, parsed, read};
-use crate::dmsnap;
-use crate::guest::{Guest, in_guest};
-use crate::random::Random;
+use crate::common::{parsed, read};
+use crate::kernel::guest::{Guest, in_guest};
+use crate::kernel::random::Random;
 
 /// The longest single write, in bytes.
 const LONGEST_WRITE: u64 = 128 << 10;

@@ -3,9 +3,9 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command};
 
 use crate::common::{command, read};
-use crate::guest::{Guest, skipped};
-use crate::pair::{Pair, To, sha256};
-use crate::random::Random;
+use crate::kernel::guest::{Guest, skipped};
+use crate::kernel::pair::{Pair, To, sha256};
+use crate::kernel::random::Random;
 
 /// Chunk sizes in bytes, and sectors of the origin: most end in the middle of a chunk.
 const STORES: [(u64, u64); 4] =

@@ -3,9 +3,9 @@
 
 use crate::common::{parsed, read};
 use crate::controlled::{ctl, ctl_json, start, wait_until};
-use crate::guest::skipped;
-use crate::machine::Machine;
-use crate::pair::directory;
+use crate::kernel::guest::skipped;
+use crate::kernel::machine::Machine;
+use crate::kernel::pair::directory;
 use crate::serving::{DMSNAP, Place, output, tool};
 
 const ORIGIN_MIB: u64 = 8;

@@ -1,9 +1,9 @@
 use rustix::process::Signal;
 
-use crate::guest::{Guest, skipped};
-use crate::merge::stop_merge;
-use crate::pair::{Pair, To, sha256};
-use crate::random::Random;
+use crate::kernel::guest::{Guest, skipped};
+use crate::kernel::merge::stop_merge;
+use crate::kernel::pair::{Pair, To, sha256};
+use crate::kernel::random::Random;
 
 /// The names, the signal that stops each merge, and chunk sizes in bytes.
 const MERGES: [(&str, Signal, u64); 2] =

@@ -5,11 +5,10 @@ use std::os::unix::fs::FileExt;
 use rustix::process::Signal;
 
 use crate::common;
-use crate::dmsnap;
-use crate::guest::{Guest, skipped};
-use crate::merge::stop_merge;
-use crate::pair::{Pair, sha256};
-use crate::random::Random;
+use crate::kernel::guest::{Guest, skipped};
+use crate::kernel::merge::stop_merge;
+use crate::kernel::pair::{Pair, sha256};
+use crate::kernel::random::Random;
 
 const CHUNK_BYTES: u64 = 4 << 10;
 const ORIGIN_CHUNKS: u64 = 128;

@@ -3,9 +3,9 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::images::{Unpacked, Vector, sha256, snapshots, vector, vectors};
-use crate::run::dmsnap;
-use crate::store::{Exception, apply, exceptions};
+use crate::kernel_images::images::{Unpacked, Vector, sha256, snapshots, vector, vectors};
+use crate::kernel_images::run::dmsnap;
+use crate::kernel_images::store::{Exception, apply, exceptions};
 
 /// Arguments of mixed kinds: words and paths.
 macro_rules! args {

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::images::{Unpacked, sha256, vector};
-use crate::run::{dmsnap, ended, start};
-use crate::store::exceptions;
+use crate::kernel_images::images::{Unpacked, sha256, vector};
+use crate::kernel_images::run::{dmsnap, ended, start};
+use crate::kernel_images::store::exceptions;
 
 /// Kills per store.
 const ROUNDS: u32 = 5;
@@ -34,7 +34,7 @@ fn random() -> Random {
         Ok(seed) => seed.parse().expect("DMSNAP_SEED is a number"),
         Err(_) => RandomState::new().hash_one("dmsnap"),
     };
-    eprintln!("the same choices again: DMSNAP_SEED={seed} cargo test --test kernel_images");
+    eprintln!("the same choices again: DMSNAP_SEED={seed} cargo test -p dmsnap-cli kernel_images");
     Random(seed)
 }
 

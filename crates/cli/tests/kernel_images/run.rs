@@ -65,7 +65,7 @@ impl Ran {
         String::from_utf8_lossy(&self.output.stderr).into_owned()
     }
 
-    fn told(&self) -> String {
+    pub(crate) fn told(&self) -> String {
         let stdout = String::from_utf8_lossy(&self.output.stdout);
         format!("{}: {}\n{stdout}\n{}", self.line, self.output.status, self.stderr())
     }

@@ -4,12 +4,13 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use dmsnap_serve::nbd::codec::{
-    OptionRequest, Request, SIMPLE_REPLY_MAGIC, Selection, command, flag,
+use dmsnap_nbd::Command;
+use dmsnap_nbd::client::{
+    ClientOptions, Event, Handshake, HandshakeEvent, RequestId, Transmission,
 };
 
-use crate::random::Random;
-use crate::sectors::{Moment, SECTOR_BYTES, Sectors, tag};
+use crate::kernel::random::Random;
+use crate::killed::sectors::{Moment, SECTOR_BYTES, Sectors, tag};
 
 /// Sectors of a block; two connections own every other block of the first half of a device, and a
 /// quarter of the device each in the second. Chunks have owners in common, sectors have not.
@@ -19,6 +20,7 @@ const LONGEST: u64 = 400;
 /// One connection, which alone writes to its sectors.
 pub(crate) struct Client {
     stream: UnixStream,
+    transmission: Transmission,
     /// 0 or 1.
     share: usize,
     pub(crate) sectors: Sectors,
@@ -30,7 +32,8 @@ pub(crate) struct Client {
 
 /// A request on its way, and what it changes when it is answered.
 enum Sent {
-    Read(Range<usize>),
+    /// With what was read so far.
+    Read(Range<usize>, Vec<u8>),
     Write,
     /// FUA.
     WriteDurable(Range<usize>),
@@ -53,26 +56,10 @@ impl Client {
         sectors: Sectors,
         mut random: Random,
     ) -> io::Result<Self> {
-        let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        stream.read_exact(&mut [0; 18])?;
-        stream.write_all(&3_u32.to_be_bytes())?;
-        let go = OptionRequest::Go(Selection { name: export.into(), infos: Vec::new() });
-        stream.write_all(&go.encode())?;
-        loop {
-            let mut head = [0; 20];
-            stream.read_exact(&mut head)?;
-            let number =
-                |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().expect("four bytes"));
-            stream.read_exact(&mut vec![0; number(16) as usize])?;
-            match number(12) {
-                1 => break,
-                kind => assert_eq!(kind >> 31, 0, "{export}: refused"),
-            }
-        }
+        let (stream, transmission) = connect(socket, export)?;
         // No two connections, and no two lives, write the same number.
         let next_tag = (random.below(1 << 40) << 20) | 1 << 60;
-        Ok(Self { stream, share, sectors, random, next_tag, requests: 0, flushes: 0 })
+        Ok(Self { stream, transmission, share, sectors, random, next_tag, requests: 0, flushes: 0 })
     }
 
     /// Sends batches and takes their answers until the server is gone.
@@ -81,7 +68,7 @@ impl Client {
     }
 
     fn batch(&mut self) -> io::Result<()> {
-        let mut sent: Vec<Sent> = Vec::new();
+        let mut sent: Vec<(RequestId, Sent)> = Vec::new();
         let mut busy: Vec<Range<usize>> = Vec::new();
         for _ in 0..1 + self.random.below(8) {
             let range = self.range();
@@ -89,21 +76,19 @@ impl Client {
                 continue;
             }
             let request = match self.random.below(10) {
-                0..=1 => Sent::Read(range.clone()),
+                0..=1 => Sent::Read(range.clone(), Vec::new()),
                 2..=6 => Sent::Write,
                 7 => Sent::WriteDurable(range.clone()),
                 // Promised is what was answered before; what is under way may be durable or not.
                 _ if sent.is_empty() => Sent::Flush(self.sectors.moment()),
                 _ => continue,
             };
-            self.send(&request, range.clone(), sent.len())?;
+            let id = self.send(&request, range.clone())?;
             busy.push(range);
-            sent.push(request);
+            sent.push((id, request));
         }
-        let mut answered = vec![false; sent.len()];
-        while answered.contains(&false) {
-            let n = self.answer(&sent)?;
-            assert!(!std::mem::replace(&mut answered[n], true), "answered twice");
+        while !sent.is_empty() {
+            self.answer(&mut sent)?;
         }
         Ok(())
     }
@@ -125,18 +110,18 @@ impl Client {
         start + first..start + (first + len).min(quarter)
     }
 
-    fn send(&mut self, request: &Sent, range: Range<usize>, cookie: usize) -> io::Result<()> {
-        let (command, flags, range) = match request {
-            Sent::Read(_) => (command::READ, 0, range),
-            Sent::Write => (command::WRITE, 0, range),
-            Sent::WriteDurable(_) => (command::WRITE, flag::FUA, range),
-            Sent::Flush(_) => (command::FLUSH, 0, 0..0),
-        };
+    fn send(&mut self, request: &Sent, range: Range<usize>) -> io::Result<RequestId> {
+        let at = (range.start * SECTOR_BYTES) as u64;
         let len = u32::try_from(range.len() * SECTOR_BYTES).expect("small");
-        let offset = (range.start * SECTOR_BYTES) as u64;
-        let header = Request { flags, command, cookie: cookie as u64, offset, len };
-        let mut bytes = header.encode().to_vec();
-        if command == command::WRITE {
+        let command = match request {
+            Sent::Read(..) => Command::Read { at, len },
+            Sent::Write => Command::Write { at, len, fua: false },
+            Sent::WriteDurable(_) => Command::Write { at, len, fua: true },
+            Sent::Flush(_) => Command::Flush,
+        };
+        let (id, header) = self.transmission.begin(command).expect("the export can do it");
+        let mut bytes = header.to_vec();
+        if let Sent::Write | Sent::WriteDurable(_) = request {
             for sector in range {
                 self.next_tag += 1;
                 self.sectors.write(sector, self.next_tag);
@@ -144,28 +129,53 @@ impl Client {
             }
         }
         self.requests += 1;
-        self.stream.write_all(&bytes)
+        self.stream.write_all(&bytes)?;
+        Ok(id)
     }
 
-    /// Takes one answer, and says to which request.
-    fn answer(&mut self, sent: &[Sent]) -> io::Result<usize> {
-        let mut head = [0; 16];
-        self.stream.read_exact(&mut head)?;
-        assert_eq!(head[..4], SIMPLE_REPLY_MAGIC.to_be_bytes());
-        assert_eq!(head[4..8], [0; 4], "an error");
-        let cookie = u64::from_be_bytes(head[8..].try_into().expect("eight bytes"));
-        let cookie = usize::try_from(cookie).expect("small");
-        match &sent[cookie] {
+    /// Takes one piece of what the server says, and what has ended out of `sent`.
+    fn answer(&mut self, sent: &mut Vec<(RequestId, Sent)>) -> io::Result<()> {
+        let place = |sent: &[(RequestId, Sent)], id| {
+            sent.iter().position(|(it, _)| *it == id).expect("it was sent")
+        };
+        match self.transmission.next().expect("the protocol") {
+            None => {
+                let received = self.stream.read(self.transmission.space())?;
+                if received == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                self.transmission.received(received);
+            }
+            Some(Event::Data { id, bytes, .. }) => {
+                let place = place(sent, id);
+                match &mut sent[place].1 {
+                    // A simple reply brings them in order.
+                    Sent::Read(_, content) => content.extend_from_slice(bytes),
+                    _ => panic!("data for what is no read"),
+                }
+            }
+            Some(Event::Done { id, result }) => {
+                result.expect("no error");
+                let place = place(sent, id);
+                let (_, request) = sent.swap_remove(place);
+                self.ended(request);
+            }
+            Some(event) => panic!("{event:?} in a simple reply"),
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, request: Sent) {
+        match request {
             Sent::Write => {}
-            Sent::Read(range) => {
-                let mut content = vec![0; range.len() * SECTOR_BYTES];
-                self.stream.read_exact(&mut content)?;
-                for (sector, found) in range.clone().zip(content.chunks(SECTOR_BYTES)) {
+            Sent::Read(range, content) => {
+                assert_eq!(content.len(), range.len() * SECTOR_BYTES);
+                for (sector, found) in range.zip(content.chunks(SECTOR_BYTES)) {
                     assert_eq!(tag(found), self.sectors.now(sector), "read of sector {sector}");
                 }
             }
             Sent::WriteDurable(range) => {
-                for sector in range.clone() {
+                for sector in range {
                     let now = self.sectors.now(sector);
                     self.sectors.durable(sector, now);
                 }
@@ -177,6 +187,27 @@ impl Client {
                 self.flushes += 1;
             }
         }
-        Ok(cookie)
+    }
+}
+
+fn connect(socket: &Path, export: &str) -> io::Result<(UnixStream, Transmission)> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    let options = ClientOptions { export: export.into(), ..ClientOptions::default() };
+    let mut handshake = Handshake::new(options);
+    loop {
+        let event = handshake.next().unwrap_or_else(|error| panic!("{export}: {error}"));
+        match event {
+            Some(HandshakeEvent::Ready(transmission)) => return Ok((stream, *transmission)),
+            Some(event) => panic!("{event:?} was not asked for"),
+            None => {
+                stream.write_all(&handshake.take_output())?;
+                let received = stream.read(handshake.space())?;
+                if received == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                handshake.received(received);
+            }
+        }
     }
 }

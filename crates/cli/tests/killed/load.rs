@@ -1,8 +1,8 @@
 use std::thread::{self, JoinHandle};
 
-use crate::client::{Client, owns};
-use crate::random::Random;
-use crate::sectors::Sectors;
+use crate::kernel::random::Random;
+use crate::killed::client::{Client, owns};
+use crate::killed::sectors::Sectors;
 use crate::serving::Place;
 
 /// Two connections to each device, until the server is gone.

@@ -3,8 +3,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::common::{self, Dir};
-use crate::dmsnap;
-use crate::samples::{Sample, sample};
+use crate::lvm::samples::{Sample, sample};
 
 fn overwrite(image: &Path, at: u64, bytes: &[u8]) {
     let file = OpenOptions::new().write(true).open(image).expect("open");
@@ -30,7 +29,7 @@ fn what_is_no_physical_volume_says_so() {
     {
         let image = dir.file(name, &content);
         let refused = dmsnap!("lvm", "list", image).failed();
-        assert!(refused.contains("no physical volume of LVM's, nor a partition"), "{refused}");
+        assert!(refused.contains("no LVM physical volume, and no partition table"), "{refused}");
     }
     let refused = dmsnap!("lvm", "list", dir.path("missing")).failed();
     assert!(refused.contains("No such file"), "{refused}");
@@ -47,7 +46,7 @@ fn a_damaged_label_area_or_text_is_told_by_its_place() {
     assert!(label.contains("a.img: the label in sector 1 is damaged: checksum"), "{label}");
     let area = damage(4096 + 30, b"xx");
     assert!(area.contains("a.img: the metadata area's header is damaged: checksum"), "{area}");
-    let vg = fs::read(crate::samples::folder().join("one-pv.vg")).expect("read");
+    let vg = fs::read(crate::lvm::samples::folder().join("one-pv.vg")).expect("read");
     let image = fs::read(&sample("one-pv").images[0]).expect("read");
     let first = &vg[..64];
     let live = image.windows(64).rposition(|window| window == first).expect("the live text");
@@ -84,7 +83,7 @@ fn an_area_with_an_old_text_is_told_and_whoever_brings_it_up_to_date() {
     assert_eq!(
         common::one_line(&checked.stderr),
         "dmsnap: warning: volume group vg0: a metadata area of PV pv0 has an old text: seqno 4, the \
-         newest is 5; `vgck --updatemetadata` brings it up to date"
+         newest is 6; `vgck --updatemetadata` brings it up to date"
     );
     let listed = sample.lvm("list", &[]);
     assert!(listed.status == 0 && !listed.stdout.contains("snap"), "{}", listed.stdout);
@@ -159,4 +158,44 @@ fn a_damaged_store_is_a_finding_of_the_groups_check() {
     assert!(ran.stdout.contains("vg0/monday:\ndamage: "), "{}", ran.stdout);
     assert_eq!(sample.lvm("check", &["vg0/monday"]).status, 1);
     assert_eq!(sample.lvm("check", &["vg0/tuesday"]).ok(), "sound\n");
+}
+
+#[test]
+fn a_volume_that_cannot_be_read_keeps_no_other_from_being_checked() {
+    let sample = sample("two-pvs");
+    let ran = dmsnap!("lvm", "check", sample.images[0]);
+    assert_eq!((ran.status, &*ran.stdout), (3, "data/before:\n"), "a disk is missing");
+    assert!(ran.stderr.contains("data/before could not be checked"), "{}", ran.stderr);
+    let several = crate::lvm::samples::sample("several");
+    // The extents of wednesday are the last ones.
+    let image = OpenOptions::new().write(true).open(&several.images[0]).expect("open");
+    image.set_len(image.metadata().expect("stat").len() - (64 << 10)).expect("cut");
+    let ran = several.lvm("check", &[]);
+    assert!(ran.status != 0 && ran.stdout.matches("sound\n").count() >= 2, "{}", ran.stdout);
+}
+
+/// LVM warns, and activates what is there.
+#[test]
+fn what_is_there_of_a_disk_that_was_cut_short_is_read_and_never_written() {
+    let sample = sample("one-pv");
+    let image = OpenOptions::new().write(true).open(&sample.images[0]).expect("open");
+    image.set_len((1 << 20) + 56 * 65536).expect("cut");
+    drop(image);
+    let out = sample.dir.path("out");
+    let ran = sample.lvm("export", &["vg0/snap", &out.to_string_lossy()]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(ran.stderr.lines().all(|line| line.contains("and needs 6291456")), "{}", ran.stderr);
+    let hash = crate::lvm::samples::sha256(&fs::read(out).expect("read"));
+    assert_eq!(hash, sample.says["content"]["snap"]["sha256"]);
+    let before = fs::read(&sample.images[0]).expect("read");
+    for options in [&["--dry-run"][..], &[], &["--no-metadata"], &["--no-metadata", "--dry-run"]] {
+        let refused = sample.lvm("merge", &[options, &["vg0/snap"]].concat());
+        assert_eq!((refused.status, &*refused.stdout), (3, ""), "{options:?}");
+        assert!(refused.stderr.contains("vg0/snap: cannot be written to"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("give the whole disk"), "{}", refused.stderr);
+    }
+    let refused = dmsnap!("merge", sample.address("snap"));
+    assert_eq!(refused.status, 3);
+    assert!(fs::read(&sample.images[0]).expect("read") == before, "something was written");
+    assert!(sample.lvm("check", &[]).stdout.contains("sound"));
 }

@@ -1,8 +1,6 @@
 use std::fs;
 
-use crate::common;
-use crate::dmsnap;
-use crate::samples::{sample, samples, sha256, text};
+use crate::lvm::samples::{sample, samples, sha256, text};
 
 #[test]
 fn every_snapshot_is_exported_as_the_kernel_shows_it() {

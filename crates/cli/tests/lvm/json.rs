@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::common::parsed;
-use crate::samples::sample;
+use crate::lvm::samples::sample;
 
 /// The names in the first column of a table of `docs/json.md`: the one with this head, in the
 /// section that begins so.

@@ -1,6 +1,6 @@
 use serde_json::Value;
 
-use crate::samples::{sample, samples, text};
+use crate::lvm::samples::{sample, samples, text};
 
 /// What LVM would say of a snapshot's store if it were active, from the kernel's own words.
 fn store_words(status: &str) -> (String, &'static str) {

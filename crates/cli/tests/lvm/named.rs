@@ -3,8 +3,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::common::{self, one_line};
-use crate::dmsnap;
-use crate::samples::sample;
+use crate::lvm::samples::{sample, sha256, text};
 
 #[test]
 fn a_name_that_stands_for_nothing_says_what_there_is() {
@@ -42,7 +41,25 @@ fn a_name_that_may_be_two_volumes_says_which() {
     let (one, other) = (sample("one-pv"), sample("gpt"));
     let images = format!("{},{}", one.images[0].display(), other.images[0].display());
     let refused = dmsnap!("info", format!("lvm:{images}:vg0/snap")).failed();
-    assert!(refused.contains("found two volume groups vg0; give the images of one"), "{refused}");
+    let advice = "name the group by its uuid, as here, or give only the images of one";
+    assert!(refused.ends_with(advice), "{refused}");
+    let listed = dmsnap!("lvm", "list", one.images[0], other.images[0]);
+    assert_eq!(listed.status, 0);
+    for sample in [&one, &other] {
+        let id = text(&sample.says["vgs"][0]["vg_uuid"]);
+        let image = sample.images[0].display();
+        assert!(refused.contains(&format!("{id}/snap on {image}")), "{refused}");
+        assert!(listed.stderr.contains(&format!("a volume of this one is {id}/LV")));
+        let volume = format!("{id}/snap");
+        assert!(dmsnap!("info", format!("lvm:{images}:{volume}")).ok().contains("valid"));
+        let out = one.dir.path("out");
+        dmsnap!("lvm", "export", one.images[0], other.images[0], volume, out).ok();
+        let hash = sha256(&fs::read(&out).expect("read"));
+        assert_eq!(hash, text(&sample.says["content"]["snap"]["sha256"]));
+        fs::remove_file(out).expect("clean up");
+    }
+    let checked = dmsnap!("lvm", "check", one.images[0], other.images[0]).ok();
+    assert_eq!(checked.matches("sound\n").count(), 2, "{checked}");
     let names = sample("names");
     let images = format!("{},{}", one.images[0].display(), names.images[0].display());
     let volume = format!("lvm:{images}:snap");
@@ -92,7 +109,7 @@ fn rename_group(image: &Path) {
 }
 
 /// As docs/lvm.md describes it.
-fn checksum(bytes: &[u8]) -> u32 {
+pub(crate) fn checksum(bytes: &[u8]) -> u32 {
     let bit = |sum: u32| if sum & 1 == 1 { sum >> 1 ^ 0xedb8_8320 } else { sum >> 1 };
     let byte = |sum: u32, byte: &u8| (0..8).fold(sum ^ u32::from(*byte), |sum, _| bit(sum));
     bytes.iter().fold(0xf597_a6cf, byte)
@@ -150,12 +167,76 @@ fn an_image_on_a_loop_device_is_in_use() {
     };
     let node = node.trim_end();
     let refused = sample.lvm("merge", &["vg0/snap"]);
+    let dry = sample.lvm("merge", &["--dry-run", "vg0/snap"]);
     let read = sample.lvm("list", &[]);
     let on_loop = dmsnap!("lvm", "list", node);
     losetup(&["--detach", node]).expect("losetup runs");
-    assert_eq!(refused.status, 3);
+    assert_eq!((refused.status, dry.status), (3, 3));
     let refused = one_line(&refused.stderr);
+    assert_eq!(one_line(&dry.stderr), refused);
     assert!(refused.contains(&format!("in use: {node} is attached to it")), "{refused}");
     assert!(read.ok().contains("snap") && on_loop.ok().contains("snap"));
     sample.lvm("merge", &["vg0/snap"]).ok();
+}
+
+/// As every command of LVM's takes them.
+#[test]
+fn a_volume_may_be_named_by_the_node_that_it_would_have() {
+    let one = sample("one-pv");
+    let names = sample("names");
+    let of_names = names.volume("snap-2026.11_01+a");
+    let node = |volume: &str| {
+        let (group, volume) = volume.split_once('/').expect("VG/LV");
+        let double = |name: &str| name.replace('-', "--");
+        format!("/dev/mapper/{}-{}", double(group), double(volume))
+    };
+    for (sample, volume) in [(&one, one.volume("snap")), (&names, of_names)] {
+        for name in [node(&volume), format!("/dev/{volume}")] {
+            let address = format!("lvm:{}:{name}", sample.images[0].display());
+            assert!(dmsnap!("info", address).ok().contains("valid"), "{name}");
+            assert_eq!(sample.lvm("check", &[&name]).ok(), "sound\n", "{name}");
+        }
+        sample.lvm("merge", &["--dry-run", &node(&volume)]).ok();
+    }
+}
+
+#[test]
+fn an_image_may_have_any_bytes_and_commas_in_its_name() {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let sample = sample("two-pvs");
+    let copy = |name: &[u8], from: usize| {
+        let to = sample.dir.path("").join(std::ffi::OsStr::from_bytes(name));
+        fs::copy(&sample.images[from], &to).expect("copied");
+        to.into_os_string().into_vec()
+    };
+    let images = [copy(b"d\xff.img", 0), copy(b"b, 2.img", 1)];
+    let doubled = String::from_utf8(images[1].clone()).expect("text").replace(',', ",,");
+    let address = [b"lvm:", &images[0][..], b",", doubled.as_bytes(), b":data/before"].concat();
+    let address = std::ffi::OsString::from_vec(address);
+    assert!(dmsnap!("info", address).ok().contains("valid"));
+    let out = sample.dir.path("out");
+    dmsnap!("export", address, out).ok();
+    let hash = sha256(&fs::read(out).expect("read"));
+    assert_eq!(hash, text(&sample.says["content"]["before"]["sha256"]));
+}
+
+/// Somebody gives all disks of a machine.
+#[test]
+fn an_image_without_a_physical_volume_is_told_and_passed_over() {
+    let sample = sample("one-pv");
+    let other = sample.dir.file("data.img", &[0; 1 << 20]);
+    for images in [[&sample.images[0], &other], [&other, &sample.images[0]]] {
+        for rest in [&["list"][..], &["check"]] {
+            let ran = dmsnap!("lvm", rest[0], images[0], images[1]);
+            assert_eq!(ran.status, 0, "{}", ran.stderr);
+            let expected = "data.img: no LVM physical volume, and no partition table";
+            let told =
+                |line: &str| line.starts_with("dmsnap: warning: ") && line.ends_with(expected);
+            assert!(ran.stderr.lines().all(told) && !ran.stderr.is_empty(), "{}", ran.stderr);
+        }
+    }
+    let out = sample.dir.path("out");
+    assert_eq!(dmsnap!("lvm", "export", sample.images[0], other, "vg0/snap", out).status, 0);
+    let hash = sha256(&fs::read(out).expect("read"));
+    assert_eq!(hash, text(&sample.says["content"]["snap"]["sha256"]));
 }

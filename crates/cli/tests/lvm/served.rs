@@ -2,7 +2,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::samples::{Sample, sample, samples, sha256, text};
+use crate::lvm::samples::{Sample, sample, samples, sha256, text};
 use crate::serving::{Place, Serving};
 
 /// A server of an origin and what it has.

@@ -39,7 +39,41 @@ pub enum Role {
     Part,
 }
 
+/// How many thin LVs are snapshots of one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ThinOrigin {
+    /// In its own pool.
+    pub(super) snapshots: usize,
+    /// In a pool that has nothing to do with it.
+    pub(super) external: usize,
+}
+
+impl LogicalVolume {
+    /// Of a thin LV that is a snapshot, the key in its segment and the name of its origin.
+    pub(super) fn thin_origin(&self) -> Option<(&str, &str)> {
+        let SegmentKind::Other { kind, uses, .. } = &self.segments.first()?.kind else {
+            return None;
+        };
+        let is_origin = |(key, _): &&(String, String)| key == "origin" || key == "external_origin";
+        let (key, name) = uses.iter().find(is_origin).filter(|_| kind == "thin")?;
+        Some((key, name))
+    }
+
+    /// Its segments are zeroes, or errors, that lie nowhere.
+    fn is_virtual(&self) -> bool {
+        matches!(self.kinds().next(), Some("zero" | "error"))
+    }
+}
+
 impl VolumeGroup {
+    /// The name of the LV that this one is a snapshot of, in brackets if users do not see that.
+    pub fn origin_of(&self, lv: &LogicalVolume) -> Option<String> {
+        let thin = || lv.thin_origin().map(|(_, name)| name);
+        let name = self.snapshot(&lv.name).map(|snapshot| &*snapshot.origin).or_else(thin)?;
+        let hidden = self.lv(name).is_some_and(|origin| !self.is_visible(origin));
+        Some(if hidden { format!("[{name}]") } else { name.to_owned() })
+    }
+
     /// What an LV is to others.
     pub fn role(&self, lv: &LogicalVolume) -> Role {
         if lv.is_holder() {
@@ -69,8 +103,8 @@ impl VolumeGroup {
 
     /// The ten letters of `lvs -o lv_attr`. `partial`: a PV it needs is not there.
     ///
-    /// Exact for linear and striped LVs, origins and snapshots. What other types show of their
-    /// state in a running kernel is left out.
+    /// Exact for what lies in the metadata. What other types than linear and striped ones show of
+    /// their state in a running kernel is left out.
     pub fn lv_attr(&self, lv: &LogicalVolume, activity: Activity, partial: bool) -> String {
         let flagged = |word| has(&lv.status, word) || has(&lv.flags, word);
         let policy = policy_letter(lv.allocation_policy.as_deref(), 'i');
@@ -86,7 +120,7 @@ impl VolumeGroup {
             },
             '-',
             self.target_letter(lv),
-            '-',
+            if self.is_zeroed(lv) { 'z' } else { '-' },
             if partial { 'p' } else { '-' },
             if flagged("ACTIVATION_SKIP") { 'k' } else { '-' },
         ]
@@ -94,13 +128,16 @@ impl VolumeGroup {
         .collect()
     }
 
+    /// That of an origin comes before that of its type.
     fn type_letter(&self, lv: &LogicalVolume) -> char {
         let merges = |snapshot: &Snapshot| snapshot.merging;
+        let external = self.thin_origins.get(&lv.name).is_some_and(|thin| thin.external > 0);
         match self.role(lv) {
             Role::Snapshot if self.snapshot(&lv.name).is_some_and(merges) => 'S',
             Role::Snapshot => 's',
             Role::Origin if self.snapshots_of(&lv.name).any(merges) => 'O',
             Role::Origin => 'o',
+            _ if external => 'o',
             Role::RaidImage => 'I',
             Role::PoolData => 'T',
             Role::RaidMetadata | Role::PoolMetadata | Role::PoolSpare => 'e',
@@ -110,22 +147,36 @@ impl VolumeGroup {
                 Some("mirror") => 'm',
                 Some("cache" | "cache-pool" | "writecache") => 'C',
                 Some(kind) if kind.starts_with("raid") => 'r',
+                _ if lv.is_virtual() => 'v',
                 _ => '-',
             },
         }
     }
 
+    /// That of a type that the kernel has a target of comes before that of an origin.
     fn target_letter(&self, lv: &LogicalVolume) -> char {
-        match self.role(lv) {
-            Role::Snapshot | Role::Origin | Role::SnapshotHolder => 's',
-            Role::RaidImage | Role::RaidMetadata => 'r',
-            _ => match lv.kinds().next() {
-                Some("thin" | "thin-pool") => 't',
-                Some("mirror") => 'm',
-                Some("cache" | "cache-pool" | "writecache") => 'C',
-                Some(kind) if kind.starts_with("raid") => 'r',
-                _ => '-',
-            },
+        match (self.role(lv), lv.kinds().next()) {
+            (Role::RaidImage | Role::RaidMetadata, _) => 'r',
+            (_, Some("thin" | "thin-pool")) => 't',
+            (_, Some("cache" | "cache-pool" | "writecache")) => 'C',
+            (_, Some(kind)) if kind.starts_with("raid") => 'r',
+            (_, Some("mirror")) => 'm',
+            (Role::Snapshot | Role::Origin | Role::SnapshotHolder, _) => 's',
+            _ if lv.is_virtual() => 'v',
+            _ => '-',
+        }
+    }
+
+    /// Whether its thin pool, or the one it is, zeroes blocks before they are used.
+    fn is_zeroed(&self, lv: &LogicalVolume) -> bool {
+        let first = |lv: &LogicalVolume| lv.segments.first().map(|segment| segment.kind.clone());
+        let Some(SegmentKind::Other { kind, uses, zeroes }) = first(lv) else { return false };
+        let mut pools = uses.iter().filter(|(key, _)| key == "thin_pool");
+        let pool = pools.next().and_then(|(_, name)| first(self.lv(name)?));
+        match (&*kind, pool) {
+            ("thin-pool", _) => zeroes,
+            ("thin", Some(SegmentKind::Other { zeroes, .. })) => zeroes,
+            _ => false,
         }
     }
 
@@ -137,28 +188,47 @@ impl VolumeGroup {
             ["thin-pool"] => "thin,pool".to_owned(),
             ["thin"] => "thin,sparse".to_owned(),
             [kind] if kind.starts_with("raid") => format!("raid,{kind}"),
+            ["zero" | "error"] => match self.role(lv) {
+                Role::Origin => "virtual".to_owned(),
+                _ => "unknown".to_owned(),
+            },
             _ => kinds.join(","),
         }
     }
 
     /// As `lvs -o lv_role`: `public,origin,thickorigin`, `private,raid,image`, ...
-    pub fn lv_role(&self, lv: &LogicalVolume) -> &'static str {
+    pub fn lv_role(&self, lv: &LogicalVolume) -> String {
+        let mut words = vec![if self.is_visible(lv) { "public" } else { "private" }];
         match self.role(lv) {
-            Role::Snapshot => "public,snapshot,thicksnapshot",
-            Role::Origin if self.snapshots_of(&lv.name).nth(1).is_some() => {
-                "public,origin,thickorigin,multithickorigin"
-            }
-            Role::Origin => "public,origin,thickorigin",
-            Role::RaidImage => "private,raid,image",
-            Role::RaidMetadata => "private,raid,metadata",
-            Role::PoolData => "private,thin,pool,data",
-            Role::PoolMetadata => "private,thin,pool,metadata",
-            Role::PoolSpare => "private,pool,spare",
-            Role::Part | Role::SnapshotHolder => "private",
-            Role::Plain if lv.kinds().any(|kind| kind == "thin-pool") => "private",
-            Role::Plain if self.is_visible(lv) => "public",
-            Role::Plain => "private",
+            Role::Plain | Role::Part | Role::SnapshotHolder => {}
+            // Also where it is hidden because it merges.
+            Role::Snapshot => words = vec!["public", "snapshot", "thicksnapshot"],
+            Role::Origin => {}
+            Role::RaidImage => words.extend(["raid", "image"]),
+            Role::RaidMetadata => words.extend(["raid", "metadata"]),
+            Role::PoolData => words.extend(["thin", "pool", "data"]),
+            Role::PoolMetadata => words.extend(["thin", "pool", "metadata"]),
+            Role::PoolSpare => words.extend(["pool", "spare"]),
         }
+        if lv.kinds().any(|kind| kind == "thin-pool") {
+            words = vec!["private"];
+        }
+        let thin = self.thin_origins.get(&lv.name).copied().unwrap_or_default();
+        let thick = self.snapshots_of(&lv.name).take(2).count();
+        for (count, one, several) in [
+            (thin.snapshots, "thinorigin", "multithinorigin"),
+            (thin.external, "extthinorigin", "multiextthinorigin"),
+            (thick, "thickorigin", "multithickorigin"),
+        ] {
+            if count > 0 && !words.contains(&"origin") {
+                words.push("origin");
+            }
+            words.extend([one, several].iter().take(count));
+        }
+        if lv.thin_origin().is_some() {
+            words.extend(["snapshot", "thinsnapshot"]);
+        }
+        words.join(",")
     }
 
     /// The six letters of `vgs -o vg_attr`. `partial`: a PV is not there.

@@ -53,9 +53,6 @@ pub enum Fault {
     /// LVM makes no snapshot of a snapshot.
     #[error("snapshot {lv} is one of {part}, which belongs to a snapshot itself")]
     Nested { lv: String, part: String },
-    /// A snapshot is as large as its origin.
-    #[error("snapshot {lv} has {found} extents, its origin {expected}")]
-    SnapshotSize { lv: String, found: u64, expected: u64 },
     /// Two snapshots of one origin that both merge.
     #[error("{origin} has more than one snapshot that merges")]
     SeveralMerges { origin: String },
@@ -74,7 +71,6 @@ impl Fault {
             | Self::BeyondPv { lv, .. }
             | Self::Loop { lv }
             | Self::ChunkSize { lv, .. }
-            | Self::SnapshotSize { lv, .. }
             | Self::SeveralMerges { origin: lv } => [Some(lv), None, None],
             Self::Overlap { lv, other, .. } | Self::SameId { name: lv, other, .. } => {
                 [Some(lv), Some(other), None]
@@ -287,6 +283,7 @@ fn below(group: &VolumeGroup, lv: usize) -> Vec<usize> {
             SegmentKind::Snapshot { origin, cow, .. } => {
                 found.extend([origin, cow].into_iter().filter_map(|name| group.index(name)));
             }
+            SegmentKind::Zero => {}
             SegmentKind::Other { uses, .. } => {
                 found.extend(uses.iter().filter_map(|(_, name)| group.index(name)));
             }
@@ -312,12 +309,6 @@ fn snapshot_parts(group: &VolumeGroup, snapshot: &Snapshot, found: &mut Vec<Faul
     let sectors = snapshot.chunk_sectors;
     if !sectors.is_power_of_two() || sectors > i32::MAX as u64 {
         found.push(Fault::ChunkSize { lv: lv(), sectors });
-    }
-    if let (Some(origin), Some(holder)) = (group.lv(&snapshot.origin), group.lv(&snapshot.holder)) {
-        let (expected, extents) = (origin.extents(), holder.extents());
-        if extents != expected {
-            found.push(Fault::SnapshotSize { lv: lv(), found: extents, expected });
-        }
     }
 }
 

@@ -10,7 +10,7 @@ pub enum MapError {
     #[error("volume group {vg} has no logical volume {lv}")]
     NotFound { vg: String, lv: String },
     /// Segments of a type that is only known by name.
-    #[error("{lv} is of type {kind}, which is not supported (only linear and striped are)")]
+    #[error("{lv} is of type {kind}, which is not supported (only linear, striped and zero are)")]
     Unsupported { lv: String, kind: String },
     /// LVM is moving it, or it is built on another LV.
     #[error("{lv} lies on another logical volume, {on}, which is not supported")]
@@ -38,7 +38,7 @@ pub struct Stretch {
     pub len: u64,
     /// Bytes that lie in one stripe before the next one's turn; with one stripe, all of them.
     pub stripe_bytes: u64,
-    /// One for each stripe.
+    /// One for each stripe; none where all bytes are zeroes that lie nowhere.
     pub legs: Vec<Leg>,
 }
 
@@ -51,7 +51,7 @@ pub struct Leg {
     pub start: u64,
 }
 
-/// Bytes of an LV that lie side by side on one PV.
+/// Bytes of an LV that lie one after another on one PV.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
     /// Index into [`VolumeGroup::pvs`].
@@ -81,19 +81,23 @@ impl VolumeGroup {
     }
 
     fn stretch(&self, lv: &LogicalVolume, segment: &Segment) -> Result<Stretch, MapError> {
-        let SegmentKind::Striped { stripe_sectors, stripes } = &segment.kind else {
-            let (lv, kind) = (lv.name.clone(), segment.kind.name().to_owned());
-            return Err(MapError::Unsupported { lv, kind });
+        let (start, len) = (
+            segment.start_extent * self.extent_bytes(),
+            segment.extent_count * self.extent_bytes(),
+        );
+        let (stripe_sectors, stripes) = match &segment.kind {
+            SegmentKind::Striped { stripe_sectors, stripes } => (stripe_sectors, stripes),
+            SegmentKind::Zero => {
+                return Ok(Stretch { start, len, stripe_bytes: len, legs: Vec::new() });
+            }
+            other => {
+                let (lv, kind) = (lv.name.clone(), other.name().to_owned());
+                return Err(MapError::Unsupported { lv, kind });
+            }
         };
         let legs = stripes.iter().map(|stripe| self.leg(lv, &stripe.on, stripe.start_extent));
-        let len = segment.extent_count * self.extent_bytes();
         let stripe_bytes = if stripes.len() == 1 { len } else { stripe_sectors * SECTOR_BYTES };
-        Ok(Stretch {
-            start: segment.start_extent * self.extent_bytes(),
-            len,
-            stripe_bytes,
-            legs: legs.collect::<Result<_, _>>()?,
-        })
+        Ok(Stretch { start, len, stripe_bytes, legs: legs.collect::<Result<_, _>>()? })
     }
 
     fn leg(&self, lv: &LogicalVolume, on: &Target, extent: u64) -> Result<Leg, MapError> {
@@ -123,20 +127,31 @@ impl Mapping {
         self.stretches.last().map_or(0, |last| last.start + last.len)
     }
 
-    /// The longest piece that begins with byte `at` of the LV; `None` at its end.
+    /// The longest piece that begins with byte `at` of the LV; `None` at its end, and where it lies
+    /// on no PV.
     pub fn piece(&self, at: u64) -> Option<Piece> {
         let behind = self.stretches.partition_point(|stretch| stretch.start <= at);
         let stretch = self.stretches.get(behind.checked_sub(1)?)?;
         stretch.piece(at.checked_sub(stretch.start)?)
     }
 
-    /// All of it in pieces, in the order of the LV.
+    /// All that lies on PVs in pieces, in the order of the LV.
     pub fn pieces(&self) -> impl Iterator<Item = Piece> {
-        let mut at = 0;
-        std::iter::from_fn(move || {
-            let piece = self.piece(at)?;
-            at += piece.len;
-            Some(piece)
+        self.stretches.iter().flat_map(|stretch| {
+            let mut at = 0;
+            std::iter::from_fn(move || {
+                let piece = stretch.piece(at)?;
+                at += piece.len;
+                Some(piece)
+            })
+        })
+    }
+
+    /// Each leg, with the bytes that it has.
+    pub(crate) fn legs(&self) -> impl Iterator<Item = (Leg, u64)> {
+        self.stretches.iter().flat_map(|stretch| {
+            let len = stretch.len.div_ceil((stretch.legs.len() as u64).max(1));
+            stretch.legs.iter().map(move |leg| (*leg, len))
         })
     }
 
@@ -157,6 +172,9 @@ impl Stretch {
             return None;
         }
         let legs = self.legs.len() as u64;
+        if legs == 0 {
+            return None;
+        }
         let (stripe, within) = (at / self.stripe_bytes, at % self.stripe_bytes);
         let leg = self.legs[usize::try_from(stripe % legs).ok()?];
         Some(Piece {

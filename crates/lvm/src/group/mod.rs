@@ -10,6 +10,7 @@ use std::collections::HashMap;
 
 use crate::bytes::{SECTOR_BYTES, Uuid};
 
+use attributes::ThinOrigin;
 pub use attributes::{Activity, Role};
 pub use fault::Fault;
 use fault::Faults;
@@ -61,6 +62,8 @@ pub struct VolumeGroup {
     names: HashMap<String, usize>,
     /// By name of an LV in a segment of some other type: that type, and the key it stands behind.
     part_of: HashMap<String, (String, String)>,
+    /// By name of an LV, how many thin ones are its snapshots.
+    thin_origins: HashMap<String, ThinOrigin>,
     faults: Faults,
 }
 
@@ -146,12 +149,16 @@ pub enum SegmentKind {
         /// A merge was asked for.
         merging: bool,
     },
+    /// Zeroes that lie nowhere: the origin of a snapshot that was made without one.
+    Zero,
     /// Something that is only named here.
     Other {
         /// `raid1`, `thin-pool`, ...
         kind: String,
         /// Names of other LVs in it, each with its key.
         uses: Vec<(String, String)>,
+        /// Of a thin pool: blocks are zeroed when they are given out.
+        zeroes: bool,
     },
 }
 
@@ -222,6 +229,12 @@ impl VolumeGroup {
         self.extent_sectors.saturating_mul(SECTOR_BYTES)
     }
 
+    /// Of what a snapshot shows. It is that of its origin when it was made: an origin may have grown
+    /// since, or have become smaller.
+    pub fn snapshot_bytes(&self, snapshot: &Snapshot) -> u64 {
+        self.lv(&snapshot.holder).map_or(0, |holder| self.size_bytes(holder))
+    }
+
     /// Of an LV; of a snapshot's name, the size of its COW device.
     pub fn size_bytes(&self, lv: &LogicalVolume) -> u64 {
         lv.extents().saturating_mul(self.extent_bytes())
@@ -259,6 +272,7 @@ impl SegmentKind {
             Self::Striped { stripes, .. } if stripes.len() == 1 => "linear",
             Self::Striped { .. } => "striped",
             Self::Snapshot { .. } => "snapshot",
+            Self::Zero => "zero",
             Self::Other { kind, .. } => kind,
         }
     }

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 
+use super::attributes::ThinOrigin;
 use super::fault::Faults;
 use super::snapshot::Snapshots;
 use super::{LogicalVolume, PhysicalVolume, Segment, SegmentKind, Stripe, Target, VolumeGroup};
@@ -78,6 +79,7 @@ impl VolumeGroup {
         let read = lvs.sections().map(|(name, section)| lv(&at(name), name, section, &names));
         group.lvs = read.collect::<Result<_, _>>()?;
         group.part_of = part_of(&group.lvs);
+        group.thin_origins = thin_origins(&group.lvs);
         group.snapshots = Snapshots::find(&group.lvs);
         group.faults = Faults::find(&group);
         Ok(group)
@@ -148,6 +150,7 @@ fn head(tree: &Section, name: &str, section: &Section) -> Result<VolumeGroup, Gr
         snapshots: Snapshots::default(),
         names: HashMap::new(),
         part_of: HashMap::new(),
+        thin_origins: HashMap::new(),
         faults: Faults::default(),
     })
 }
@@ -246,7 +249,12 @@ fn segment(place: &str, section: &Section, names: &Names) -> Result<Segment, Gro
     let kind = match kind {
         "striped" | "linear" => striped(section, names).map_err(&fault)?,
         "snapshot" => snapshot(section).map_err(&fault)?,
-        _ => SegmentKind::Other { kind: kind.to_owned(), uses: uses(section, names) },
+        "zero" => SegmentKind::Zero,
+        _ => SegmentKind::Other {
+            kind: kind.to_owned(),
+            uses: uses(section, names),
+            zeroes: section.optional_number("zero_new_blocks").is_ok_and(|it| it == Some(1)),
+        },
     };
     Ok(Segment {
         start_extent: in_range(section, place, "start_extent", 0, MAX_EXTENTS)?,
@@ -323,9 +331,21 @@ fn uses(section: &Section, names: &Names) -> Vec<(String, String)> {
 fn part_of(lvs: &[LogicalVolume]) -> HashMap<String, (String, String)> {
     let mut found = HashMap::new();
     for segment in lvs.iter().flat_map(|lv| &lv.segments) {
-        let SegmentKind::Other { kind, uses } = &segment.kind else { continue };
+        let SegmentKind::Other { kind, uses, .. } = &segment.kind else { continue };
         for (key, name) in uses {
             found.insert(name.clone(), (kind.clone(), key.clone()));
+        }
+    }
+    found
+}
+
+fn thin_origins(lvs: &[LogicalVolume]) -> HashMap<String, ThinOrigin> {
+    let mut found: HashMap<String, ThinOrigin> = HashMap::new();
+    for lv in lvs {
+        match lv.thin_origin() {
+            Some(("origin", name)) => found.entry(name.to_owned()).or_default().snapshots += 1,
+            Some((_, name)) => found.entry(name.to_owned()).or_default().external += 1,
+            None => {}
         }
     }
     found

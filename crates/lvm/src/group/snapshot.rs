@@ -76,12 +76,15 @@ impl VolumeGroup {
         }
         match self.snapshot(&lv.name) {
             None => has(&lv.status, "VISIBLE"),
-            Some(snapshot) if snapshot.merging => false,
-            // LVM asks the origin, and hides the one of a snapshot that has no real one.
-            Some(snapshot) => {
-                self.lv(&snapshot.origin).is_some_and(|lv| has(&lv.status, "VISIBLE"))
-            }
+            Some(snapshot) if self.has_virtual_origin(snapshot) => true,
+            Some(snapshot) => !snapshot.merging && self.lv(&snapshot.origin).is_some(),
         }
+    }
+
+    /// Whether the snapshot was made of nothing (`lvcreate --type snapshot --virtualsize`): its origin
+    /// holds zeroes, and users do not see it. LVM knows it by that alone.
+    pub fn has_virtual_origin(&self, snapshot: &Snapshot) -> bool {
+        self.lv(&snapshot.origin).is_some_and(|lv| !has(&lv.status, "VISIBLE"))
     }
 }
 

@@ -3,9 +3,9 @@ use std::ops::Range;
 use super::{RewriteError, Stamp};
 use crate::assemble::Group;
 use crate::group::{
-    LogicalVolume, Segment, SegmentKind, Target, VolumeGroup, group_section, parse_text,
+    LogicalVolume, Segment, SegmentKind, Snapshot, Target, VolumeGroup, group_section, parse_text,
 };
-use crate::text::{Entry, Section};
+use crate::text::{Entry, Item, Section};
 
 /// Pieces of a text and what comes in their place.
 type Edits = Vec<(Range<usize>, Vec<u8>)>;
@@ -17,20 +17,75 @@ impl Group {
     /// how LVM lays it out, stays as it is.
     pub(super) fn without(&self, name: &str, stamp: &Stamp) -> Result<Vec<u8>, RewriteError> {
         let vg = &self.vg;
-        let not_found = || RewriteError::NotFound { vg: vg.name.clone(), name: name.to_owned() };
-        let snapshot = vg.snapshot(name).ok_or_else(not_found)?;
+        let snapshot = self.snapshot_named(name)?;
         let gone = [snapshot.holder.as_str(), name];
+        if vg.has_virtual_origin(snapshot) {
+            return Err(RewriteError::VirtualOrigin { origin: snapshot.origin.clone() });
+        }
         vg.mapping(name).map_err(RewriteError::Cow)?;
         check_unused(vg, &gone)?;
+        let (text, new) = self.edited(stamp, |text, lvs| {
+            let entries = gone.iter().map(|name| lvs.entry(name));
+            entries.map(|entry| Some((with_lines(text, entry?), Vec::new()))).collect()
+        })?;
+        if is_without(vg, &new, &gone) { Ok(text) } else { Err(RewriteError::Check(None)) }
+    }
+
+    /// The text in which the snapshot merges: the hidden LV that ties it to its origin names it as
+    /// `merging_store`, and is not visible. That is what LVM writes.
+    pub(super) fn marked(&self, name: &str, stamp: &Stamp) -> Result<Vec<u8>, RewriteError> {
+        let holder = self.snapshot_named(name)?.holder.as_str();
+        let (text, new) = self.edited(stamp, |text, lvs| {
+            let Item::Section(holder) = &lvs.entry(holder)?.item else { return None };
+            let mut edits = Edits::new();
+            let is_snapshot = |(_, segment): &(&str, &Section)| segment.entry(UNMARKED).is_some();
+            let (_, segment) = holder.sections().find(is_snapshot)?;
+            let key = segment.entry(UNMARKED)?.span().start;
+            let key = key..key + UNMARKED.len();
+            // The name could be written otherwise, in quotes; LVM never does.
+            edits.push((key.clone(), MARKED.into()));
+            let status = holder.strings("status").ok()?;
+            if status.iter().any(|word| word == VISIBLE) {
+                let left: Vec<_> = status.iter().filter(|word| *word != VISIBLE).collect();
+                let left: Vec<_> = left.into_iter().map(|word| quoted(word)).collect();
+                let list = [b"[", &left.join(&b", "[..])[..], b"]"].concat();
+                edits.push((value(holder.entry("status")?), list));
+            }
+            (text.get(key) == Some(UNMARKED.as_bytes())).then_some(edits)
+        })?;
+        if is_marked(&self.vg, &new, name) { Ok(text) } else { Err(RewriteError::Check(None)) }
+    }
+
+    fn snapshot_named(&self, name: &str) -> Result<&Snapshot, RewriteError> {
+        let (vg, name) = (&self.vg, name.to_owned());
+        let not_found = || RewriteError::NotFound { vg: vg.name.clone(), name: name.clone() };
+        vg.snapshot(&name).ok_or_else(not_found)
+    }
+
+    /// The text with some edits among its LVs, and with who wrote it; and the group that it is.
+    fn edited(
+        &self,
+        stamp: &Stamp,
+        edits: impl FnOnce(&[u8], &Section) -> Option<Edits>,
+    ) -> Result<(Vec<u8>, VolumeGroup), RewriteError> {
         let unread = |error| RewriteError::Check(Some(error));
         let tree = parse_text(&self.text).map_err(unread)?;
         let (_, section) = group_section(&tree).map_err(unread)?;
-        let edits = edits(&self.text, &tree, section, &gone, vg.seqno + 1, stamp);
-        let text = apply(&self.text, edits.ok_or(RewriteError::Check(None))?);
+        let all = || {
+            let mut all = edits(&self.text, section.section("logical_volumes").ok()?)?;
+            all.extend(signature(&self.text, &tree, section, self.vg.seqno + 1, stamp)?);
+            Some(all)
+        };
+        let text = apply(&self.text, all().ok_or(RewriteError::Check(None))?);
         let new = VolumeGroup::parse(&text).map_err(unread)?;
-        if is_without(vg, &new, &gone) { Ok(text) } else { Err(RewriteError::Check(None)) }
+        Ok((text, new))
     }
 }
+
+/// Behind which key a snapshot's segment names its COW device, before and after a merge was asked for.
+const UNMARKED: &str = "cow_store";
+const MARKED: &str = "merging_store";
+const VISIBLE: &str = "VISIBLE";
 
 /// Refuses to remove LVs that others need.
 fn check_unused(vg: &VolumeGroup, gone: &[&str]) -> Result<(), RewriteError> {
@@ -54,6 +109,7 @@ fn needed<'a>(vg: &'a VolumeGroup, lv: &'a LogicalVolume) -> Vec<&'a str> {
                 }));
             }
             SegmentKind::Snapshot { origin, cow, .. } => found.extend([origin.as_str(), cow]),
+            SegmentKind::Zero => {}
             SegmentKind::Other { uses, .. } => {
                 found.extend(uses.iter().map(|(_, name)| name.as_str()));
             }
@@ -62,20 +118,15 @@ fn needed<'a>(vg: &'a VolumeGroup, lv: &'a LogicalVolume) -> Vec<&'a str> {
     found
 }
 
-/// `None` if something is not where LVM writes it.
-fn edits(
+/// Who wrote the text, when, and its number. `None` if something is not where LVM writes it.
+fn signature(
     text: &[u8],
     tree: &Section,
     group: &Section,
-    gone: &[&str],
     seqno: u64,
     stamp: &Stamp,
 ) -> Option<Edits> {
     let mut edits = Edits::new();
-    let lvs = group.section("logical_volumes").ok()?;
-    for name in gone {
-        edits.push((with_lines(text, lvs.entry(name)?), Vec::new()));
-    }
     edits.push((value(group.entry("seqno")?), format!("{seqno}").into_bytes()));
     if let Some(entry) = tree.entry("description") {
         edits.push((value(entry), quoted(&stamp.description)));
@@ -194,14 +245,46 @@ fn is_without(old: &VolumeGroup, new: &VolumeGroup, gone: &[&str]) -> bool {
         (&old.name, old.id, old.extents()) == (&new.name, new.id, new.extents())
             && old.status == new.status
     };
-    let segments = |vg: &VolumeGroup, lv: &LogicalVolume| {
-        lv.segments.iter().map(|segment| by_name(vg, segment)).collect::<Vec<_>>()
+    is_next(old, new)
+        && new.lvs.len() + gone.len() == old.lvs.len()
+        && kept.zip(&new.lvs).all(|(a, b)| same(a, b) && segments(old, a) == segments(new, b))
+}
+
+/// Whether the new group is the old one, and that snapshot merges.
+pub(super) fn is_marked(old: &VolumeGroup, new: &VolumeGroup, name: &str) -> bool {
+    let Some(snapshot) = old.snapshot(name) else { return false };
+    let same = |(old, new): (&LogicalVolume, &LogicalVolume)| {
+        let is_holder = old.name == snapshot.holder;
+        let hidden = |word: &&String| !(is_holder && *word == VISIBLE);
+        (&old.name, old.id) == (&new.name, new.id)
+            && old.status.iter().filter(hidden).eq(&new.status)
     };
+    let all = || old.lvs.iter().zip(&new.lvs);
+    let marked = |segment: &Segment| match &segment.kind {
+        SegmentKind::Snapshot { cow, .. } if cow == name => {
+            let mut segment = segment.clone();
+            if let SegmentKind::Snapshot { merging, .. } = &mut segment.kind {
+                *merging = true;
+            }
+            segment
+        }
+        _ => segment.clone(),
+    };
+    is_next(old, new)
+        && new.lvs.len() == old.lvs.len()
+        && all().all(same)
+        && all().all(|(a, b)| a.segments.iter().map(marked).eq(b.segments.iter().cloned()))
+}
+
+/// Whether the new group may be the old one behind one change of its LVs.
+fn is_next(old: &VolumeGroup, new: &VolumeGroup) -> bool {
     (&new.name, new.id, new.seqno) == (&old.name, old.id, old.seqno + 1)
         && new.faults().is_empty()
         && new.pvs.len() == old.pvs.len()
-        && new.lvs.len() + gone.len() == old.lvs.len()
-        && kept.zip(&new.lvs).all(|(a, b)| same(a, b) && segments(old, a) == segments(new, b))
+}
+
+fn segments(vg: &VolumeGroup, lv: &LogicalVolume) -> Vec<Segment> {
+    lv.segments.iter().map(|segment| by_name(vg, segment)).collect()
 }
 
 /// A segment without indices of LVs, which change when one is removed.

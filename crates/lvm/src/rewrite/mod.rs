@@ -1,10 +1,10 @@
 //! Changing a volume group's metadata.
 
-mod edit; // the text without a merged snapshot
+mod edit; // the text of before a merge, and after it
 mod plan; // which bytes to write, and in which order
 
 use crate::assemble::{Group, GroupProblem};
-use crate::group::{Fault, GroupError, MapError};
+use crate::group::{Fault, GroupError, MapError, VolumeGroup};
 
 pub use plan::Step;
 
@@ -29,6 +29,17 @@ pub struct Rewrite {
     pub steps: Vec<Step>,
 }
 
+/// Both rewrites of a merge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MergeRewrites {
+    /// Says that the snapshot merges; to be carried out before the first byte of the origin changes.
+    /// `None` if the text in force says so already.
+    pub mark: Option<Rewrite>,
+    /// The group without the snapshot; to be carried out when all its data is with the origin.
+    pub finish: Rewrite,
+}
+
 /// Why the metadata cannot be rewritten. Nothing was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -40,6 +51,9 @@ pub enum RewriteError {
     /// The COW device is not made of extents alone: removing it would leave parts.
     #[error("the snapshot cannot be removed: {0}")]
     Cow(MapError),
+    /// The origin lies nowhere: there is nothing to merge into.
+    #[error("its origin {origin} is virtual: there is nothing to merge into")]
+    VirtualOrigin { origin: String },
     /// Another LV needs what would be removed.
     #[error("the snapshot cannot be removed: {user} needs {part}")]
     InUse { user: String, part: String },
@@ -73,6 +87,49 @@ pub enum RewriteError {
 }
 
 impl Group {
+    /// What LVM does to the metadata before and after a merge of `snapshot`.
+    ///
+    /// A group that is activated in between is one that merges: LVM goes on with it, as after an
+    /// `lvconvert --merge`. Without the mark it would show an origin that is neither old nor new.
+    ///
+    /// # Ordering
+    ///
+    /// 1. [`MergeRewrites::mark`], all of its steps
+    /// 2. the data                                 (done by the caller, durably)
+    /// 3. [`MergeRewrites::finish`]
+    ///
+    /// A crash in 1 leaves the group of before or the marked one, and all data as it was; one in 2
+    /// the marked group; one in 3 the marked group or the new one. Each rewrite has the order of
+    /// [`finish_merge`](Self::finish_merge).
+    ///
+    /// # Errors
+    ///
+    /// As [`finish_merge`](Self::finish_merge), for both of them before anything is written.
+    pub fn merge(
+        &self,
+        snapshot: &str,
+        mark: &Stamp,
+        finish: &Stamp,
+    ) -> Result<MergeRewrites, RewriteError> {
+        if self.vg.snapshot(snapshot).is_some_and(|snapshot| snapshot.merging) {
+            return Ok(MergeRewrites { mark: None, finish: self.finish_merge(snapshot, finish)? });
+        }
+        // What refuses the removal comes first: it is what the user asked for.
+        self.finish_merge(snapshot, finish)?;
+        let text = self.marked(snapshot, mark)?;
+        let steps = self.steps(&text)?;
+        let finish = self.behind(&text)?.finish_merge(snapshot, finish)?;
+        Ok(MergeRewrites { mark: Some(Rewrite { text, steps }), finish })
+    }
+
+    /// Whether `text` is that of this group right before the merge of `snapshot` was marked in it:
+    /// what a merge that goes on has kept as the old one.
+    pub fn is_marked_since(&self, text: &[u8], snapshot: &str) -> bool {
+        let merging = self.vg.snapshot(snapshot).is_some_and(|snapshot| snapshot.merging);
+        let old = VolumeGroup::parse(text).ok();
+        merging && old.is_some_and(|old| edit::is_marked(&old, &self.vg, snapshot))
+    }
+
     /// What LVM does to the metadata when the merge of `snapshot` has ended: the LV of that name
     /// and the hidden one that ties it to its origin are gone, and the seqno is one higher.
     /// All else is kept byte for byte, whether this version knows it or not.

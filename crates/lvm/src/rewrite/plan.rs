@@ -1,7 +1,8 @@
 use super::RewriteError;
 use crate::area::{AREA_HEADER_BYTES, Area, TextPlace};
-use crate::assemble::{CopyState, Group};
+use crate::assemble::{CopyState, Group, GroupProblem, TextCopy};
 use crate::bytes::{SECTOR_BYTES, checksum};
+use crate::group::VolumeGroup;
 
 const SECTOR: usize = 512;
 
@@ -39,10 +40,8 @@ impl Group {
         let mut text = text.to_owned();
         text.push(0);
         let mut targets = Vec::new();
-        for copy in &self.copies {
-            let wanted = matches!(copy.state, CopyState::Current | CopyState::Differs);
-            let place = self.places[copy.pv];
-            if let (true, Some(area), Some(place)) = (wanted, &copy.area, place) {
+        for copy in self.copies.iter().filter(|copy| copy.is_used()) {
+            if let (Some(area), Some(place)) = (&copy.area, self.places[copy.pv]) {
                 let text = new_place(area, &text, &self.vg.pvs[copy.pv].name)?;
                 targets.push(Target { disk: place.disk, base: place.place.start, area, text });
             }
@@ -66,6 +65,30 @@ impl Group {
             steps.push(Step::Flush { disk: target.disk });
         }
         Ok(steps)
+    }
+
+    /// The group as it is when all the steps of this text are done.
+    pub(super) fn behind(&self, text: &[u8]) -> Result<Self, RewriteError> {
+        let vg = VolumeGroup::parse(text).map_err(|error| RewriteError::Check(Some(error)))?;
+        let mut group = self.clone();
+        (group.vg, group.text) = (vg, text.to_owned());
+        let on_disk = [text, &[0]].concat();
+        for copy in group.copies.iter_mut().filter(|copy| copy.is_used()) {
+            if let Some(area) = &mut copy.area {
+                area.live = Some(new_place(area, &on_disk, &self.vg.pvs[copy.pv].name)?);
+                area.precommitted = None;
+                copy.state = CopyState::Current;
+            }
+        }
+        group.problems.retain(|problem| !matches!(problem, GroupProblem::OldText { .. }));
+        Ok(group)
+    }
+}
+
+impl TextCopy {
+    /// Whether it gets every new text.
+    fn is_used(&self) -> bool {
+        matches!(self.state, CopyState::Current | CopyState::Differs)
     }
 }
 

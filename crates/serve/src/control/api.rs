@@ -62,6 +62,8 @@ pub struct SnapshotStatus {
     pub state: SnapshotState,
     /// It is, or has been, merged: its device is the origin's.
     pub merging: bool,
+    /// It has merged: its device is another name of the origin's until it is removed.
+    pub merged: bool,
     /// What a kernel prints behind the target's name.
     pub status: String,
     /// The unit of copying.

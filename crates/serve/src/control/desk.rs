@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use dmsnap::device::Device;
+use dmsnap::sync::{Event, Signal};
 use dmsnap::volume::{Snapshot, State, View, Volume};
 use futures_channel::oneshot;
 
@@ -17,7 +18,7 @@ use super::{
     StartMerge, Status, TuneMerge,
 };
 use crate::forecast::Forecast;
-use crate::nbd::{Event, Exports, Kind, Signal, Use};
+use crate::nbd::{Exports, Kind, Use};
 use crate::{Live, MergePhase, MergeProgress, Merger, ORIGIN};
 
 /// Opens what a client names: whoever started the server knows how.
@@ -306,6 +307,13 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
         let snapshot = self.find(name)?;
         refuse_invalid(&snapshot)?;
         let _held = self.hold(name)?;
+        let now = snapshot.cow_device().len_bytes().map_err(|error| Refusal::of(name, &error))?;
+        if size_bytes < now {
+            let found = format_args!(
+                "{name}: its COW device has {now} bytes, and {size_bytes} are less; a store never shrinks"
+            );
+            return Err(Refusal::new(Code::BadRequest, found));
+        }
         let grown = snapshot.cow_device().grow(size_bytes).await;
         grown.map_err(|error| match error.kind() {
             io::ErrorKind::Unsupported => {
@@ -465,7 +473,9 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
         let forecast = self.forecasts.borrow().get(name).copied().unwrap_or_default();
         let most = options.max_bytes.unwrap_or(0);
         let room = usage.map(|it| bytes(it.total).max(most).saturating_sub(bytes(it.allocated)));
-        let merging = self.merger.progress().is_some_and(|merge| merge.snapshot == name);
+        let merge = self.merger.progress().filter(|merge| merge.snapshot == name);
+        let merged = merge.as_ref().is_some_and(|merge| merge.state == MergePhase::Finished);
+        let merging = merge.is_some() && !merged;
         let slots = snapshot.metadata_writes_and_flushes();
         SnapshotStatus {
             name: name.into(),
@@ -477,6 +487,7 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
                 State::Invalid => SnapshotState::Invalid,
             },
             merging,
+            merged,
             status: self.volume.status(snapshot),
             chunk_bytes: snapshot.chunk_size().bytes(),
             total_bytes: usage.map(|it| bytes(it.total)),

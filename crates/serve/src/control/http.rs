@@ -16,14 +16,14 @@ use futures_util::SinkExt;
 use futures_util::future::{Either, select};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
 
 use super::desk::{Answer, Call, Errand};
-use super::metrics;
+use super::metrics::{self, Form};
 use super::refusal::{Code, Refusal, Refused};
 use super::route::{Routed, route};
 
@@ -175,6 +175,7 @@ async fn answer(
     mut errands: mpsc::Sender<Errand>,
     phase: &Cell<Phase>,
 ) -> Response<Full<Bytes>> {
+    let mut form = Form::Plain;
     let asked = async {
         let (head, body) = request.into_parts();
         let (verb, name) = match route(head.method.as_str(), head.uri.path())? {
@@ -182,6 +183,8 @@ async fn answer(
             Routed::Methods(methods) => return Ok(Err(methods)),
         };
         // Cut off only if it does not even take the answer that it was too slow.
+        let accept = head.headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+        form = Form::of(accept);
         phase.set(Phase::Asking(Instant::now() + 2 * PATIENCE));
         let body = timeout(PATIENCE, Limited::new(body, BODY_BYTES).collect()).await;
         let body = match body {
@@ -197,7 +200,7 @@ async fn answer(
         answered.await.map_err(|_| stopping())?.map(Ok)
     };
     let response = match asked.await {
-        Ok(Ok(done)) => show(done),
+        Ok(Ok(done)) => show(done, form),
         Ok(Err(methods)) => not_allowed(&methods),
         Err(refusal) => refused(refusal),
     };
@@ -212,7 +215,7 @@ fn unreadable(error: &(dyn std::error::Error + 'static)) -> Refusal {
     }
 }
 
-fn show(answer: Answer) -> Response<Full<Bytes>> {
+fn show(answer: Answer, form: Form) -> Response<Full<Bytes>> {
     match answer {
         Answer::Done => response(204, None, Bytes::new()),
         Answer::Accepted => response(202, None, Bytes::new()),
@@ -220,8 +223,8 @@ fn show(answer: Answer) -> Response<Full<Bytes>> {
         Answer::Snapshot(snapshot) => json(200, &snapshot),
         Answer::Created(snapshot) => json(201, &snapshot),
         Answer::Merge(merge) => json(200, &merge),
-        Answer::Numbers(numbers) => match metrics::text(*numbers) {
-            Ok(text) => response(200, Some(metrics::CONTENT_TYPE), text.into()),
+        Answer::Numbers(numbers) => match metrics::text(*numbers, form) {
+            Ok(text) => response(200, Some(form.content_type()), text.into()),
             Err(error) => refused(Refusal::new(Code::Device, error)),
         },
     }

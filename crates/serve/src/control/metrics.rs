@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -12,8 +13,33 @@ use super::{SnapshotState, SnapshotStatus, Status};
 use crate::nbd::{Counts, Kind, LATENCY_MICROS, Use};
 use crate::{MergePhase, MergeProgress};
 
-/// Of [`text`].
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// How numbers are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The text format of Prometheus, which everything understands.
+    Plain,
+    /// OpenMetrics, for whoever asks for it.
+    OpenMetrics,
+}
+
+const OPEN_METRICS: &str = "application/openmetrics-text";
+
+impl Form {
+    /// By what a client accepts.
+    pub(super) fn of(accept: Option<&str>) -> Self {
+        match accept.is_some_and(|it| it.contains(OPEN_METRICS)) {
+            true => Self::OpenMetrics,
+            false => Self::Plain,
+        }
+    }
+
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Self::Plain => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
 
 /// Everything there is to count.
 #[derive(Debug)]
@@ -27,12 +53,36 @@ pub(super) struct Numbers {
 /// # Errors
 ///
 /// None that numbers can cause.
-pub(super) fn text(numbers: Numbers) -> Result<String, fmt::Error> {
+pub(super) fn text(numbers: Numbers, form: Form) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("dmsnap");
     registry.register_collector(Box::new(numbers));
     let mut text = String::new();
     encode(&mut text, &registry)?;
-    Ok(text)
+    Ok(match form {
+        Form::OpenMetrics => text,
+        Form::Plain => plain(&text),
+    })
+}
+
+/// The same in the text format: there a counter's name ends in `_total` everywhere, and units and the end are
+/// not told.
+fn plain(text: &str) -> String {
+    let names =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"));
+    let counters: HashSet<&str> = names.collect();
+    let mut plain = String::with_capacity(text.len());
+    for line in text.lines() {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some("EOF" | "UNIT"), ..) => continue,
+            (Some("#"), Some(what), Some(name), Some(rest)) if counters.contains(name) => {
+                plain += &format!("# {what} {name}_total {rest}");
+            }
+            _ => plain += line,
+        }
+        plain.push('\n');
+    }
+    plain
 }
 
 /// Labels of one number.

@@ -11,7 +11,6 @@
 mod api; // what is said, as JSON
 mod refusal; // why not
 mod route; // methods and paths
-mod socket; // a socket for its owner alone
 mod http; // the thread that speaks HTTP
 mod desk; // the volume's side
 mod server; // both together
@@ -26,4 +25,5 @@ pub use client::{Client, ClientError};
 pub use desk::{Desk, Facts, Opener};
 pub use refusal::{Code, Refusal};
 pub use server::Control;
-pub use socket::Private;
+
+pub use crate::socket::Private;

@@ -9,7 +9,7 @@ use futures_util::future::{Either, select};
 
 use super::desk::{Desk, Errand, Opener};
 use super::http::Speaker;
-use super::socket::Private;
+use crate::socket::Private;
 
 /// A control socket and the thread that serves it.
 #[derive(Debug)]

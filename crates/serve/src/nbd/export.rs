@@ -2,54 +2,7 @@ use std::io;
 use std::ops::Range;
 
 use dmsnap::device::Device;
-
-use super::codec::{MAX_STRING_BYTES, MIN_BLOCK_BYTES};
-
-/// Extent flag of `base:allocation`: nothing is allocated here.
-pub const HOLE: u32 = 1 << 0;
-/// Extent flag of `base:allocation`: reads as zeroes.
-pub const ZERO: u32 = 1 << 1;
-
-/// Consecutive bytes of the same kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// In bytes.
-    pub len_bytes: u64,
-    /// What they mean is up to the context.
-    pub flags: u32,
-}
-
-/// The name of a kind of metadata, such as `base:allocation` or `qemu:dirty-bitmap:NAME`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Context(String);
-
-impl Context {
-    /// `base:allocation`: what is a hole and what reads as zeroes.
-    pub fn base_allocation() -> Self {
-        Self("base:allocation".into())
-    }
-
-    /// `qemu:allocation-depth`: the flags are the depth of the layer that holds the bytes, from 1
-    /// on; 0 if none does.
-    pub fn allocation_depth() -> Self {
-        Self("qemu:allocation-depth".into())
-    }
-
-    /// `qemu:dirty-bitmap:NAME`: flag 1 is set where the bytes have changed.
-    pub fn dirty_bitmap(name: &str) -> Self {
-        Self(format!("qemu:dirty-bitmap:{name}"))
-    }
-
-    /// The whole name.
-    pub fn name(&self) -> &str {
-        &self.0
-    }
-
-    /// Is it meant by `query`? A query is a whole name, or what one begins with up to a colon.
-    pub(super) fn is_listed_by(&self, query: &str) -> bool {
-        self.0 == query || query.ends_with(':') && self.0.starts_with(query)
-    }
-}
+use dmsnap_nbd::{Context, Extent, HOLE, MAX_STRING_BYTES, SECTOR_BYTES, ZERO};
 
 /// Something that can be served.
 #[allow(async_fn_in_trait, reason = "all of it stays on the device's thread")]
@@ -63,6 +16,9 @@ pub trait Export: 'static {
     /// What holds the bytes.
     fn device(&self) -> &Self::Device;
 
+    /// It is taken away: requests that wait for something that may take long, such as room, give up.
+    fn hurry(&self) {}
+
     /// A line for people.
     fn description(&self) -> Option<String> {
         None
@@ -71,6 +27,12 @@ pub trait Export: 'static {
     /// Are writes refused?
     fn read_only(&self) -> bool {
         false
+    }
+
+    /// The requests it likes best begin and end at a multiple of this many bytes, a power of two. What is less
+    /// than 4096, or more than one request may have, is told as that.
+    fn preferred_block_bytes(&self) -> u32 {
+        self.device().block_bytes()
     }
 
     /// Is zeroing always much faster than writing? If not, a client that asks for fast zeroing is
@@ -96,9 +58,8 @@ pub trait Export: 'static {
         vec![Context::base_allocation()]
     }
 
-    /// What `range` is made of: at most `most` extents (at least one), one behind the other from
-    /// the beginning of the range on, all multiples of 512 bytes. They may end before the range
-    /// does, and behind it.
+    /// What `range` is made of: at most `most` extents (at least one), one after the other from
+    /// the beginning of the range on. They may end before the range does, and past it.
     ///
     /// # Errors
     ///
@@ -127,16 +88,7 @@ pub async fn allocation<D: Device>(
     range: Range<u64>,
     most: usize,
 ) -> io::Result<Vec<Extent>> {
-    allocation_by(async |at| device.next_data(at).await, range, most).await
-}
-
-/// The same, for whoever knows where data is: `next_data` answers as [`Device::next_data`].
-pub(crate) async fn allocation_by(
-    next_data: impl AsyncFn(u64) -> io::Result<Option<Range<u64>>>,
-    range: Range<u64>,
-    most: usize,
-) -> io::Result<Vec<Extent>> {
-    let block = u64::from(MIN_BLOCK_BYTES);
+    let block = SECTOR_BYTES;
     let mut extents = Vec::new();
     let mut at = range.start;
     let mut put = |at: &mut u64, end: u64, flags| {
@@ -148,12 +100,14 @@ pub(crate) async fn allocation_by(
         extents.len()
     };
     while at < range.end {
-        let Some(data) = next_data(at).await? else {
+        let Some(data) = device.next_data(at).await? else {
             put(&mut at, range.end, HOLE | ZERO);
             break;
         };
         if data.end <= at {
-            return Err(io::Error::other("the device names data that lies before the question"));
+            return Err(io::Error::other(
+                "the device names data before the place that was asked for",
+            ));
         }
         // A block with any data in it is data.
         let data = data.start / block * block..data.end.next_multiple_of(block);

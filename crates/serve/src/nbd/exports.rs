@@ -5,13 +5,13 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use dmsnap::device::{Allocation, Buffer, Device};
+use dmsnap_nbd::MAX_PAYLOAD_BYTES;
 use futures_util::future::LocalBoxFuture;
 
-use super::codec::MIN_BLOCK_BYTES;
-use super::event::{Event, Signal};
 use super::export::{is_askable, tidied};
 use super::meter::Meter;
 use super::{Context, Counts, Export, Extent, Kind};
+use dmsnap::sync::{Event, Signal};
 
 /// What a server serves. A clone is the same set; exports come and go while it is being served.
 #[derive(Clone, Default)]
@@ -63,6 +63,7 @@ impl Exports {
             }
         };
         slot.removed.raise();
+        slot.target.hurry();
         slot.left.until(|| (slot.users.get() == 0).then_some(())).await;
         true
     }
@@ -111,6 +112,8 @@ pub(super) struct Slot {
     /// No longer served: connections end.
     pub(super) removed: Signal,
     pub(super) meter: Meter,
+    /// Memory that requests of its clients have, in bytes.
+    pub(super) in_flight: Rc<Cell<usize>>,
     users: Cell<usize>,
     left: Event,
     /// Something was written since the last flush began.
@@ -126,6 +129,7 @@ impl Slot {
             target: Box::new(export),
             removed: Signal::default(),
             meter: Meter::default(),
+            in_flight: Rc::default(),
             users: Cell::new(0),
             left: Event::default(),
             dirty: Cell::new(false),
@@ -135,8 +139,7 @@ impl Slot {
 
     /// The size as it is told to clients.
     pub(super) fn size_bytes(&self) -> io::Result<u64> {
-        let block = u64::from(MIN_BLOCK_BYTES);
-        Ok(self.target.len_bytes()? / block * block)
+        self.target.len_bytes()
     }
 
     /// Makes everything durable that was written through this server.
@@ -212,6 +215,7 @@ pub(super) enum Done {
 /// Any [`Export`]: one set can hold exports of different types.
 pub(super) trait Target {
     fn name(&self) -> &str;
+    fn hurry(&self);
     fn description(&self) -> Option<String>;
     fn read_only(&self) -> bool;
     fn has_fast_zeroes(&self) -> bool;
@@ -219,13 +223,17 @@ pub(super) trait Target {
     fn joins_writes(&self) -> bool;
     fn contexts(&self) -> Vec<Context>;
     fn len_bytes(&self) -> io::Result<u64>;
-    fn block_bytes(&self) -> u32;
+    fn preferred_block_bytes(&self) -> u32;
     fn run(&self, work: Work) -> LocalBoxFuture<'_, io::Result<Done>>;
 }
 
 impl<E: Export> Target for E {
     fn name(&self) -> &str {
         Export::name(self)
+    }
+
+    fn hurry(&self) {
+        Export::hurry(self);
     }
 
     fn description(&self) -> Option<String> {
@@ -256,8 +264,8 @@ impl<E: Export> Target for E {
         self.device().len_bytes()
     }
 
-    fn block_bytes(&self) -> u32 {
-        self.device().block_bytes()
+    fn preferred_block_bytes(&self) -> u32 {
+        Export::preferred_block_bytes(self).clamp(4096, MAX_PAYLOAD_BYTES)
     }
 
     fn run(&self, work: Work) -> LocalBoxFuture<'_, io::Result<Done>> {

@@ -2,11 +2,12 @@ use std::io;
 use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
-
-use super::codec::{
-    FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, Info, MetaQuery, OptionHeader, OptionReply, OptionRequest,
-    Refusal, Selection, export_name_reply, greeting, option_code, transmission,
+use dmsnap_nbd::{
+    BlockSize, ExportNameReply, FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, Greeting, Info,
+    MAX_PAYLOAD_BYTES, MIN_BLOCK_BYTES, MetaQuery, OptionHeader, OptionReply, OptionRequest,
+    Refusal, Selection, option_code, transmission,
 };
+
 use super::exports::{Lease, Slot};
 use super::reader::Reader;
 use super::relay::Relay;
@@ -34,7 +35,7 @@ pub(super) async fn handshake(
     exports: &Exports,
     relay: Option<&Relay>,
 ) -> io::Result<Option<Agreed>> {
-    send(reader, greeting()).await?;
+    send(reader, Greeting::NEWSTYLE.encode().to_vec()).await?;
     let Some(flags) = reader.message().await?.map(u32::from_be_bytes) else { return Ok(None) };
     if flags & !u32::from(FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES) != 0 {
         return Err(nonsense("client flags that were not offered"));
@@ -52,7 +53,9 @@ pub(super) async fn handshake(
             Err(_) if header.code == option_code::EXPORT_NAME => {
                 return Err(nonsense("an impossible export name"));
             }
-            Err(refusal) => (vec![OptionReply::Refused(refusal, why(refusal))], Next::Haggle),
+            Err(refusal) => {
+                (vec![OptionReply::Refused(refusal, why(refusal).into())], Next::Haggle)
+            }
         };
         let replies: Vec<u8> = replies.iter().flat_map(|reply| reply.encode(header.code)).collect();
         match next {
@@ -175,7 +178,8 @@ impl<'a> Haggling<'a> {
         let slot = self.exports.find(name).ok_or_else(|| nonsense("no such export"))?;
         let agreed = self.agree(slot)?;
         let flags = flags(agreed.lease.slot(), self.structured);
-        let unasked = export_name_reply(agreed.size_bytes, flags, self.padded);
+        let reply = ExportNameReply { size_bytes: agreed.size_bytes, flags };
+        let unasked = reply.encode(self.padded);
         Ok((Vec::new(), Next::Transmit { agreed, unasked }))
     }
 
@@ -197,10 +201,11 @@ impl<'a> Haggling<'a> {
             return Err(refused(Refusal::Policy, "the size of the device cannot be found out"));
         };
         let size_bytes = agreed.size_bytes;
-        let preferred = slot.target.block_bytes().max(4096);
+        let preferred = slot.target.preferred_block_bytes();
+        let (minimum, maximum) = (MIN_BLOCK_BYTES, MAX_PAYLOAD_BYTES);
         let mut infos = vec![
             Info::Export { size_bytes, flags: flags(&slot, self.structured) },
-            Info::BlockSize { preferred },
+            Info::BlockSize(BlockSize { minimum, preferred, maximum }),
         ];
         if selection.infos.contains(&Info::NAME) {
             infos.push(Info::Name(slot.target.name().to_owned()));
@@ -272,12 +277,12 @@ fn flags(slot: &Slot, structured: bool) -> u16 {
 /// Cut to what a string of the protocol may hold.
 fn description(slot: &Slot) -> String {
     let mut description = slot.target.description().unwrap_or_default().replace('\0', " ");
-    description.truncate(description.floor_char_boundary(super::codec::MAX_STRING_BYTES));
+    description.truncate(description.floor_char_boundary(dmsnap_nbd::MAX_STRING_BYTES));
     description
 }
 
 fn refused(refusal: Refusal, why: &'static str) -> Answer<'static> {
-    (vec![OptionReply::Refused(refusal, why)], Next::Haggle)
+    (vec![OptionReply::Refused(refusal, why.into())], Next::Haggle)
 }
 
 fn why(refusal: Refusal) -> &'static str {
@@ -288,6 +293,7 @@ fn why(refusal: Refusal) -> &'static str {
         Refusal::TlsRequired => "encryption comes first",
         Refusal::Unknown => "there is no export of that name",
         Refusal::TooBig => "too long",
+        _ => "not possible",
     }
 }
 

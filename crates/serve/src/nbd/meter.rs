@@ -1,7 +1,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use super::codec::Command;
+use dmsnap_nbd::Command;
 
 /// What clients ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ fn measured(command: Command) -> Option<(Kind, u64)> {
         Command::Trim { len, .. } => (Kind::Trim, len.into()),
         Command::WriteZeroes { len, .. } => (Kind::WriteZeroes, len.into()),
         Command::Flush => (Kind::Flush, 0),
-        Command::Cache => (Kind::Cache, 0),
+        Command::Cache { .. } => (Kind::Cache, 0),
         Command::BlockStatus { len, .. } => (Kind::BlockStatus, len.into()),
         Command::Disconnect => return None,
     })

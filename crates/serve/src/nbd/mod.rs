@@ -15,8 +15,6 @@
 //! Ranges must be multiples of 512 bytes, as every client is told that asks; others are refused. If
 //! the device's size is none, what is left over at its end is not served.
 
-mod event; // tasks of one thread that wait for each other
-pub mod codec; // bytes <-> meaning
 mod tls; // what is sent over a socket, encrypted
 mod relay; // the thread that encrypts
 mod transport; // sockets
@@ -31,11 +29,10 @@ mod together; // writes that are made together
 mod transmission; // requests
 mod server; // accepting, shutting down
 
-pub(crate) use event::{Event, Signal};
-pub(crate) use export::allocation_by;
-pub use export::{Context, Export, Extent, HOLE, ZERO, allocation};
+pub use dmsnap_nbd::{Context, Extent, HOLE, ZERO};
+pub use export::{Export, allocation};
 pub use exports::{DuplicateName, Exports, Use};
 pub use meter::{Counts, Kind, LATENCY_MICROS};
-pub use server::{Limits, Server};
+pub use server::{Limits, OnRefusal, Server};
 pub use tls::Tls;
 pub use transport::Listener;

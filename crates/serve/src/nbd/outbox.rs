@@ -2,11 +2,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use dmsnap_nbd::Reply;
 
 use super::budget::Permit;
-use super::codec::Reply;
-use super::event::Event;
 use super::transport::Transport;
+use dmsnap::sync::Event;
 
 /// Pieces that go to the socket in one call, at most (IOV_MAX of Linux).
 const GATHERED_PIECES: usize = 1024;
@@ -78,6 +78,11 @@ impl Outbox {
                 return;
             }
         }
+    }
+
+    /// The client does not receive what is to be sent.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting.get()
     }
 
     fn has_some(&self) -> bool {

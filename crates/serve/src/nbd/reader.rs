@@ -14,7 +14,7 @@ const SMALL_BYTES: usize = 32 << 10;
 
 /// A longer payload comes in pieces of this size, each allocated when the one before is full: whoever
 /// announces much and sends nothing costs one piece.
-const PIECE_BYTES: usize = 1 << 20;
+pub(super) const PIECE_BYTES: usize = 1 << 20;
 
 /// Takes messages off a socket.
 ///

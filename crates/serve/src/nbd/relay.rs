@@ -1,3 +1,5 @@
+use std::cell::RefCell;
+use std::convert::Infallible;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
@@ -34,6 +36,8 @@ pub(super) struct Relayed {
     plain: Socket,
     /// Its being dropped is the message.
     _wanted: oneshot::Sender<()>,
+    /// Canceled when the thread has nothing more to do for this connection.
+    ended: RefCell<Option<oneshot::Receiver<Infallible>>>,
 }
 
 /// An encrypted connection on its way to the thread.
@@ -42,6 +46,8 @@ struct Connection {
     plain: Detached,
     config: Arc<ServerConfig>,
     unwanted: oneshot::Receiver<()>,
+    /// Dropped at the end.
+    _ends: oneshot::Sender<Infallible>,
 }
 
 impl Relay {
@@ -79,14 +85,17 @@ impl Relay {
         near.set_nonblocking(true)?;
         far.set_nonblocking(true)?;
         let (wanted, unwanted) = oneshot::channel();
+        let (ends, ended) = oneshot::channel();
         let connection = Connection {
             client: client.duplicate()?,
             plain: Detached::Unix(far),
             config: self.tls.config(),
             unwanted,
+            _ends: ends,
         };
         self.connections.unbounded_send(connection).map_err(io::Error::other)?;
-        Ok(Relayed { plain: Detached::Unix(near).attach()?, _wanted: wanted })
+        let plain = Detached::Unix(near).attach()?;
+        Ok(Relayed { plain, _wanted: wanted, ended: RefCell::new(Some(ended)) })
     }
 }
 
@@ -95,18 +104,15 @@ impl Relayed {
         &self.plain
     }
 
-    /// Sends nothing more, and waits until the client has everything or is gone.
+    /// Sends nothing more, and waits until the client has everything or is gone. That a client has ended its own
+    /// half says nothing about that.
     pub(super) async fn close(&self) -> io::Result<()> {
         self.plain.finish().await?;
-        let mut passed_over = Vec::with_capacity(LOT_BYTES);
-        loop {
-            let (received, buffer) = self.plain.receive(passed_over, LOT_BYTES).await;
-            if received? == 0 {
-                return Ok(());
-            }
-            passed_over = buffer;
-            passed_over.clear();
+        let ended = self.ended.take();
+        if let Some(ended) = ended {
+            let _canceled = ended.await;
         }
+        Ok(())
     }
 }
 
@@ -125,7 +131,7 @@ impl Connection {
     /// Relays until the client or the server has ended it. What goes wrong ends it too: both see
     /// the end of the stream.
     async fn relay(self) {
-        let Self { client, plain, config, unwanted } = self;
+        let Self { client, plain, config, unwanted, _ends } = self;
         let relaying = async {
             let (client, plain) = (client.attach()?, plain.attach()?);
             let session = Session::accept(&client, config).await?;

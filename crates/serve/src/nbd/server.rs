@@ -5,16 +5,17 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
+use dmsnap_nbd::MAX_PAYLOAD_BYTES;
+use futures_util::future::{Either, join_all, select};
 
-use super::codec::MAX_PAYLOAD_BYTES;
-use super::event::{Event, Signal};
+use super::budget::Memory;
 use super::handshake::handshake;
 use super::reader::Reader;
 use super::relay::Relay;
-use super::transmission::transmission;
+use super::transmission::{memory_of, transmission};
 use super::transport::{Socket, Transport};
 use super::{Exports, Listener, Tls};
+use dmsnap::sync::{Event, Signal};
 
 /// How long to wait before accepting again after the system refused to.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -30,6 +31,12 @@ pub struct Limits {
     /// Bytes of one connection in flight: what it writes and has not been told of, what it reads
     /// and has not received. Never less than the 32 MiB of one request count.
     pub bytes: usize,
+    /// Bytes of all connections in flight. A connection has at most half of what its export may have, and an
+    /// export at most as much as it leaves free; one request of 32 MiB at a time may go beyond all that.
+    pub memory: usize,
+    /// How long a client that holds memory may neither send what it announced nor receive what it asked
+    /// for, while others wait for memory: then its connection ends.
+    pub stall: Duration,
     /// How long a client may take to choose an export.
     pub handshake: Duration,
     /// How long a client may take to receive its last replies when its connection ends.
@@ -42,6 +49,8 @@ impl Default for Limits {
             connections: 256,
             requests: 128,
             bytes: 64 << 20,
+            memory: 512 << 20,
+            stall: Duration::from_secs(30),
             handshake: Duration::from_secs(10),
             grace: Duration::from_secs(5),
         }
@@ -51,7 +60,7 @@ impl Default for Limits {
 impl Limits {
     /// At least one request always fits.
     pub(super) fn in_flight_bytes(self) -> usize {
-        self.bytes.max(usize::try_from(MAX_PAYLOAD_BYTES).unwrap_or(usize::MAX))
+        self.bytes.max(memory_of(MAX_PAYLOAD_BYTES))
     }
 }
 
@@ -60,18 +69,29 @@ pub struct Server {
     exports: Exports,
     limits: Limits,
     tls: Option<Tls>,
+    on_refusal: OnRefusal,
 }
+
+/// Whom to tell that the system would not let a client in, and why.
+pub type OnRefusal = Box<dyn Fn(&io::Error)>;
 
 impl Server {
     /// A server for `exports`.
     pub fn new(exports: Exports, limits: Limits) -> Self {
-        Self { exports, limits, tls: None }
+        Self { exports, limits, tls: None, on_refusal: Box::new(|_| {}) }
     }
 
     /// Encrypts, for clients that ask for it or for all, as `tls` says.
     #[must_use]
     pub fn with_tls(self, tls: Tls) -> Self {
         Self { tls: Some(tls), ..self }
+    }
+
+    /// Calls back each time a client cannot be let in, because descriptors or memory have run out: about ten
+    /// times a second, while it lasts.
+    #[must_use]
+    pub fn on_refusal(self, on_refusal: OnRefusal) -> Self {
+        Self { on_refusal, ..self }
     }
 
     /// Accepts clients from all `listeners` and serves them until `shutdown` is ready. Then the
@@ -94,6 +114,8 @@ impl Server {
             exports: self.exports.clone(),
             limits: self.limits,
             relay: self.tls.map(Relay::start).transpose()?,
+            memory: Memory::new(self.limits.memory),
+            on_refusal: self.on_refusal,
             connections: Cell::new(0),
             newcomers: RefCell::default(),
             closed: Event::default(),
@@ -109,11 +131,10 @@ impl Server {
             let _ = task.await;
         }
         shared.closed.until(|| (shared.connections.get() == 0).then_some(())).await;
-        let mut result = Ok(());
-        for slot in self.exports.all() {
-            result = result.and(slot.flush_if_dirty().await);
-        }
-        result
+        // A device that hangs keeps no other from being flushed.
+        let flushes =
+            self.exports.all().into_iter().map(|slot| async move { slot.flush_if_dirty().await });
+        join_all(flushes).await.into_iter().collect()
     }
 }
 
@@ -122,6 +143,8 @@ struct Shared {
     exports: Exports,
     limits: Limits,
     relay: Option<Relay>,
+    memory: Rc<Memory>,
+    on_refusal: OnRefusal,
     connections: Cell<usize>,
     /// Connections without an export, oldest first; raising the signal ends one.
     newcomers: RefCell<VecDeque<Rc<Signal>>>,
@@ -156,7 +179,7 @@ impl Connection {
     }
 
     async fn serve(&self, socket: Socket) {
-        let Shared { exports, limits, relay, stop, .. } = &*self.shared;
+        let Shared { exports, limits, relay, memory, stop, .. } = &*self.shared;
         let transport = Rc::new(Transport::new(socket));
         let mut reader = Reader::new(transport.clone());
         let agreed = {
@@ -170,7 +193,7 @@ impl Connection {
         };
         self.is_no_newcomer();
         if let Some(agreed) = agreed {
-            transmission(reader, agreed, *limits, stop.wait()).await;
+            transmission(reader, agreed, (*limits, memory), stop.wait()).await;
         }
         // A client that is gone, or does not listen, hears no good-bye.
         let _ = compio::time::timeout(limits.grace, transport.close()).await;
@@ -202,7 +225,10 @@ async fn accept(listener: Listener, shared: Rc<Shared>) {
                 }
             }
             // Out of descriptors or memory, or the client gave up: others may fare better.
-            Err(_) => compio::time::sleep(ACCEPT_PAUSE).await,
+            Err(error) => {
+                (shared.on_refusal)(&error);
+                compio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 }

@@ -2,8 +2,8 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use dmsnap_nbd::Command;
 
-use super::codec::Command;
 use super::exports::Work;
 use super::transmission::{Asked, Session, begin, serve};
 

@@ -3,21 +3,24 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dmsnap::device::Allocation;
+use dmsnap::device::{ALIGNMENT, Allocation};
+use dmsnap_nbd::{
+    Chunk, Command, Errno, Facts, REQUEST_LEN, Reply, Request, SECTOR_BYTES, STATUS_EXTENTS,
+};
 use futures_util::future::select;
 
 use super::Limits;
-use super::budget::{Budget, Permit};
-use super::codec::{Chunk, Command, Errno, Facts, REQUEST_LEN, Reply, Request, STATUS_EXTENTS};
-use super::event::Event;
+use super::budget::{Budget, Memory, Permit};
 use super::exports::{Done, Slot, Work};
 use super::handshake::Agreed;
 use super::outbox::Outbox;
-use super::reader::Reader;
+use super::reader::{PIECE_BYTES, Reader};
 use super::together::Together;
+use super::transport::Transport;
+use dmsnap::sync::Event;
 
 /// Serves requests until the client leaves or `stop` says so. Returns when every request that was
 /// read whole is done, its reply sent (or the client found not to read it), and everything written
@@ -25,23 +28,29 @@ use super::together::Together;
 pub(super) async fn transmission(
     mut reader: Reader,
     agreed: Agreed,
-    limits: Limits,
+    (limits, memory): (Limits, &Rc<Memory>),
     stop: impl Future<Output = ()>,
 ) {
     let transport = reader.transport().clone();
+    let sending_to = transport.clone();
     let session = Rc::new(Session {
         agreed,
         outbox: Outbox::default(),
         running: Cell::new(0),
         ended: Event::default(),
+        receiving: Cell::new(false),
     });
     let sender = session.clone();
-    let sending = compio::runtime::spawn(async move { sender.outbox.drain_to(&transport).await });
+    let sending = compio::runtime::spawn(async move { sender.outbox.drain_to(&sending_to).await });
     {
-        let requests = pin!(read_requests(&mut reader, &session, limits));
+        let of_export = session.agreed.lease.slot().in_flight.clone();
+        let bytes = limits.in_flight_bytes();
+        let budget = Budget::new(limits.requests, bytes, memory.clone(), of_export);
+        let requests = pin!(read_requests(&mut reader, &session, &budget));
+        let stalled = pin!(session.stalled(&transport, limits.stall, &budget));
         let removed = pin!(session.agreed.lease.slot().removed.wait());
         let stop = pin!(stop);
-        let stopped = select(stop, removed);
+        let stopped = select(select(stop, removed), stalled);
         // What is dropped here waits for a socket or a permit, never for a device. An error means
         // that the client is gone or talks nonsense: there is nobody to tell.
         let _ = select(requests, stopped).await;
@@ -60,6 +69,8 @@ pub(super) struct Session {
     /// Requests that a device works on.
     running: Cell<usize>,
     ended: Event,
+    /// The client has announced a payload that is not here yet.
+    receiving: Cell<bool>,
 }
 
 /// A request, with all that it needs to be done and answered.
@@ -120,7 +131,7 @@ impl Drop for Running {
 async fn read_requests(
     reader: &mut Reader,
     session: &Rc<Session>,
-    limits: Limits,
+    budget: &Rc<Budget>,
 ) -> io::Result<()> {
     let agreed = &session.agreed;
     let facts = Facts {
@@ -129,7 +140,6 @@ async fn read_requests(
         structured: agreed.structured,
         has_contexts: !agreed.contexts.is_empty(),
     };
-    let budget = Budget::new(limits.requests, limits.in_flight_bytes());
     let mut together = Together::new(session);
     loop {
         if !reader.has(REQUEST_LEN) {
@@ -155,12 +165,18 @@ async fn read_requests(
         let cost = session.cost(command);
         let is_small_write = together.takes(command);
         // What is held back for company waits for nothing else.
-        if !is_small_write || !reader.has(cost) || !budget.has(cost) {
+        let is_here = matches!(command, Command::Write { len, .. } if reader.has(len_usize(len)));
+        if !is_small_write || !is_here || !budget.has(cost) {
             together.begin();
         }
         let permit = budget.take(cost).await;
         let payload = match command {
-            Command::Write { len, .. } => reader.payload(len_usize(len)).await?,
+            Command::Write { len, .. } => {
+                session.receiving.set(true);
+                let payload = reader.payload(len_usize(len)).await?;
+                session.receiving.set(false);
+                payload
+            }
             _ => Vec::new(),
         };
         let running = Running::new(session);
@@ -199,13 +215,31 @@ impl Session {
     /// The memory a request may take, in bytes.
     fn cost(&self, command: Command) -> usize {
         match command {
-            Command::Read { len, .. } | Command::Write { len, .. } => len_usize(len),
+            Command::Read { len, .. } | Command::Write { len, .. } => memory_of(len),
             Command::BlockStatus { one: false, .. } => {
                 // Once in the export's answer, once in the reply. Never more than one payload.
-                let most = len_usize(super::codec::MAX_PAYLOAD_BYTES);
+                let most = len_usize(dmsnap_nbd::MAX_PAYLOAD_BYTES);
                 (self.agreed.contexts.len() * STATUS_EXTENTS * (16 + 8)).min(most)
             }
             _ => 0,
+        }
+    }
+
+    /// Returns when the client has kept others waiting for memory for too long, by not sending what it
+    /// announced or not receiving what it asked for.
+    async fn stalled(&self, transport: &Transport, stall: Duration, budget: &Budget) {
+        let is_idle = || self.receiving.get() || self.outbox.is_waiting();
+        loop {
+            let before = transport.moved_bytes();
+            let was_idle = is_idle();
+            compio::time::sleep(stall).await;
+            if was_idle
+                && is_idle()
+                && transport.moved_bytes() == before
+                && budget.keeps_others_waiting()
+            {
+                return;
+            }
         }
     }
 
@@ -222,8 +256,15 @@ impl Session {
             Command::Write { at, len, fua } if len > 0 => {
                 slot.change(Work::Write { at, pieces: payload }, fua).await?;
             }
-            Command::Trim { at, len, fua } if len > 0 => {
-                slot.change(Work::Discard { at, len: len.into() }, fua).await?;
+            Command::Trim { at, len, fua } => {
+                // A sector is given back whole or not at all.
+                let end = at + u64::from(len);
+                let (at, whole) =
+                    (at.next_multiple_of(SECTOR_BYTES), end / SECTOR_BYTES * SECTOR_BYTES);
+                let end = if end == self.agreed.size_bytes { end } else { whole };
+                if at < end {
+                    slot.change(Work::Discard { at, len: end - at }, fua).await?;
+                }
             }
             Command::WriteZeroes { fast: true, .. } if !slot.target.has_fast_zeroes() => {
                 return Err(io::Error::new(
@@ -276,6 +317,12 @@ impl Session {
             false => Reply::simple(cookie, Some(errno), None),
         }
     }
+}
+
+/// The memory that a payload takes, in bytes: it lies in pieces that are aligned for direct I/O.
+pub(super) fn memory_of(len: u32) -> usize {
+    let len = len_usize(len);
+    len + len.div_ceil(PIECE_BYTES) * ALIGNMENT
 }
 
 fn len_usize(len: u32) -> usize {

@@ -1,8 +1,8 @@
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -14,6 +14,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 use super::relay::{Relay, Relayed};
+use crate::socket::{Private, SocketFile};
 
 /// After so long without a word the system asks whether a TCP client is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -28,31 +29,24 @@ enum Kind {
     Tcp(TcpListener),
 }
 
-/// A socket in the file system; if the name is ours, it is removed on drop.
+/// A socket in the file system; if its file is ours, it is removed on drop.
 #[derive(Debug)]
 struct Bound {
     listener: UnixListener,
-    path: Option<PathBuf>,
-}
-
-impl Drop for Bound {
-    fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            let _ = std::fs::remove_file(path);
-        }
-    }
+    _file: Option<SocketFile>,
 }
 
 impl Listener {
-    /// Listens on a new socket file, which is removed when the listener is dropped. Who may connect is decided by the permissions of its folder and
-    /// by the umask.
+    /// Listens on a new socket file, which only its owner can connect to, and which is removed when the
+    /// listener is dropped. One that nobody listens on any more is taken over.
     ///
     /// # Errors
     ///
     /// [`io::ErrorKind::AddrInUse`] if the file is there; any error of the system.
     pub async fn unix(path: &Path) -> io::Result<Self> {
-        let listener = UnixListener::bind(path).await?;
-        Ok(Self(Kind::Unix(Bound { listener, path: Some(path.to_owned()) })))
+        let (listener, file) = Private::take_patiently(path).await?.into_parts();
+        let listener = UnixListener::from_std(listener)?;
+        Ok(Self(Kind::Unix(Bound { listener, _file: Some(file) })))
     }
 
     /// Listens on a TCP port; port 0 is any that is free.
@@ -72,7 +66,7 @@ impl Listener {
     pub fn from_unix(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        Ok(Self(Kind::Unix(Bound { listener, path: None })))
+        Ok(Self(Kind::Unix(Bound { listener, _file: None })))
     }
 
     /// Takes over a TCP socket that somebody else listens on.
@@ -121,11 +115,13 @@ impl Listener {
 pub(super) struct Transport {
     socket: Socket,
     relayed: OnceCell<Relayed>,
+    /// Bytes that the client has sent and received.
+    moved: Cell<u64>,
 }
 
 impl Transport {
     pub(super) fn new(socket: Socket) -> Self {
-        Self { socket, relayed: OnceCell::new() }
+        Self { socket, relayed: OnceCell::new(), moved: Cell::default() }
     }
 
     /// From now on everything is encrypted. Nothing else may be under way. A handshake that fails is
@@ -146,7 +142,9 @@ impl Transport {
         buffer: Vec<u8>,
         most: usize,
     ) -> (io::Result<usize>, Vec<u8>) {
-        self.socket().receive(buffer, most).await
+        let (received, buffer) = self.socket().receive(buffer, most).await;
+        self.has_moved(received.as_ref().map_or(0, |bytes| *bytes));
+        (received, buffer)
     }
 
     /// As [`receive`](Self::receive), into this range of `memory`, all of which is initialised.
@@ -155,7 +153,9 @@ impl Transport {
         memory: Vec<u8>,
         range: Range<usize>,
     ) -> (io::Result<usize>, Vec<u8>) {
-        self.socket().receive_into(memory, range).await
+        let (received, memory) = self.socket().receive_into(memory, range).await;
+        self.has_moved(received.as_ref().map_or(0, |bytes| *bytes));
+        (received, memory)
     }
 
     /// Sends as many of the pieces as the socket takes without waiting; what is left stays. Nobody
@@ -166,7 +166,16 @@ impl Transport {
 
     /// Sends all the pieces.
     pub(super) async fn send(&self, pieces: Vec<Bytes>) -> io::Result<()> {
-        self.socket().send(pieces).await
+        self.socket().send_and_tell(pieces, |sent| self.has_moved(sent)).await
+    }
+
+    /// So many bytes have come from the client, or gone to it while something waited for that.
+    pub(super) fn moved_bytes(&self) -> u64 {
+        self.moved.get()
+    }
+
+    fn has_moved(&self, bytes: usize) {
+        self.moved.set(self.moved.get() + bytes as u64);
     }
 
     /// Says good-bye, where there is a word for it, and waits until everything is with the client.
@@ -225,22 +234,52 @@ impl Socket {
         memory: Vec<u8>,
         range: Range<usize>,
     ) -> (io::Result<usize>, Vec<u8>) {
-        let slice = memory.slice(range);
-        let BufResult(received, slice) = match self {
-            Self::Unix(stream) => {
-                let mut stream = stream;
-                stream.read(slice).await
+        let mut slice = memory.slice(range);
+        loop {
+            let BufResult(received, back) = match self {
+                Self::Unix(stream) => {
+                    let mut stream = stream;
+                    stream.read(slice).await
+                }
+                Self::Tcp(stream) => {
+                    let mut stream = stream;
+                    stream.read(slice).await
+                }
+            };
+            slice = back;
+            let ready = match &received {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable().await,
+                _ => return (received, slice.into_inner()),
+            };
+            if ready.is_err() {
+                return (received, slice.into_inner());
             }
-            Self::Tcp(stream) => {
-                let mut stream = stream;
-                stream.read(slice).await
-            }
-        };
-        (received, slice.into_inner())
+        }
+    }
+
+    /// The kernel gives a request up as "would block" that it has tried often enough in vain, where the socket
+    /// is one that does not block.
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Unix(stream) => stream.to_poll_fd()?.read_ready().await,
+            Self::Tcp(stream) => stream.to_poll_fd()?.read_ready().await,
+        }
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Unix(stream) => stream.to_poll_fd()?.write_ready().await,
+            Self::Tcp(stream) => stream.to_poll_fd()?.write_ready().await,
+        }
     }
 
     /// As [`Transport::send`].
-    pub(super) async fn send(&self, mut pieces: Vec<Bytes>) -> io::Result<()> {
+    pub(super) async fn send(&self, pieces: Vec<Bytes>) -> io::Result<()> {
+        self.send_and_tell(pieces, |_| ()).await
+    }
+
+    /// The same; `tell` hears how many bytes have gone, as they go.
+    async fn send_and_tell(&self, mut pieces: Vec<Bytes>, tell: impl Fn(usize)) -> io::Result<()> {
         pieces.retain(|piece| !piece.is_empty());
         while !pieces.is_empty() {
             let BufResult(sent, rest) = match self {
@@ -253,12 +292,16 @@ impl Socket {
                     stream.write_vectored(pieces).await
                 }
             };
-            let sent = sent?;
-            if sent == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
             pieces = rest;
-            drop_front(&mut pieces, sent);
+            match sent {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => {
+                    tell(sent);
+                    drop_front(&mut pieces, sent);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable().await?,
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }

@@ -1,13 +1,15 @@
-//! A client that says exactly what a test wants it to say, sense or not.
+//! A client that says exactly what a test wants it to say, sense or not. So it is made of single
+//! messages: `dmsnap_nbd::client` says only what makes sense.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use dmsnap_serve::nbd::codec::{
-    OPTION_REPLY_MAGIC, OptionRequest, Request, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC,
-    Selection,
+use bytes::Bytes;
+use dmsnap_nbd::{
+    CHUNK_HEADER_LEN, Chunk, ChunkHeader, GREETING_LEN, Greeting, OPTION_REPLY_HEADER_LEN,
+    OptionReplyHeader, OptionRequest, Request, SIMPLE_REPLY_LEN, Selection, SimpleReply,
 };
 
 use super::{PATIENCE, Serving};
@@ -36,8 +38,8 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
         stream.set_write_timeout(Some(PATIENCE)).expect("a time-out");
         let mut client = Self { stream, structured: false };
-        let greeting = client.read(18);
-        assert_eq!(&greeting[..16], b"NBDMAGICIHAVEOPT");
+        let greeting = client.read_array::<GREETING_LEN>();
+        assert_eq!(Greeting::decode(greeting), Ok(Greeting::NEWSTYLE));
         client
     }
 
@@ -71,12 +73,8 @@ impl Client {
         bytes
     }
 
-    pub fn read_u32(&mut self) -> u32 {
-        u32::from_be_bytes(self.read(4).try_into().expect("4 bytes"))
-    }
-
-    pub fn read_u64(&mut self) -> u64 {
-        u64::from_be_bytes(self.read(8).try_into().expect("8 bytes"))
+    fn read_array<const N: usize>(&mut self) -> [u8; N] {
+        self.read(N).try_into().expect("as many")
     }
 
     /// The server has hung up, or does so in time. What it said before does not matter.
@@ -107,12 +105,11 @@ impl Client {
     fn option_replies(&mut self, code: u32) -> OptionReplies {
         let mut replies = Vec::new();
         loop {
-            assert_eq!(self.read_u64(), OPTION_REPLY_MAGIC);
-            assert_eq!(self.read_u32(), code);
-            let kind = self.read_u32();
-            let len = self.read_u32() as usize;
-            replies.push((kind, self.read(len)));
-            if kind == 1 || kind >> 31 == 1 {
+            let header = self.read_array::<OPTION_REPLY_HEADER_LEN>();
+            let header = OptionReplyHeader::decode(header).expect("an option reply");
+            assert_eq!(header.code, code);
+            replies.push((header.kind, self.read(header.len_bytes as usize)));
+            if header.is_last() {
                 return replies;
             }
         }
@@ -132,31 +129,24 @@ impl Client {
 
     /// Reads an answer; `expected` is what a simple reply carries when all goes well.
     pub fn answer(&mut self, expected: usize) -> Answer {
+        if !self.structured {
+            let reply = self.read_array::<SIMPLE_REPLY_LEN>();
+            let SimpleReply { cookie, errno } = SimpleReply::decode(reply).expect("a reply");
+            let data = if errno.is_none() { self.read(expected) } else { Vec::new() };
+            return Answer { cookie, errno: errno.map_or(0, |errno| errno as u32), data };
+        }
         let mut answer = Answer { cookie: 0, errno: 0, data: Vec::new() };
         loop {
-            let magic = self.read_u32();
-            if !self.structured {
-                assert_eq!(magic, SIMPLE_REPLY_MAGIC);
-                answer.errno = self.read_u32();
-                answer.cookie = self.read_u64();
-                if answer.errno == 0 {
-                    answer.data = self.read(expected);
-                }
-                return answer;
-            }
-            assert_eq!(magic, STRUCTURED_REPLY_MAGIC);
-            let head = self.read_u32();
-            answer.cookie = self.read_u64();
-            let len = self.read_u32() as usize;
-            let payload = self.read(len);
-            match head & 0xffff {
-                0x8001 => {
-                    answer.errno = u32::from_be_bytes(payload[..4].try_into().expect("4 bytes"));
-                }
-                1 => answer.data.extend_from_slice(&payload[8..]),
+            let header = self.read_array::<CHUNK_HEADER_LEN>();
+            let header = ChunkHeader::decode(header).expect("a chunk");
+            answer.cookie = header.cookie;
+            let payload = Bytes::from(self.read(header.len_bytes as usize));
+            match Chunk::decode(header.kind, &payload).expect("a chunk") {
+                Chunk::Data { data, .. } => answer.data.extend_from_slice(&data),
+                Chunk::Error(errno, _) => answer.errno = errno as u32,
                 _ => answer.data.extend_from_slice(&payload),
             }
-            if head >> 16 == 1 {
+            if header.last {
                 return answer;
             }
         }

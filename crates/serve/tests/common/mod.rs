@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use compio::runtime::Runtime;
-use dmsnap::device::{Caching, Device, File, Memory, Mode};
+use dmsnap::device::{Access, Caching, Device, File, Memory, Mode};
 use dmsnap_serve::nbd::{Context, Export, Exports, Extent, Limits, Listener, Server, Tls};
 
 /// An export of any device, as a test wants it.
@@ -138,7 +138,7 @@ impl Serving {
     pub fn file(limits: Limits, len_bytes: u64) -> Self {
         Self::start(limits, async move |dir, exports| {
             let path = dir.join("disk");
-            let file = File::create_new(&path, len_bytes, Caching::Direct).await;
+            let file = File::create_new(&path, len_bytes, Caching::Direct, Access::default()).await;
             let file = file.expect("a new file");
             exports.add(Plain::new("disk", file)).expect("the first");
         })

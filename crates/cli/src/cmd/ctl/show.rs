@@ -15,8 +15,10 @@ pub(super) fn dmsetup(status: &Status, out: &mut Output) -> Result<(), Failure> 
     // Behind a target without a status there is a blank all the same.
     out.line(format_args!("{ORIGIN}: 0 {sectors} snapshot-origin "))?;
     for snapshot in &status.snapshots {
-        let target = if snapshot.merging { "snapshot-merge" } else { "snapshot" };
+        let target =
+            if snapshot.merging || snapshot.merged { "snapshot-merge" } else { "snapshot" };
         let SnapshotStatus { name, status, .. } = snapshot;
+        let name = printable(name);
         out.line(format_args!("{name}: 0 {sectors} {target} {status}"))?;
     }
     Ok(())
@@ -28,7 +30,8 @@ pub(super) fn status(status: &Status, out: &mut Output) -> Result<(), Failure> {
     let up = HumanDuration(Duration::from_secs_f64(status.seconds.max(0.0)));
     let read_only = if status.read_only { ", read-only" } else { "" };
     let size = Bytes(origin.len_bytes);
-    out.line(format_args!("origin {}: {size}, served for {up}{read_only}", origin.path))?;
+    let path = printable(&origin.path);
+    out.line(format_args!("origin {path}: {size}, served for {up}{read_only}"))?;
     if !status.snapshots.is_empty() {
         out.line("")?;
         let heads = ["SNAPSHOT", "STATE", "FILL", "USED", "SIZE", "EXCEPTIONS", "CHUNK", "FULL IN"];
@@ -59,12 +62,13 @@ pub(super) fn status(status: &Status, out: &mut Output) -> Result<(), Failure> {
 /// One snapshot, on a line.
 pub(super) fn snapshot(it: &SnapshotStatus, out: &mut Output) -> Result<(), Failure> {
     let SnapshotStatus { name, status, exceptions, .. } = it;
+    let name = printable(name);
     out.line(format_args!("{name}: {status}, {}", Count(*exceptions, "exception")))
 }
 
 /// The same at more length: how it is, how full, and when it will be full.
 pub(crate) fn snapshot_line(it: &SnapshotStatus) -> String {
-    let mut line = format!("{}: {}", it.name, state(it));
+    let mut line = format!("{}: {}", printable(&it.name), state(it));
     if let Some(percent) = it.percent {
         line += &format!(", {percent:.2} % full");
     }
@@ -93,8 +97,8 @@ pub(crate) fn merge_line(it: &MergeProgress) -> String {
         MergePhase::Finished => "finished",
         MergePhase::Failed => "failed",
     };
-    let mut line =
-        format!("merge of {}: {state}, {} of {} done", it.snapshot, Bytes(done), Bytes(total));
+    let name = printable(&it.snapshot);
+    let mut line = format!("merge of {name}: {state}, {} of {} done", Bytes(done), Bytes(total));
     if let Some(speed) = it.bytes_per_second {
         line += &format!(", {}/s", Bytes(speed));
     }
@@ -114,6 +118,7 @@ fn state(it: &SnapshotStatus) -> &'static str {
     match (it.state, it.merging) {
         (SnapshotState::Invalid, _) => "invalid",
         (_, true) => "merging",
+        _ if it.merged => "merged",
         (SnapshotState::Active, _) => "active",
         (SnapshotState::Overflowed, _) => "overflow",
     }
@@ -140,16 +145,21 @@ fn row(it: &SnapshotStatus) -> Vec<String> {
     ]
 }
 
+/// What others chose to call something, for a terminal: nothing in it is obeyed.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
 /// Columns under their heads: as wide as what stands in them, two blanks apart.
 fn table(heads: &[&str], rows: Vec<Vec<String>>, out: &mut Output) -> Result<(), Failure> {
     let heads: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
     let all: Vec<_> = [heads].into_iter().chain(rows).collect();
     let width = |n: usize| all.iter().map(|row| row[n].chars().count()).max().unwrap_or(0);
     for row in &all {
-        let cells = row.iter().enumerate().map(|(n, cell)| {
-            let cell: String = cell.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-            format!("{cell:<width$}  ", width = width(n))
-        });
+        let cells = row
+            .iter()
+            .enumerate()
+            .map(|(n, cell)| format!("{:<width$}  ", printable(cell), width = width(n)));
         out.line(cells.collect::<String>().trim_end())?;
     }
     Ok(())

@@ -1,14 +1,16 @@
 use std::ffi::OsString;
 
 use dmsnap::device::{Caching, Mode};
+use dmsnap_images::{Name, Volumes};
+use dmsnap_lvm::Snapshot;
 use serde::Serialize;
 
 use super::words::images_and_name;
 use crate::cmd::check::check;
 use crate::exit::Outcome;
-use crate::lvm::Volumes;
 use crate::output::Output;
-use crate::place::{Address, Name, Place};
+use crate::place::{Address, Place};
+use crate::refusals::warn;
 use crate::report::{Failure, tell};
 
 /// Check the metadata of volume groups, and the stores of their snapshots
@@ -17,7 +19,7 @@ use crate::report::{Failure, tell};
 /// snapshot's store is checked as `dmsnap check` does it, or only that of VG/SNAPSHOT.
 ///
 /// Nothing is written and no lock is taken. The exit status is 0 if everything is sound, 1 if
-/// something is damaged, and 3 if there is nothing that could be read.
+/// something is damaged, and 3 if something could not be read: all else is checked all the same.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 #[command(override_usage = "dmsnap lvm check [OPTIONS] <IMAGE>... [VG/SNAPSHOT]")]
@@ -35,6 +37,9 @@ pub(super) struct Args {
 #[derive(Serialize)]
 struct About {
     snapshot: String,
+    /// The origin, if it is on its way back there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    merging_into: Option<String>,
 }
 
 const EXAMPLES: &str = "\
@@ -51,28 +56,49 @@ impl Args {
         if let Some(name) = name {
             return check(&place(name), None, self.json, out).await;
         }
-        let volumes = Volumes::default();
+        let volumes = Volumes::new(warn);
         let scan = volumes.scan(&images, Mode::Look, Caching::Buffered).await?;
-        let mut outcome = if scan.is_sound() { Outcome::Yes } else { Outcome::No };
+        let (mut damaged, mut unread) = (!scan.is_sound(), Vec::new());
         for group in scan.groups() {
             for fault in group.found.vg.faults() {
                 tell(Failure::of(&group.found.vg.name, fault));
-                outcome = Outcome::No;
+                damaged = true;
             }
             for snapshot in group.found.vg.snapshots() {
-                let name = Name {
-                    group: Some(group.found.vg.name.clone()),
-                    volume: snapshot.name.clone(),
-                };
-                match self.json {
-                    true => out.json(&About { snapshot: name.to_string() })?,
-                    false => out.line(format_args!("{name}:"))?,
-                }
-                if check(&place(name), None, self.json, out).await? != Outcome::Yes {
-                    outcome = Outcome::No;
+                let name = group.name_of(&snapshot.name);
+                self.begin(&name, snapshot, out)?;
+                match check(&place(name.clone()), None, self.json, out).await {
+                    Ok(outcome) => damaged |= outcome != Outcome::Yes,
+                    Err(failure) => {
+                        tell(failure);
+                        unread.push(name.to_string());
+                    }
                 }
             }
         }
-        Ok(outcome)
+        match (unread.is_empty(), damaged) {
+            (true, false) => Ok(Outcome::Yes),
+            (true, true) => Ok(Outcome::No),
+            (false, _) => {
+                let found = format_args!("{} could not be checked", unread.join(", "));
+                Err(Failure::of(&scan.images().to_string(), found).advise("all else was"))
+            }
+        }
+    }
+
+    /// Says what comes next.
+    fn begin(&self, name: &Name, snapshot: &Snapshot, out: &mut Output) -> Result<(), Failure> {
+        let into = snapshot.merging.then(|| name.in_same_group(&snapshot.origin).to_string());
+        if self.json {
+            return out.json(&About { snapshot: name.to_string(), merging_into: into });
+        }
+        out.line(format_args!("{name}:"))?;
+        match into {
+            None => Ok(()),
+            Some(origin) => out.line(format_args!(
+                "note: merges into {origin}, which is neither old nor new until that has ended: \
+                 `dmsnap lvm merge` goes on, and so does LVM when it activates it"
+            )),
+        }
     }
 }

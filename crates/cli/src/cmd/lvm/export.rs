@@ -9,7 +9,8 @@ use crate::report::Failure;
 
 /// Write a snapshot's content as a raw image
 ///
-/// OUTPUT becomes as long as the origin and holds what the snapshot shows, as with `dmsnap export`.
+/// OUTPUT becomes as long as the snapshot and holds what the snapshot shows, as with `dmsnap export`; it may
+/// be - (standard output), a named pipe or a Unix socket.
 /// The images are only read, under a shared lock.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]

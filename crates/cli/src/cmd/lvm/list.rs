@@ -3,12 +3,13 @@ use std::path::PathBuf;
 
 use dmsnap::device::{Caching, Mode};
 use dmsnap::ops::{self, Info};
+use dmsnap_images::{Group, Volumes};
 use dmsnap_lvm::{Activity, LogicalVolume, SECTOR_BYTES, Snapshot};
 use serde::Serialize;
 
 use crate::exit::Outcome;
-use crate::lvm::{Group, Volumes};
 use crate::output::Output;
+use crate::refusals::{about_volume, warn};
 use crate::report::{Failure, tell};
 use crate::size::Bytes;
 
@@ -71,15 +72,23 @@ struct Row {
     lv_merge_failed: String,
     seg_count: String,
     lv_tags: String,
+    /// With a store of its own.
+    #[serde(skip)]
+    is_snapshot: bool,
 }
 
 impl Args {
     pub(super) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
-        let volumes = Volumes::default();
+        let volumes = Volumes::new(warn);
         let scan = volumes.scan(&self.images, Mode::Look, Caching::Buffered).await?;
         let mut rows = Vec::new();
         for group in scan.groups() {
-            let known = |lv: &&LogicalVolume| group.has(&lv.name) || self.all && !lv.is_holder();
+            group.same_name().map(Failure::from).into_iter().for_each(tell);
+            let vg = &group.found.vg;
+            let known = |lv: &&LogicalVolume| {
+                let shown = vg.is_visible(lv) || vg.snapshot(&lv.name).is_some();
+                !lv.is_holder() && (self.all || shown)
+            };
             let mut lvs: Vec<_> = group.found.vg.lvs.iter().filter(known).collect();
             lvs.sort_by(|a, b| a.name.cmp(&b.name));
             for lv in lvs {
@@ -107,13 +116,15 @@ impl Row {
         let percent = store.as_ref().map_or(String::new(), percent);
         let merging = snapshot.is_some_and(|it| it.merging)
             || vg.snapshots_of(&lv.name).any(|snapshot| snapshot.merging);
-        let origin = snapshot.map(|it| it.origin.clone());
-        let of = origin.as_deref().and_then(|origin| vg.lv(origin));
         let is_origin = vg.snapshots_of(&lv.name).next().is_some();
-        let sized = of.or(is_origin.then_some(lv));
+        let origin_bytes = match snapshot {
+            Some(snapshot) => Some(vg.snapshot_bytes(snapshot)),
+            None => is_origin.then(|| vg.size_bytes(lv)),
+        };
         Self {
             lv_name: if vg.is_visible(lv) { lv.name.clone() } else { format!("[{}]", lv.name) },
             vg_name: vg.name.clone(),
+            is_snapshot: snapshot.is_some(),
             lv_uuid: lv.id.to_string(),
             lv_attr: vg.lv_attr(
                 lv,
@@ -121,10 +132,10 @@ impl Row {
                 group.found.mapping(&lv.name).is_err() && group.found.is_partial(),
             ),
             lv_layout: vg.lv_layout(lv),
-            lv_role: vg.lv_role(lv).into(),
+            lv_role: vg.lv_role(lv),
             lv_size: bytes(vg.size_bytes(lv)),
-            origin: origin.unwrap_or_default(),
-            origin_size: sized.map_or(String::new(), |lv| bytes(vg.size_bytes(lv))),
+            origin: vg.origin_of(lv).unwrap_or_default(),
+            origin_size: origin_bytes.map_or(String::new(), bytes),
             data_percent: percent.clone(),
             snap_percent: percent,
             chunk_size: bytes(snapshot.map_or(0, chunk_bytes)),
@@ -146,7 +157,7 @@ impl Row {
 async fn store(group: Group<'_>, name: &str) -> Option<Info> {
     let read = async {
         let cow = group.device(name)?;
-        ops::info(&cow).await.map_err(|error| group.failure(name, error))
+        ops::info(&cow).await.map_err(|error| about_volume(group, name, error))
     };
     read.await.map_err(|failure: Failure| tell(failure)).ok()
 }
@@ -189,8 +200,8 @@ fn cells(row: &Row) -> [String; 9] {
         let bytes = text.trim_end_matches('B').parse().unwrap_or(0);
         if bytes == 0 { String::new() } else { Bytes(bytes).to_string() }
     };
-    let valid = match (&*row.origin, &*row.lv_snapshot_invalid) {
-        ("", _) => "",
+    let valid = match (row.is_snapshot, &*row.lv_snapshot_invalid) {
+        (false, _) => "",
         (_, "") => "yes",
         (_, "unknown") => "unknown",
         _ => "no",

@@ -1,18 +1,20 @@
 use std::ffi::OsString;
-
 use std::path::PathBuf;
 
 use dmsnap::device::Mode;
-use dmsnap::ops::{MergePlan, Merged};
+use dmsnap::ops::{Kept, MergePlan, Merged};
+use dmsnap_images::{Group, Merge, Rewrite, Volumes};
 use serde::Serialize;
 
 use super::words::address;
-use crate::cmd::merge::{Options, stopped};
+use crate::cmd::merging::{
+    InGroup, Options, Planned, no_room, show_kept, show_plan_with_others, stopped,
+};
 use crate::exit::Outcome;
-use crate::lvm::{Group, Kept, Merge, Rewrite, Volumes};
 use crate::output::Output;
 use crate::place::Address;
-use crate::report::{Failure, tell};
+use crate::refusals::{about_volume, warn};
+use crate::report::Failure;
 use crate::size::{Bytes, Count};
 
 /// Copy a snapshot's chunks back to its origin, and take it out of the volume group
@@ -28,8 +30,9 @@ use crate::size::{Bytes, Count};
 /// `vgcfgrestore -f FILE VG` brings it back: the volumes of before, not what they held. The snapshot is
 /// empty then and shows the merged origin. With thin volumes in the group LVM wants --force for that.
 ///
-/// The data comes before the metadata: after a crash the same command goes on where it was. Once it finds
-/// no such volume any more, all is done.
+/// The metadata says that the snapshot merges before the first byte of the origin changes, as after an
+/// `lvconvert --merge`: after a crash or a stop the same command goes on where it was, and so does LVM
+/// when it activates the origin. Once the command finds no such volume any more, all is done.
 ///
 /// All images are locked. One that is mounted, mapped, or attached to a loop device is refused.
 #[derive(Debug, clap::Args)]
@@ -55,32 +58,6 @@ Examples:
     dmsnap lvm merge disk.img vg0/before-upgrade
   A volume group on two disks:
     dmsnap lvm merge /dev/sdb /dev/sdc vg0/before-upgrade";
-
-/// What a merge does to the volume group.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Options for snapshots of LVM's")]
-pub(in crate::cmd) struct InGroup {
-    /// Merge the data only: the snapshot stays in the volume group, empty
-    #[arg(long)]
-    no_metadata: bool,
-
-    /// File for the old metadata text, by default beside the image
-    ///
-    /// The default is IMAGE.VG-NUMBER.vg, with the number of the text; for a disk it lies in the
-    /// current directory. A file that holds something else is never overwritten.
-    #[arg(long, value_name = "FILE", conflicts_with = "no_metadata")]
-    backup: Option<PathBuf>,
-
-    /// Go on although another snapshot has no room for what it shows, which drops it
-    #[arg(long)]
-    drop_full: bool,
-}
-
-impl InGroup {
-    pub(in crate::cmd) fn is_given(&self) -> bool {
-        self.no_metadata || self.backup.is_some() || self.drop_full
-    }
-}
 
 impl Args {
     pub(super) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
@@ -110,59 +87,63 @@ struct Metadata {
     seqno: u64,
 }
 
-/// What would be done, for `--json`.
-#[derive(Serialize)]
-struct Planned {
-    exceptions: u64,
-    bytes: u64,
-    others: Vec<Kept>,
-}
-
 /// # Ordering
 ///
 /// 1. the old metadata text goes to a file, durably
-/// 2. the data is merged, durably, window by window
-/// 3. the metadata is written, in LVM's order: see [`Rewrite::write`]
+/// 2. the metadata says that the snapshot merges, durably: see [`Rewrite::mark`]
+/// 3. the data is merged, durably, window by window
+/// 4. the metadata without the snapshot is written: see [`Rewrite::finish`]
 ///
-/// A crash in 2 leaves origin and store consistent together, and the group as it was. One between 2
-/// and 3 leaves the snapshot in the group, with an empty store. The same command goes on.
+/// A crash in 2 leaves the group of before, or one that merges and in which nothing is merged yet.
+/// One in 3 leaves origin and store consistent together, in a group that merges; one between 3 and 4 the
+/// same with an empty store. The same command goes on, and so does LVM.
 pub(in crate::cmd) async fn merge_snapshot(
     address: &Address,
     options: &Options,
     in_group: &InGroup,
     out: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let volumes = Volumes::default();
-    let mode = if options.dry_run { Mode::Look } else { Mode::Write };
-    let scan = volumes.scan(&address.images, mode, options.io.into()).await?;
+    let volumes = Volumes::new(warn);
+    // A dry run refuses what the merge refuses.
+    let scan = volumes.scan(&address.images, Mode::Write, options.io.into()).await?;
+    scan.refuse_raid_members().await?;
     let group = scan.group_of(&address.name)?;
     let name = &address.name.volume;
-    group.snapshot(name)?;
+    let origin = &group.snapshot(name)?.origin;
+    [name, origin].into_iter().try_for_each(|volume| group.refuse_short(volume))?;
     let rewrite = match in_group.no_metadata {
         true => None,
         false => Some(Rewrite::plan(group, name)?),
     };
     let merge = Merge::new(group, name).await?;
     let (plan, others) = merge.plan(options.merge_options()).await?;
+    if let Some(full) = others.iter().find(|other| !other.valid && !in_group.drop_full) {
+        return Err(no_room(&group.name_of(&full.name).to_string(), full));
+    }
+    let backup = in_group.backup.as_deref();
+    rewrite.as_ref().map_or(Ok(()), |it| it.refuse_back_up(backup))?;
     if options.dry_run {
         let MergePlan { exceptions, bytes, .. } = plan;
-        show_plan(Planned { exceptions, bytes, others }, options.json, out)?;
+        show_plan_with_others(Planned { exceptions, bytes, others }, options.json, out)?;
         return Ok(Outcome::Yes);
     }
-    if let Some(full) = others.iter().find(|other| !other.valid && !in_group.drop_full) {
-        return Err(no_room(group, full));
-    }
-    let backup = rewrite.as_ref().map(|it| it.back_up(in_group.backup.as_deref())).transpose()?;
+    let backup = rewrite.as_ref().map(|it| it.back_up(backup)).transpose()?;
     let watch = options.watch()?;
-    let (merged, others) = merge.run(options.merge_options(), in_group.drop_full, &watch).await?;
+    if let Some(rewrite) = &rewrite {
+        rewrite.mark().await?;
+    }
+    let ran = merge.run(options.merge_options(), in_group.drop_full, &watch).await;
+    let (merged, others) = ran.map_err(|error| match &rewrite {
+        Some(_) => Failure::from(error).advise(goes_on(group)),
+        None => error.into(),
+    })?;
     watch.done();
     let metadata = match (rewrite, backup) {
         (Some(rewrite), Some(backup)) if merged.finished => {
-            Some(Metadata { backup, seqno: rewrite.write().await? })
+            Some(Metadata { backup, seqno: rewrite.finish().await? })
         }
         _ => None,
     };
-    let origin = &group.snapshot(name)?.origin;
     let seconds = watch.seconds();
     let Merged { finished, exceptions, left, bytes, .. } = merged;
     let (snapshot, others) = (name.as_str(), &others[..]);
@@ -174,32 +155,21 @@ pub(in crate::cmd) async fn merge_snapshot(
     }
     match finished {
         true => Ok(Outcome::Yes),
-        false => Err(stopped(&format!("{}/{name}", group.found.vg.name), merged)),
+        false => {
+            let left = match in_group.no_metadata {
+                true => "the volume group does not say so, and must not be activated as it is",
+                false => &goes_on(group),
+            };
+            Err(about_volume(group, name, stopped(merged))
+                .advise(left)
+                .advise("the same command goes on"))
+        }
     }
 }
 
-fn no_room(group: Group<'_>, full: &Kept) -> Failure {
-    let chunks = Count(full.chunks, "chunk");
-    let found = format!("has no room for {chunks} that it would have to keep");
-    group.failure(&full.name, found).advise("--drop-full merges all the same, and loses it")
-}
-
-fn show_plan(planned: Planned, json: bool, out: &mut Output) -> Result<(), Failure> {
-    if json {
-        return out.json(&planned);
-    }
-    let Planned { exceptions, bytes, others } = planned;
-    out.line(format_args!(
-        "would merge {} ({}); nothing was written",
-        Count(exceptions, "exception"),
-        Bytes(bytes),
-    ))?;
-    for other in &others {
-        let Kept { name, chunks, valid } = other;
-        let what = if *valid { "would keep" } else { "has no room and would be dropped for" };
-        out.line(format_args!("{name}: {what} {}", Count(*chunks, "chunk")))?;
-    }
-    Ok(())
+/// What becomes of a merge that came to no end.
+fn goes_on(group: Group<'_>) -> String {
+    format!("{} says that it merges: LVM goes on when it activates the origin", group.found.vg.name)
 }
 
 fn show(done: &Done<'_>, group: Group<'_>, out: &mut Output) -> Result<(), Failure> {
@@ -209,12 +179,7 @@ fn show(done: &Done<'_>, group: Group<'_>, out: &mut Output) -> Result<(), Failu
         Count(*exceptions, "exception"),
         Bytes(*bytes),
     ))?;
-    for Kept { name, chunks, valid } in *others {
-        match valid {
-            true => out.line(format_args!("{name}: kept {}", Count(*chunks, "chunk")))?,
-            false => tell(group.failure(name, "dropped: it had no room for what it showed")),
-        }
-    }
+    show_kept(others, |name| group.name_of(name).to_string(), out)?;
     if let Some(Metadata { backup, seqno }) = metadata {
         let vg = &group.found.vg.name;
         let backup = backup.display();

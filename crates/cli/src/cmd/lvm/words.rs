@@ -1,17 +1,18 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
 use clap::error::ErrorKind;
+use dmsnap_images::{Name, NameError};
 
-use crate::place::{Address, Name, Place};
+use crate::place::{Address, Place};
 use crate::report::Failure;
+use crate::usage;
 
 /// `IMAGE... [VG/]LV`
 pub(super) fn address(words: &[OsString]) -> Result<Address, Failure> {
     let Some((name, images)) = words.split_last().filter(|(_, images)| !images.is_empty()) else {
         let found = "images come first, then the volume as VG/LV";
-        crate::Cli::command().error(ErrorKind::TooFewValues, found).exit();
+        usage::refuse(ErrorKind::TooFewValues, found);
     };
     let name = parse(name).map_err(|found| Failure::about(Path::new(name), found))?;
     Ok(Address { images: images.iter().map(PathBuf::from).collect(), name })
@@ -31,7 +32,8 @@ pub(super) fn images_and_name(words: &[OsString]) -> (Vec<PathBuf>, Option<Name>
     (images.iter().map(PathBuf::from).collect(), name)
 }
 
-fn parse(word: &OsString) -> Result<Name, String> {
+/// Names are text; what is none of LVM's names is refused with what was found.
+fn parse(word: &OsString) -> Result<Name, NameError> {
     word.to_string_lossy().parse()
 }
 

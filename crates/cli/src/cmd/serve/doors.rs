@@ -1,14 +1,18 @@
+use std::cell::RefCell;
+use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use dmsnap::device::{AnyDevice, Caching, Device, Mode, is_same};
+use dmsnap::device::{Access, AnyDevice, Caching, Device, File, Mode, is_open_elsewhere};
 use dmsnap::format::MAGIC;
 use dmsnap::ops::{self, Error};
 use dmsnap_serve::Snapshot;
 use dmsnap_serve::control::{Code, MakeStore, NewSnapshot, Opener, Refusal};
 
-use super::plan::{Disk, Spec};
-use crate::devices::{NewFile, open_or_make};
+use super::plan::{Disk, Spec, not_made};
+use crate::devices::{NewFile, access_of, open_or_make, overlap};
+use crate::place::Place;
 use crate::report::Failure;
 use crate::size;
 
@@ -18,11 +22,18 @@ pub(super) struct Doors {
     origin: PathBuf,
     mode: Mode,
     caching: Caching,
+    /// The COW devices that were opened, by the names of their snapshots. Some may be gone.
+    cows: RefCell<Vec<(String, Place)>>,
 }
 
 impl Doors {
-    pub(super) fn new(origin: &Path, mode: Mode, caching: Caching) -> Self {
-        Self { origin: origin.to_owned(), mode, caching }
+    pub(super) fn new(
+        (origin, cows): (&Path, &[(String, PathBuf)]),
+        mode: Mode,
+        caching: Caching,
+    ) -> Self {
+        let cows = cows.iter().map(|(name, cow)| (name.clone(), place(cow))).collect();
+        Self { origin: origin.to_owned(), mode, caching, cows: RefCell::new(cows) }
     }
 
     /// Makes a store. A file that is made for it goes away again unless it is kept.
@@ -35,13 +46,18 @@ impl Doors {
         let chunk_size = chunk_size.map_err(|found| Failure::about(cow, found))?;
         let wanted = make.size_bytes.map(size::whole_sectors).transpose();
         let wanted = wanted.map_err(|found| Failure::about(cow, found))?;
-        let (file, new) = open_or_make(cow, wanted, self.caching).await?;
+        let access = access_of(&place(&self.origin));
+        refuse_readers(cow).await?;
+        let (file, new) = open_or_make(cow, wanted, self.caching, access).await?;
+        if new.is_none() {
+            refuse_strangers(cow, &file, access)?;
+        }
         let made = ops::create(&file, chunk_size, false).await;
-        made.map_err(|error| Failure::about(cow, error))?;
+        made.map_err(|error| not_made(cow, &error))?;
         Ok(new)
     }
 
-    fn refuse(&self, wanted: &NewSnapshot) -> Result<(), Refusal> {
+    fn refuse(&self, volume: &Disk, wanted: &NewSnapshot) -> Result<(), Refusal> {
         let cow = Path::new(&wanted.cow);
         if wanted.make.is_some() && wanted.transient_chunk_bytes.is_some() {
             return Err(Refusal::new(
@@ -52,12 +68,68 @@ impl Doors {
         if wanted.make.is_some() && self.mode != Mode::Write {
             return Err(Refusal::new(Code::ReadOnly, "the server was started with --read-only"));
         }
-        if is_same(cow, &self.origin).unwrap_or(false) {
-            let found = Failure::about(cow, "the same file or device as the origin");
-            return Err(Refusal::new(Code::Refused, found));
+        match self.same(volume, &Place::from(cow.to_owned())) {
+            Some(of) => {
+                let found = format_args!("the same file or device as {of}, or a part of it");
+                let failure = Failure::about(cow, found).advise("each must be its own");
+                Err(Refusal::new(Code::Refused, failure))
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
+
+    /// What this server has open already of what `cow` is.
+    fn same(&self, volume: &Disk, cow: &Place) -> Option<String> {
+        if overlap(&place(&self.origin), cow).is_some() {
+            return Some("the origin".into());
+        }
+        let mut cows = self.cows.borrow_mut();
+        cows.retain(|(name, _)| volume.snapshot(name).is_some());
+        let found = cows.iter().find(|(_, known)| overlap(known, cow).is_some());
+        found.map(|(name, _)| format!("the COW device of {name}"))
+    }
+}
+
+/// What the command line named, and took for a place already.
+fn place(name: &Path) -> Place {
+    Place::parse(name.to_owned().into()).unwrap_or_else(|_| Place::from(name.to_owned()))
+}
+
+/// A file that is there already and is to become a store: the old data of the origin goes there, so nobody may
+/// be able to read it who may not read the origin, as its owner or by its mode.
+fn refuse_strangers(cow: &Path, file: &File, access: Access) -> Result<(), Failure> {
+    let metadata = file.metadata().map_err(|error| Failure::about(cow, error))?;
+    if !metadata.is_file() {
+        return Ok(());
+    }
+    let own = rustix::process::geteuid().as_raw();
+    let uid = metadata.uid();
+    if uid != own && uid != 0 && Some(uid) != access.uid() {
+        return Err(no_place(cow, format_args!("belongs to user {uid}, who may read it")));
+    }
+    match access.exceeded_by(metadata.mode()) {
+        0 => Ok(()),
+        _ => {
+            let mode = metadata.mode() & 0o7777;
+            let found = format_args!("others than the origin's may read it (mode {mode:04o})");
+            Err(no_place(cow, found))
+        }
+    }
+}
+
+/// Whoever has a file open reads what is written to it later, whatever its mode is then.
+async fn refuse_readers(cow: &Path) -> Result<(), Failure> {
+    match is_open_elsewhere(cow).await {
+        Ok(true) => {
+            Err(no_place(cow, format_args!("in use by another process, which has it open")))
+        }
+        // Or opening says why not.
+        _ => Ok(()),
+    }
+}
+
+fn no_place(cow: &Path, found: fmt::Arguments<'_>) -> Failure {
+    Failure::about(cow, found).advise("give a path where there is no file")
 }
 
 impl Opener<AnyDevice, AnyDevice> for Doors {
@@ -66,7 +138,7 @@ impl Opener<AnyDevice, AnyDevice> for Doors {
         volume: &Disk,
         wanted: &NewSnapshot,
     ) -> Result<Rc<Snapshot<AnyDevice>>, Refusal> {
-        self.refuse(wanted)?;
+        self.refuse(volume, wanted)?;
         let spec = Spec::of_request(wanted);
         let spec = spec.map_err(|found| Refusal::new(Code::BadRequest, found))?;
         let cow = Path::new(&wanted.cow);
@@ -84,7 +156,9 @@ impl Opener<AnyDevice, AnyDevice> for Doors {
         let opened: Result<(), Failure> = opening.await;
         opened.map_err(|failure| Refusal::new(Code::Refused, failure))?;
         let gone = || Refusal::new(Code::Busy, "it was taken out meanwhile");
-        volume.snapshot(&wanted.name).ok_or_else(gone)
+        let snapshot = volume.snapshot(&wanted.name).ok_or_else(gone)?;
+        self.cows.borrow_mut().push((wanted.name.clone(), Place::from(cow.to_owned())));
+        Ok(snapshot)
     }
 
     async fn may_merge(&self, volume: &Disk) -> Result<(), Refusal> {

@@ -25,6 +25,8 @@ pub(super) struct Encryption {
     tls_certificates: Option<PathBuf>,
 
     /// Let in only clients with a certificate that ca-cert.pem vouches for
+    ///
+    /// Every connection is encrypted then: not with --tls on or off.
     #[arg(long, requires = "tls_certificates")]
     tls_verify_peer: bool,
 }
@@ -40,6 +42,16 @@ enum When {
 impl Encryption {
     /// Reads the certificates; `None` if nothing is to be encrypted.
     pub(super) fn tls(&self) -> Result<Option<nbd::Tls>, Failure> {
+        if let Some(when @ (When::On | When::Off)) = self.tls
+            && self.tls_verify_peer
+        {
+            let when = if when == When::On { "on" } else { "off" };
+            let found = format_args!(
+                "found --tls {when}, which lets clients in without encryption and so without a certificate"
+            );
+            let refused = Failure::of("--tls-verify-peer", found);
+            return Err(refused.advise("leave --tls out, or say --tls required"));
+        }
         let Some(dir) = self.tls_certificates.as_deref().filter(|_| self.tls != Some(When::Off))
         else {
             return Ok(None);

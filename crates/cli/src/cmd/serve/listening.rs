@@ -1,17 +1,18 @@
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 use dmsnap_serve::nbd::Listener;
 use listenfd::ListenFd;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sd_notify::NotifyState;
 
 use crate::report::Failure;
 
-/// Where clients look first.
-const DEFAULT_ADDRESS: &str = "127.0.0.1:10809";
+/// What a query of a URI holds as it is: letters, digits, and these.
+const NOT_PLAIN: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Where clients come from, and how they name what we listen on ourselves.
 #[derive(Debug)]
@@ -21,8 +22,8 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    /// Listens at these addresses, at the usual one if there are none; or, if the process was
-    /// started for sockets that somebody else listens on (`LISTEN_FDS`), on those alone.
+    /// Listens at these addresses; or, if the process was started for sockets that somebody else listens
+    /// on (`LISTEN_FDS`), on those alone.
     pub(super) async fn at(addresses: &[String], encrypted: bool) -> Result<Self, Failure> {
         let mut inherited = ListenFd::from_env();
         let mut listening = Self { listeners: Vec::new(), uris: Vec::new() };
@@ -38,14 +39,36 @@ impl Listening {
             }
             return Ok(listening);
         }
-        let usual = [DEFAULT_ADDRESS.to_owned()];
-        for address in if addresses.is_empty() { &usual } else { addresses } {
+        if addresses.is_empty() {
+            // The sockets were meant for another process.
+            return Err(nowhere());
+        }
+        for address in addresses {
             let listener = listen(address).await.map_err(|error| failure(address, &error))?;
-            listening.uris.push(told(address, &listener, encrypted));
+            let bound = listener.tcp_address().ok();
+            listening.uris.push(told(address, bound, encrypted));
             listening.listeners.push(listener);
         }
         Ok(listening)
     }
+}
+
+/// Refuses to serve where no client could come from. There is no address by default: a port of TCP is open to
+/// every user of the machine.
+pub(super) fn refuse_nowhere(addresses: &[String]) -> Result<(), Failure> {
+    // Not taken out of the environment: that is done when they are listened on.
+    match addresses.is_empty() && std::env::var_os("LISTEN_FDS").is_none() {
+        true => Err(nowhere()),
+        false => Ok(()),
+    }
+}
+
+fn nowhere() -> Failure {
+    let found = "is not given, and there is no socket of a service manager";
+    Failure::of("--nbd", found).advise(
+        "say where clients come from: --nbd unix:PATH, for you alone, \
+         or --nbd 127.0.0.1:10809, for every user of this machine",
+    )
 }
 
 /// Where to listen, as the command line says it: `unix:PATH` or `HOST:PORT`.
@@ -76,7 +99,7 @@ fn failure(address: &str, error: &io::Error) -> Failure {
         (io::ErrorKind::NotFound, Some(path)) => {
             Failure::about(path, "its directory does not exist").advise("make it first")
         }
-        (io::ErrorKind::InvalidInput, Some(path)) => {
+        (io::ErrorKind::InvalidFilename, Some(path)) => {
             let found = format_args!("too long for a socket: {} bytes", path.as_os_str().len());
             Failure::about(path, found).advise("107 are possible")
         }
@@ -100,27 +123,11 @@ fn inherit(inherited: &mut ListenFd, n: usize) -> io::Result<Listener> {
     }
 }
 
-/// Listens; a socket file that nobody listens on any more is taken over. A server that was killed
-/// a moment ago still listens until the system has cleared up its ring, so it is given a second.
 async fn listen(address: &str) -> io::Result<Listener> {
-    const PAUSE: Duration = Duration::from_millis(50);
-    let Some(path) = address.strip_prefix("unix:").map(Path::new) else {
-        return Listener::tcp(address).await;
-    };
-    for _ in 0..20 {
-        match Listener::unix(path).await {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_socket(path) => {
-                match UnixStream::connect(path) {
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                        std::fs::remove_file(path)?;
-                    }
-                    _ => compio::time::sleep(PAUSE).await,
-                }
-            }
-            other => return other,
-        }
+    match address.strip_prefix("unix:") {
+        Some(path) => Listener::unix(Path::new(path)).await,
+        None => Listener::tcp(address).await,
     }
-    Listener::unix(path).await
 }
 
 /// Any other file refuses connections, too, and is nobody's to remove.
@@ -128,12 +135,31 @@ fn is_socket(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket())
 }
 
-/// How a client names what it can connect to.
-fn told(address: &str, listener: &Listener, encrypted: bool) -> String {
+/// How a client names what it can connect to. A path may hold what has a meaning in a URI.
+fn told(address: &str, bound: Option<SocketAddr>, encrypted: bool) -> String {
     let scheme = if encrypted { "nbds" } else { "nbd" };
-    match (address.strip_prefix("unix:"), listener.tcp_address()) {
-        (Some(path), _) => format!("{scheme}+unix:///?socket={path}"),
-        (None, Ok(bound)) => format!("{scheme}://{bound}"),
-        (None, Err(_)) => format!("{scheme}://{address}"),
+    match (address.strip_prefix("unix:"), bound) {
+        (Some(path), _) => {
+            format!("{scheme}+unix:///?socket={}", utf8_percent_encode(path, NOT_PLAIN))
+        }
+        (None, Some(bound)) => format!("{scheme}://{bound}"),
+        (None, None) => format!("{scheme}://{address}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uris_are_escaped() {
+        let told = |address: &str| told(address, None, false);
+        assert_eq!(told("unix:/run/a-b_c.sock"), "nbd+unix:///?socket=/run/a-b_c.sock");
+        assert_eq!(
+            told("unix:/run/a b&c#d%20+?=\u{1b}\u{e4}"),
+            "nbd+unix:///?socket=/run/a%20b%26c%23d%2520%2B%3F%3D%1B%C3%A4"
+        );
+        let bound = "[::1]:10809".parse().expect("an address");
+        assert_eq!(super::told("localhost:0", Some(bound), true), "nbds://[::1]:10809");
     }
 }

@@ -1,20 +1,24 @@
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::str::FromStr;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use dmsnap::device::{AnyDevice, Caching, Device, Mode, is_same};
 use dmsnap::format::{ChunkSize, MAGIC, SECTOR_BYTES};
 use dmsnap::ops::{self, Error, Which};
+use dmsnap_images::{Scan, Volumes, refuse_raid_member};
 use dmsnap_serve::control::{NewSnapshot, OnFullText};
 use dmsnap_serve::{ORIGIN, OnFull, SnapshotOptions, Volume};
 use rustix::fs::{major, minor};
 
-use crate::devices::{open_file, overlap};
-use crate::lvm::Volumes;
-use crate::place::Place;
+use crate::devices::{open_file, open_place, overlap};
+use crate::formats::{advice, refuse_foreign, warn_of_image};
+use crate::place::{Address, Place};
+use crate::refusals::warn;
 use crate::report::{Failure, tell};
 use crate::size;
 use crate::table::{self, Line, Target};
@@ -32,8 +36,8 @@ pub(super) struct Plan {
     snapshots: Vec<Spec>,
     /// The snapshot that the table, or LVM, merges.
     pub(super) merge: Option<String>,
-    /// Where it was promised, and how long the origin is, in sectors.
-    promised: Option<(String, u64)>,
+    /// What the lines of a table say of lengths.
+    lengths: Vec<Length>,
     /// LVM's name of the origin.
     pub(super) alias: Option<String>,
 }
@@ -47,6 +51,16 @@ pub(crate) struct Spec {
     options: SnapshotOptions,
 }
 
+/// How long a line of a table makes its device.
+#[derive(Clone, Debug)]
+struct Length {
+    /// Where it stands.
+    line: String,
+    sectors: u64,
+    /// That of the origin itself. A snapshot may be shorter.
+    is_origin: bool,
+}
+
 /// What the COW device holds.
 #[derive(Clone, Copy, Debug)]
 enum Store {
@@ -56,22 +70,29 @@ enum Store {
     Transient(ChunkSize),
 }
 
-impl FromStr for Spec {
-    type Err = String;
+impl Spec {
+    /// For `value_parser`: paths are any bytes.
+    pub(crate) fn parser() -> impl TypedValueParser<Value = Self> {
+        OsStringValueParser::new().try_map(|text| Self::parse(&text))
+    }
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, rest) = text
-            .split_once('=')
-            .ok_or_else(|| format!("found `{text}`; a snapshot is NAME=COW[,OPTION]..."))?;
+    pub(crate) fn parse(text: &OsStr) -> Result<Self, String> {
+        let shown = text.display();
+        let equals = text.as_bytes().iter().position(|byte| *byte == b'=');
+        let equals =
+            equals.ok_or_else(|| format!("found `{shown}`; a snapshot is NAME=COW[,OPTION]..."))?;
+        let (name, rest) = (&text.as_bytes()[..equals], &text.as_bytes()[equals + 1..]);
+        let name = str::from_utf8(name).map_err(|_| format!("found `{shown}`; a name is text"))?;
         refuse_reserved(name)?;
-        if rest.is_empty() || rest.starts_with(',') {
-            return Err(format!("found no COW device in `{text}`; it is NAME=COW[,OPTION]..."));
+        let begins_with_option = rest.starts_with(b",") && !rest.starts_with(b",,");
+        if rest.is_empty() || begins_with_option {
+            return Err(format!("found no COW device in `{shown}`; it is NAME=COW[,OPTION]..."));
         }
-        let (cow, mut parts) = Place::take(rest)?;
-        let cow = PathBuf::from(cow.to_string());
+        let (cow, parts) = Place::take(OsStr::from_bytes(rest))?;
+        let cow = PathBuf::from(cow.into_os_string());
         let options = SnapshotOptions::default();
         let mut spec = Self { name: name.into(), cow, store: Store::Persistent, options };
-        parts.try_for_each(|part| spec.option(part))?;
+        parts.iter().try_for_each(|part| spec.option(&part.to_string_lossy()))?;
         Ok(spec)
     }
 }
@@ -116,6 +137,7 @@ impl Spec {
             max_bytes: wanted.max_size_bytes,
             discard_zeroes: wanted.discard_zeroes,
             discard_passdown: wanted.discard_passdown,
+            ..SnapshotOptions::default()
         };
         let (name, cow) = (wanted.name.clone(), PathBuf::from(&wanted.cow));
         Ok(Self { name, cow, store, options })
@@ -148,11 +170,16 @@ impl Spec {
         mode: Mode,
         caching: Caching,
     ) -> Result<(), Failure> {
-        let cow = AnyDevice::from(open_file(&self.cow, self.mode(mode), caching).await?);
+        let mode_of_cow = self.mode(mode);
+        let cow = AnyDevice::from(open_file(&self.cow, mode_of_cow, caching).await?);
+        if mode_of_cow == Mode::Write {
+            refuse_raid_member(&self.cow, &cow).await?;
+        }
         self.add_to(volume, cow, mode).await
     }
 
-    fn from_table(name: Option<&str>, snapshot: &table::Snapshot) -> Result<Self, String> {
+    fn from_table(line: &Line, snapshot: &table::Snapshot) -> Result<Self, String> {
+        let name = line.name.as_deref();
         let file = || snapshot.cow.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = name.map(str::to_owned).or_else(file).unwrap_or_default();
         refuse_reserved(&name).map_err(|found| format!("{found}; put `NAME: ` before the line"))?;
@@ -160,7 +187,11 @@ impl Spec {
             table::Store::Persistent(chunk_size) => Store::MaybeNew(chunk_size),
             table::Store::Transient(chunk_size) => Store::Transient(chunk_size),
         };
+        let too_long = || {
+            format!("found the length {} sectors, which is no number of bytes", line.len_sectors)
+        };
         let options = SnapshotOptions {
+            len_bytes: Some(line.len_sectors.checked_mul(SECTOR_BYTES).ok_or_else(too_long)?),
             // A write to the origin drops it in kernels, with `P` and with `PO`.
             on_full: OnFull::Invalidate,
             discard_zeroes: snapshot.discard_zeroes,
@@ -184,6 +215,9 @@ impl Spec {
         let failed = |error| Failure::about(&self.cow, error);
         // Whatever it is that cannot be read, the next one says it.
         let is_store = begins_with_store(volume).await.unwrap_or(false);
+        if !is_store && matches!(self.store, Store::Persistent) {
+            refuse_foreign(self.cow.display(), &cow).await?;
+        }
         let refused = |error: Error| match error {
             Error::FrontZeroed { .. } => Failure::about(&self.cow, error).advise(MERGE_ANYWAY),
             Error::Header(_) if is_store => {
@@ -196,20 +230,31 @@ impl Spec {
         };
         let Self { name, options, .. } = &self;
         let options = options.clone();
+        if let (Some(most), Ok(now)) = (options.max_bytes, cow.len_bytes())
+            && most < now
+        {
+            let found = format_args!("has {now} bytes already, and max-size={most} is less");
+            let refused = Failure::about(&self.cow, found);
+            return Err(refused.advise("say a size that it may grow to, or leave max-size out"));
+        }
         match self.store {
             Store::Persistent | Store::MaybeNew(_) if mode != Mode::Write => {
                 volume.open_read_only(name, cow, options).await.map_err(failed)?;
             }
             Store::Transient(chunk_size) => {
+                ops::refuse_chunk_size(chunk_size, &cow, Which::Cow).map_err(refused)?;
+                ops::refuse_chunk_size(chunk_size, volume.origin_device(), Which::Origin)
+                    .map_err(refused)?;
                 volume.open_transient(name, cow, chunk_size, options).await.map_err(failed)?;
             }
             Store::Persistent => {
-                ops::open_snapshot(volume, name, cow, options).await.map_err(refused)?;
+                let added = volume.open(name, cow, options).await;
+                added.map_err(Error::of_opening).map_err(refused)?;
             }
             Store::MaybeNew(wanted) => {
                 make_if_blank(&self.cow, &cow, wanted).await?;
-                let added = ops::open_snapshot(volume, name, cow, options).await;
-                let found = added.map_err(refused)?.chunk_size();
+                let added = volume.open(name, cow, options).await;
+                let found = added.map_err(Error::of_opening).map_err(refused)?.chunk_size();
                 if wanted.is_some_and(|wanted| wanted != found) {
                     let found = format_args!("warning: its chunks have {found}");
                     tell(Failure::about(&self.cow, found).advise("the table's size is not used"));
@@ -225,21 +270,29 @@ fn place(name: &Path) -> Result<Place, String> {
     Place::parse(name.to_owned().into_os_string())
 }
 
-/// The device node, also where nobody keeps links to all of them by their numbers.
+/// The device node, also where nobody keeps links to all of them by their numbers, and where there is
+/// no `/sys`.
 fn node(path: &Path) -> PathBuf {
+    let numbers = || path.strip_prefix(table::BY_NUMBER).ok().filter(|_| !path.exists())?.to_str();
+    let Some(numbers) = numbers() else { return path.to_owned() };
+    // The name may be left over from another device.
+    let is_it = |node: &PathBuf| {
+        fs::metadata(node).is_ok_and(|metadata| {
+            let rdev = metadata.rdev();
+            let found = format!("{}:{}", major(rdev), minor(rdev));
+            metadata.file_type().is_block_device() && found == numbers
+        })
+    };
     let named = || {
-        let numbers = path.strip_prefix(table::BY_NUMBER).ok().filter(|_| !path.exists())?;
-        let numbers = numbers.to_str()?;
         let uevent = fs::read_to_string(format!("/sys/dev/block/{numbers}/uevent")).ok()?;
         let name = uevent.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
-        let node = Path::new("/dev").join(name);
-        // The name may be left over from another device.
-        let metadata = fs::metadata(&node).ok()?;
-        let rdev = metadata.rdev();
-        let same = format!("{}:{}", major(rdev), minor(rdev)) == numbers;
-        (metadata.file_type().is_block_device() && same).then_some(node)
+        Some(Path::new("/dev").join(name)).filter(is_it)
     };
-    named().unwrap_or_else(|| path.to_owned())
+    let seen = || {
+        let nodes = ["/dev", "/dev/mapper"].into_iter().flat_map(|dir| fs::read_dir(dir).ok());
+        nodes.flatten().flatten().map(|entry| entry.path()).find(is_it)
+    };
+    named().or_else(seen).unwrap_or_else(|| path.to_owned())
 }
 
 /// Whether the origin looks like a store.
@@ -263,31 +316,33 @@ async fn make_if_blank(
     cow: &AnyDevice,
     wanted: Option<ChunkSize>,
 ) -> Result<(), Failure> {
-    const MAGIC_BYTES: usize = 4;
-    const DEFAULT_SECTORS: u32 = 32;
-    let magic = cow.read(0, MAGIC_BYTES).await.map_err(|error| Failure::about(path, error))?;
+    let magic = cow.read(0, MAGIC.len()).await.map_err(|error| Failure::about(path, error))?;
     if magic.iter().any(|byte| *byte != 0) {
         return Ok(());
     }
-    let chunk_size = match wanted {
-        Some(wanted) => Ok(wanted),
-        None => ChunkSize::from_sectors(DEFAULT_SECTORS),
-    };
-    let chunk_size = chunk_size.map_err(|error| Failure::about(path, error))?;
-    match ops::create(cow, chunk_size, false).await {
-        Ok(_) => Ok(()),
-        Err(Error::Refused(..)) => {
-            let found = "its magic is zero, but its first 4 KiB are not";
-            Err(Failure::about(path, found).advise("`dmsnap create --force` makes a store there"))
+    let chunk_size = wanted.unwrap_or(ChunkSize::KERNEL_DEFAULT);
+    ops::refuse_chunk_size(chunk_size, cow, Which::Cow)
+        .map_err(|error| Failure::about(path, error))?;
+    let created = ops::create(cow, chunk_size, false).await;
+    created.map(|_| ()).map_err(|error| not_made(path, &error))
+}
+
+/// Why no store was made.
+pub(super) fn not_made(path: &Path, error: &Error) -> Failure {
+    let failure = Failure::about(path, error);
+    match error {
+        Error::Occupied { .. } | Error::Refused(..) => {
+            failure.advise("`dmsnap create --force` makes a store there all the same")
         }
-        Err(error) => Err(Failure::about(path, error)),
+        Error::RaidMember { found } => failure.advise(advice(*found)),
+        _ => failure,
     }
 }
 
 impl Plan {
     pub(super) fn of_options(origin: &Path, snapshots: &[Spec]) -> Result<Self, Failure> {
         let (origin, snapshots) = (origin.to_owned(), snapshots.to_vec());
-        let plan = Self { origin, snapshots, merge: None, promised: None, alias: None };
+        let plan = Self { origin, snapshots, merge: None, lengths: Vec::new(), alias: None };
         plan.refuse_same()?;
         Ok(plan)
     }
@@ -296,7 +351,7 @@ impl Plan {
     pub(super) fn of_table(path: &Path, origin: Option<&Path>) -> Result<Self, Failure> {
         let about =
             |line: usize, found: &str| Failure::of(&format!("{}:{line}", path.display()), found);
-        let text = fs::read_to_string(path).map_err(|error| Failure::about(path, error))?;
+        let text = fs::read(path).map_err(|error| Failure::about(path, error))?;
         let lines = table::parse(&text);
         let lines = lines.map_err(|error| about(error.line, &error.to_string()))?;
         let Some(first) = lines.first() else {
@@ -306,11 +361,16 @@ impl Plan {
             origin: origin.map_or_else(|| node(&first.origin), Path::to_owned),
             snapshots: Vec::new(),
             merge: None,
-            promised: Some((format!("{}:{}", path.display(), first.number), first.len_sectors)),
+            lengths: Vec::new(),
             alias: None,
         };
         for line in &lines {
-            plan.take(line, first).map_err(|found| about(line.number, &found))?;
+            plan.take(line).map_err(|found| about(line.number, &found))?;
+            plan.lengths.push(Length {
+                line: format!("{}:{}", path.display(), line.number),
+                sectors: line.len_sectors,
+                is_origin: line.target == Target::Origin,
+            });
         }
         plan.refuse_same()?;
         Ok(plan)
@@ -322,8 +382,11 @@ impl Plan {
         let about = |found: String| Failure::about(&self.origin, found);
         let Place::Volume(origin) = place(&self.origin).map_err(about)? else { return Ok(()) };
         self.alias = Some(origin.name.volume.clone());
-        for found in origin.snapshots().await? {
-            let (name, place) = (found.address.name.volume.clone(), Place::Volume(found.address));
+        let scan = Scan::look(&origin.images, warn).await?;
+        let group = scan.group_of(&origin.name)?;
+        for found in group.snapshots_of(&origin.name.volume).await? {
+            let (name, images) = (found.name.volume.clone(), origin.images.clone());
+            let place = Place::Volume(Address { images, name: found.name });
             let known =
                 |spec: &Spec| self::place(&spec.cow).is_ok_and(|it| overlap(&it, &place).is_some());
             let known =
@@ -332,11 +395,17 @@ impl Plan {
                 tell(Failure::of(&name, "was dropped before: it is not served"));
                 continue;
             }
+            let len_bytes = Some(found.len_bytes);
             let served = match known {
-                Some(served) => served,
+                Some(served) => {
+                    let same = self.snapshots.iter_mut().filter(|spec| spec.name == served);
+                    same.for_each(|spec| spec.options.len_bytes = len_bytes);
+                    served
+                }
                 None => {
                     refuse_reserved(&name).map_err(|it| Failure::of("--snapshot", it))?;
-                    let (cow, options) = (place.to_string().into(), SnapshotOptions::default());
+                    let cow = place.into_os_string().into();
+                    let options = SnapshotOptions { len_bytes, ..SnapshotOptions::default() };
                     let store = Store::Persistent;
                     self.snapshots.push(Spec { name: name.clone(), cow, store, options });
                     name
@@ -373,7 +442,7 @@ impl Plan {
     }
 
     /// Takes one line over. Everything that can be said without opening a device is said here.
-    fn take(&mut self, line: &Line, first: &Line) -> Result<(), String> {
+    fn take(&mut self, line: &Line) -> Result<(), String> {
         let (origin, planned) = (line.origin.display(), self.origin.display());
         let same = match (place(&node(&line.origin))?, place(&self.origin)?) {
             (Place::Path(found), Place::Path(expected)) => is_same(&found, &expected)
@@ -385,15 +454,8 @@ impl Plan {
                 "found the origin {origin}, expected {planned}; one server has one origin"
             ));
         }
-        if line.len_sectors != first.len_sectors {
-            let (found, expected) = (line.len_sectors, first.len_sectors);
-            return Err(format!(
-                "found the length {found}, expected {expected} sectors as in line {}",
-                first.number
-            ));
-        }
         let Target::Snapshot(snapshot) = &line.target else { return Ok(()) };
-        let spec = Spec::from_table(line.name.as_deref(), snapshot)?;
+        let spec = Spec::from_table(line, snapshot)?;
         if self.snapshots.iter().any(|other| other.name == spec.name) {
             return Err(format!("found the name `{}` again, expected another one", spec.name));
         }
@@ -426,23 +488,26 @@ impl Plan {
         caching: Caching,
         merge: Option<&str>,
     ) -> Result<Rc<Disk>, Failure> {
-        let volumes = Volumes::default();
+        let volumes = Volumes::new(warn);
         let open = async |path: &Path, which: Which, mode: Mode| {
             let place = place(path).map_err(|found| Failure::about(path, found))?;
-            volumes.open(&place, which, mode, caching).await
+            open_place(&volumes, &place, which, mode, caching).await
         };
         let origin = open(&self.origin, Which::Origin, mode).await?;
+        warn_of_image(self.origin.display(), &origin).await;
         let volume = Volume::new(origin).map_err(|error| Failure::about(&self.origin, error))?;
+        let forgotten = volume.forget_cached().await;
+        forgotten.map_err(|error| Failure::about(&self.origin, error))?;
         let sectors = volume.len_bytes() / SECTOR_BYTES;
         if sectors == 0 {
-            let len = volume.origin_device().len_bytes().unwrap_or(0);
-            let found = format_args!("has {len} bytes, which is no whole sector");
-            return Err(Failure::about(&self.origin, found).advise("is it the origin?"));
+            return Err(Failure::about(&self.origin, "is empty").advise("is it the origin?"));
         }
-        if let Some((line, found)) = self.promised.filter(|(_, promised)| *promised != sectors) {
+        let wrong = |it: &&Length| it.sectors > sectors || it.is_origin && it.sectors != sectors;
+        if let Some(Length { line, sectors: found, is_origin }) = self.lengths.iter().find(wrong) {
+            let expected = if *is_origin { "the" } else { "at most the" };
             let origin = self.origin.display();
-            let found = format!("found the length {found}, expected the {sectors} sectors");
-            return Err(Failure::of(&line, format_args!("{found} of {origin}")));
+            let found = format!("found the length {found}, expected {expected} {sectors} sectors");
+            return Err(Failure::of(line, format_args!("{found} of {origin}")));
         }
         let mut cows = Vec::new();
         for spec in self.snapshots {

@@ -1,6 +1,6 @@
-use crate::history::mapped::MOST;
-use crate::history::model::{How, Shape, Side, Snapshot, State, Step, World, Write, index};
-use crate::random::Random;
+use crate::kernel::history::mapped::MOST;
+use crate::kernel::history::model::{How, Shape, Side, Snapshot, State, Step, World, Write, index};
+use crate::kernel::random::Random;
 
 /// The most sectors of an origin, and of a COW device.
 const MOST_SECTORS: u64 = 6 << 11;

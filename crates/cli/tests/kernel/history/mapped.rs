@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
-use crate::history::model::{How, Shape, Step, Write};
-use crate::machine::Machine;
+use crate::kernel::history::model::{How, Shape, Step, Write};
+use crate::kernel::machine::Machine;
 
 /// Sectors of the disk for the origin, for each COW device, and for what is read.
 const PLACE: u64 = 8 << 11;

@@ -14,11 +14,10 @@ pub(crate) mod served; // dmsnap's side
 use std::collections::BTreeMap;
 
 use crate::common::{self, Dir};
-use crate::dmsnap;
-use crate::guest::skipped;
-use crate::machine::Machine;
-use crate::pair::directory;
-use crate::random::{Random, rounds};
+use crate::kernel::guest::skipped;
+use crate::kernel::machine::Machine;
+use crate::kernel::pair::directory;
+use crate::kernel::random::{Random, rounds};
 
 use choose::{CHUNKS, Chooser};
 use mapped::{DISK_BYTES, Mapped};
@@ -227,8 +226,8 @@ fn blank(shape: Shape, made_by: Side) -> Vec<u8> {
     if made_by == Side::Dmsnap {
         let dir = Dir::new();
         let cow = dir.file("cow", &bytes);
-        // A size at which kernels lose the last chunk is warned of.
-        let made = dmsnap!("create", cow, "--chunk-size", format!("{}s", shape.chunk));
+        // What lies on it is overwritten. A size at which kernels lose the last chunk is warned of.
+        let made = dmsnap!("create", "--force", cow, "--chunk-size", format!("{}s", shape.chunk));
         assert_eq!(made.status, 0, "{}", made.stderr);
         bytes = common::read(&cow);
     }

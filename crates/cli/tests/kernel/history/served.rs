@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::common::{self, command, parsed, read};
-use crate::dmsnap;
-use crate::history::model::{How, Shape, Step, Write, index, tag};
-use crate::nbd::Nbd;
-use crate::pair::directory;
+use crate::common::{command, parsed, read};
+use crate::kernel::history::model::{How, Shape, Step, Write, index, tag};
+use crate::kernel::nbd::Nbd;
+use crate::kernel::pair::directory;
 
 /// NBD's number for a device without room.
 const NO_SPACE: u32 = 28;

@@ -7,13 +7,13 @@
 
 mod turns; // what either side does when it has the devices
 
-use crate::guest::skipped;
-use crate::machine::Machine;
-use crate::pair::directory;
-use crate::random::{Random, rounds};
+use crate::kernel::guest::skipped;
+use crate::kernel::machine::Machine;
+use crate::kernel::pair::directory;
+use crate::kernel::random::{Random, rounds};
 
-use crate::history::choose::CHUNKS;
-use crate::history::mapped::DISK_BYTES;
+use crate::kernel::history::choose::CHUNKS;
+use crate::kernel::history::mapped::DISK_BYTES;
 use turns::{Crash, Relay};
 
 /// Turns before one of the snapshots begins to merge.

@@ -4,14 +4,13 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::common::{self, Ran};
-use crate::dmsnap;
-use crate::history::choose::CHUNKS;
-use crate::history::mapped::Mapped;
-use crate::history::model::{Shape, index, tag};
-use crate::load::Load;
-use crate::machine::Machine;
-use crate::random::Random;
-use crate::sectors::Sectors;
+use crate::kernel::history::choose::CHUNKS;
+use crate::kernel::history::mapped::Mapped;
+use crate::kernel::history::model::{Shape, index, tag};
+use crate::kernel::machine::Machine;
+use crate::kernel::random::Random;
+use crate::killed::load::Load;
+use crate::killed::sectors::Sectors;
 use crate::serving::{Place, Serving};
 
 /// The longest turn, in milliseconds.

@@ -1,0 +1,39 @@
+//! All integration tests of the package, in one program: it is linked once.
+
+#[macro_use]
+mod common;
+mod controlled;
+#[path = "../../../tests/device/loops.rs"]
+mod loops;
+#[path = "../../../tests/device/neighbour.rs"]
+mod neighbour;
+mod serving;
+
+mod bad_disks;
+mod bad_inputs;
+mod control;
+mod disks;
+mod docs;
+mod formats;
+mod json;
+mod keeping;
+mod kernel;
+mod kernel_images;
+mod killed;
+mod listening;
+mod lvm;
+mod memory;
+mod neighbours;
+mod openapi;
+mod readme;
+mod real_disks;
+mod reflink;
+mod serve;
+mod serve_refused;
+mod served_files;
+mod signals;
+mod sockets;
+mod streams;
+mod table;
+mod tasks;
+mod usage;

@@ -1,0 +1,38 @@
+//! Lists the LVM volumes in disks and disk images, and how full their snapshots are.
+//!
+//! ```text
+//! cargo run -p dmsnap-images --example list_volumes -- IMAGE...
+//! ```
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use compio::runtime::Runtime;
+use dmsnap::device::Device;
+use dmsnap::ops;
+use dmsnap_images::Scan;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let images: Vec<_> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    Runtime::new()?.block_on(async {
+        // Nothing is locked or written.
+        let scan = Scan::look(&images, |warning| eprintln!("warning: {warning}")).await?;
+        scan.warnings().for_each(|warning| eprintln!("warning: {warning}"));
+        for group in scan.groups() {
+            for volume in group.volumes() {
+                let name = group.name_of(volume);
+                // Of a snapshot this is its COW device.
+                let Ok(device) = group.device(volume) else {
+                    println!("{name}: of a type that cannot be read");
+                    continue;
+                };
+                println!("{name}: {} bytes", device.len_bytes()?);
+                if let Some(origin) = group.origin(volume) {
+                    let used = ops::info(&device).await?.percent;
+                    println!("  snapshot of {}, {used:.1} % used", origin.name);
+                }
+            }
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,11 @@
+//! All integration tests of the package, in one program: it is linked once.
+
+mod common;
+
+mod clients;
+mod durability;
+mod hostile;
+mod limits;
+mod tls;
+mod together;
+mod unaligned;

@@ -1,0 +1,262 @@
+use dmsnap_format::{Exception, Extents, Header, Layout};
+
+use super::header::read_header;
+use super::persistent::Standing;
+use super::room::Room;
+use super::scan::{End, read_exceptions};
+use super::strays::{Lost, Stretch, each_stretch};
+use super::{Ledger, Persistent, Place, StoreError};
+use crate::device::Device;
+use crate::planted::{Planted, planted};
+
+/// Reads what lies on a COW device: its header, held against the devices' sizes, and from there the list of
+/// exceptions. Writes nothing, and also reads what cannot be opened.
+#[derive(Debug)]
+pub struct Reader<'a, D> {
+    cow: &'a D,
+    header: Header,
+    extents: Extents,
+    cow_bytes: u64,
+}
+
+impl<'a, D: Device> Reader<'a, D> {
+    /// Of a store in any state in which a kernel would look at it, dropped ones included. `origin_bytes` is the
+    /// size of the origin, or of the snapshot if that is smaller; `None` if there is none to hold exceptions
+    /// against.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_header`].
+    pub async fn open(cow: &'a D, origin_bytes: Option<u64>) -> Result<Self, StoreError> {
+        let header = read_header(cow).await?;
+        let cow_bytes = cow.len_bytes().map_err(StoreError::io("cannot find out the size"))?;
+        let extents = Extents::new(Layout::new(header.chunk_size), cow_bytes, origin_bytes);
+        Ok(Self { cow, header, extents, cow_bytes })
+    }
+
+    /// The header.
+    pub fn header(&self) -> Header {
+        self.header
+    }
+
+    /// Where everything lies.
+    pub fn layout(&self) -> Layout {
+        self.extents.layout
+    }
+
+    /// The devices in whole chunks.
+    pub fn extents(&self) -> Extents {
+        self.extents
+    }
+
+    /// The size of the COW device as the device tells it, for messages; what counts is in whole chunks.
+    pub fn cow_bytes(&self) -> u64 {
+        self.cow_bytes
+    }
+
+    /// Visits every exception as it stands, with its index, in order; says how many there are and how the list
+    /// ends.
+    ///
+    /// # Errors
+    ///
+    /// An error of the device, or of `visit`.
+    pub async fn scan<E: From<StoreError>>(
+        &self,
+        visit: impl FnMut(u64, Exception) -> Result<(), E>,
+    ) -> Result<(u64, End), E> {
+        read_exceptions(self.cow, self.extents, visit).await
+    }
+
+    /// The same for a list that has an end. None of the exceptions is believed: see
+    /// [`believe`](Self::believe).
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NoTerminator`]; as [`scan`](Self::scan).
+    pub async fn exceptions<E: From<StoreError>>(
+        &self,
+        visit: impl FnMut(u64, Exception) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        match self.scan(visit).await? {
+            (count, End::Terminator) => Ok(count),
+            (_, End::Missing { area }) => {
+                Err(StoreError::NoTerminator { area, cow_bytes: self.cow_bytes }.into())
+            }
+        }
+    }
+
+    /// Visits every exception in order, and refuses at the first that contradicts the devices or repeats an
+    /// earlier one.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Fault`]; as [`exceptions`](Self::exceptions).
+    pub async fn believe(&self, mut visit: impl FnMut(Exception)) -> Result<Ledger, StoreError> {
+        let mut ledger = Ledger::new(self.extents);
+        self.exceptions(|index, exception| {
+            let place = || Place::of(self.layout(), index);
+            let admitted = ledger.admit(exception);
+            let admitted =
+                admitted.map_err(|fault| StoreError::Fault { place: place(), exception, fault });
+            if !planted(Planted::BelieveExceptions) {
+                admitted?;
+            }
+            visit(exception);
+            Ok::<_, StoreError>(())
+        })
+        .await?;
+        Ok(ledger)
+    }
+
+    /// Visits what lies after the terminator in slot `terminator`, stretch by stretch.
+    pub(crate) async fn strays(
+        &self,
+        terminator: u64,
+        each: impl FnMut(Stretch),
+    ) -> Result<(), StoreError> {
+        each_stretch(self.cow, self.layout(), terminator, each).await
+    }
+}
+
+/// What an opening for writing does with slots that are not empty after the end of the list. They count for
+/// nothing, but a kernel brings them to life once the slots before them are filled, so they are zeroed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strays {
+    /// Zero them, unless they are all that is left of an area whose front a kernel's unaligned discard has
+    /// wiped: such a store has lost exceptions, and is refused ([`StoreError::FrontZeroed`]).
+    #[default]
+    Refuse,
+    /// Zero them, whatever they are: what is left of a store that has lost exceptions goes, too.
+    Wipe,
+}
+
+/// A valid store that was read and judged, and is not open yet: nothing was written to it. So whatever a
+/// caller wants to refuse is refused in between, and the list is read once.
+#[derive(Debug)]
+pub struct Loaded<D> {
+    pub(super) cow: D,
+    pub(super) layout: Layout,
+    pub(super) published: u64,
+    pub(super) room: Room,
+    pub(super) strays: Option<Found>,
+}
+
+/// What lies after the terminator.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Found {
+    /// The first and the last slot that is not empty.
+    pub(super) span: Option<(u64, u64)>,
+    /// The area has lost its front.
+    lost: Option<Lost>,
+}
+
+impl<D: Device> Loaded<D> {
+    /// Reads a valid store. Every exception is held against the devices' sizes and against each other, then
+    /// handed to `visit`, in order.
+    ///
+    /// `origin_bytes` is the size of the origin, if there is one to hold exceptions against.
+    ///
+    /// # Errors
+    ///
+    /// Why the store cannot be opened.
+    pub async fn read(
+        cow: D,
+        origin_bytes: Option<u64>,
+        visit: impl FnMut(Exception),
+    ) -> Result<Self, StoreError> {
+        let reader = Reader::open(&cow, origin_bytes).await?;
+        if !reader.header.valid && !planted(Planted::InvalidOpens) {
+            return Err(StoreError::Invalid);
+        }
+        let ledger = reader.believe(visit).await?;
+        let extents = reader.extents;
+        Ok(Self {
+            layout: extents.layout,
+            published: ledger.tally().exceptions(),
+            room: Room::new(&ledger, extents.cow_chunks),
+            strays: None,
+            cow,
+        })
+    }
+
+    /// The COW device.
+    pub fn device(&self) -> &D {
+        &self.cow
+    }
+
+    /// Where everything lies.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// How many exceptions it has.
+    pub fn published(&self) -> u64 {
+        self.published
+    }
+
+    /// Slots in what the device writes untorn: clearing inside one such unit takes one write.
+    pub fn unit_slots(&self) -> u64 {
+        self.layout.slots_per_unit(self.cow.block_bytes())
+    }
+
+    /// Refuses what [`Strays::Refuse`] does, before anything is written.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::FrontZeroed`]; an error of the device.
+    pub async fn refuse_lost_front(&mut self) -> Result<(), StoreError> {
+        match self.strays().await?.lost {
+            Some(Lost { area, chunk, left }) => Err(StoreError::FrontZeroed { area, chunk, left }),
+            None => Ok(()),
+        }
+    }
+
+    /// What lies after the terminator; read once.
+    pub(super) async fn strays(&mut self) -> Result<Found, StoreError> {
+        if let Some(found) = self.strays {
+            return Ok(found);
+        }
+        let mut found = Found::default();
+        each_stretch(&self.cow, self.layout, self.published, |stretch| {
+            let first = found.span.map_or(stretch.first(), |(first, _)| first);
+            found.span = Some((first, stretch.last()));
+            found.lost = stretch.lost_front(self.layout, self.published).or(found.lost);
+        })
+        .await?;
+        self.strays = Some(found);
+        Ok(found)
+    }
+
+    /// Opens it for writing.
+    ///
+    /// # Ordering
+    ///
+    /// 1. read what lies after the terminator, past any cache
+    ///    (holes in the area in force are filled with zeroes, which is what they read as)
+    /// 2. flush                          - what was read is durable
+    /// 3. if there are strays: zero them, flush
+    ///
+    /// Whoever wrote the store last may have been killed between the slots and their flush; origin writes
+    /// rely on every exception that was read. A crash before the flush in 3 leaves some of the strays, as
+    /// far out of reach as before, and the next opening finds them again. Until 3 is done, nothing else is
+    /// written.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::FrontZeroed`] before anything is written, with [`Strays::Refuse`]; an error of the device.
+    pub async fn into_writable(mut self, strays: Strays) -> Result<Persistent<D>, StoreError> {
+        if strays == Strays::Refuse {
+            self.refuse_lost_front().await?;
+        }
+        let span = self.strays().await?.span;
+        let store = Persistent::new(self, Standing::Usable);
+        store.put_in_order(span).await?;
+        Ok(store)
+    }
+
+    /// Opens it for looking at what the snapshot shows. Nothing is ever written to the device; what lies after
+    /// the terminator stays there.
+    pub fn into_read_only(self) -> Persistent<D> {
+        Persistent::new(self, Standing::ReadOnly)
+    }
+}

@@ -1,0 +1,28 @@
+//! All integration tests of the package, in one program: it is linked once.
+
+mod common;
+mod sources;
+
+mod block_status;
+mod check_findings;
+mod device;
+mod floors;
+mod hangs;
+mod kernel_defects;
+mod mapped;
+mod merge_crash;
+mod merge_keeping;
+mod no_room;
+mod publish_beside;
+mod reopen;
+mod signatures;
+mod snapshot_sizes;
+mod store_laws;
+mod table;
+mod tidy;
+mod volume_backlog;
+mod volume_changes;
+mod volume_memory;
+mod volume_model;
+mod volume_rules;
+mod write_many;
