@@ -72,7 +72,7 @@ impl<'a> Merge<'a> {
     ///
     /// # Ordering
     ///
-    /// That of [`ops::merge`]; or of a merge in a [`Volume`], if there are others.
+    /// That of [`ops::merge`]; or of [`ops::merge_keeping`], if there are others.
     ///
     /// # Errors
     ///
