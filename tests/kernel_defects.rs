@@ -14,7 +14,7 @@ use dmsnap::store::{
     read_header, read_strays,
 };
 use dmsnap::volume::{SnapshotOptions, Volume};
-use dmsnap_sim::{Disk, Fault, Power, run};
+use dmsnap_sim::{Disk, Power, RequestFault, run};
 
 use crate::common::{World, bytes, scattered};
 
@@ -130,7 +130,7 @@ fn d1_a_failed_clear_never_brings_the_header_to_the_origin() {
     let world = World::new(1, 120, 100).with_exceptions(&from_1);
     let options = MergeOptions { window_bytes: 512 * 9, ..Default::default() };
     let mut failed = 0;
-    for fault in [Fault::Fails, Fault::DropsWrites] {
+    for fault in [RequestFault::Fails, RequestFault::DropsWrites] {
         for operation in 0.. {
             // Only the COW device's operations are counted: each is part of a clear.
             let failing = Power::steady();
@@ -163,7 +163,7 @@ fn d1_a_store_whose_clear_failed_forgets_nothing() {
     let store = run(Persistent::open(&disk, None, Strays::Refuse, |_| {})).expect("sound");
     let before = run(store.read_range(0..70)).expect("readable");
     let opened = disk.log();
-    power.fail(power.operations(), Fault::Fails);
+    power.fail(power.operations(), RequestFault::Fails);
     assert!(matches!(run(store.clear(10)), Err(StoreError::Io { .. })));
     assert_eq!(store.published(), 70);
     assert_eq!(run(store.read_range(0..70)).expect("readable"), before);

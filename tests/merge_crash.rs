@@ -2,7 +2,7 @@
 //! and run again: the origin ends as the snapshot, and the store empty and without strays.
 
 use dmsnap::ops::{self, Error, MergeOptions, Observer, Progress, Silent};
-use dmsnap_sim::{Disk, Fault, Power, run};
+use dmsnap_sim::{Disk, Power, RequestFault, run};
 
 use crate::common::{World, bytes, scattered};
 
@@ -105,7 +105,7 @@ fn a_merge_cut_at_any_operation_and_run_again_ends_right() {
 #[test]
 fn an_error_at_any_operation_leaves_a_merge_that_goes_on() {
     let world = World::new(1, 120, 100).with_exceptions(&scattered(70, 100, 5));
-    for fault in [Fault::Fails, Fault::DropsWrites] {
+    for fault in [RequestFault::Fails, RequestFault::DropsWrites] {
         for operation in 0.. {
             let power = Power::steady();
             power.fail(operation, fault);

@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use dmsnap::device::Device;
 use dmsnap::volume::{Snapshot, SnapshotOptions, View};
-use dmsnap_sim::{Disk, Fault, Power, run};
+use dmsnap_sim::{Disk, Power, RequestFault, run};
 use futures_util::future::join;
 
 use crate::common::live::{SECTOR, Sim, add, data, empty_cow, origin};
@@ -81,7 +81,7 @@ fn much_is_published_beside_the_clients() {
 
 #[test]
 fn a_publish_that_fails_beside_the_clients_is_told_to_the_next_flush_and_not_tried_for_ever() {
-    for fault in [Fault::Fails, Fault::NoSpace] {
+    for fault in [RequestFault::Fails, RequestFault::NoSpace] {
         let machine = Machine::new();
         let snapshot = &machine.snapshot;
         let view = View::snapshot(&machine.volume, snapshot);
@@ -97,6 +97,6 @@ fn a_publish_that_fails_beside_the_clients_is_told_to_the_next_flush_and_not_tri
             assert_eq!(machine.power.operations(), after, "once, {fault:?}");
         }));
         let ended = run(view.flush());
-        assert_eq!(ended.is_ok(), fault == Fault::NoSpace, "{fault:?}: {ended:?}");
+        assert_eq!(ended.is_ok(), fault == RequestFault::NoSpace, "{fault:?}: {ended:?}");
     }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use dmsnap::device::{Allocation, Buffer, Device};
 use dmsnap::volume::{SnapshotOptions, State, View, Volume};
-use dmsnap_sim::{Disk, Fault, Power, run};
+use dmsnap_sim::{Disk, Power, RequestFault, run};
 
 use crate::common::live::{SECTOR, Sim, add, data, empty_cow, origin, read_all};
 
@@ -54,8 +54,8 @@ fn a_flush_tells_of_a_waiting_write_that_was_lost() {
     run(view.write(9 * SECTOR, data(200, 1))).expect("accepted");
     // The write of the group, and then that of the first sector by itself.
     let next = power.operations();
-    power.fail(next, Fault::Fails);
-    power.fail(next + 2, Fault::Fails);
+    power.fail(next, RequestFault::Fails);
+    power.fail(next + 2, RequestFault::Fails);
     run(view.flush()).expect_err("a write is lost");
     run(view.flush()).expect_err("and stays lost");
     assert_eq!(disk.content()[9 * 512..10 * 512], data(200, 1)[..]);

@@ -11,7 +11,7 @@ use dmsnap::format::ChunkSize;
 use dmsnap::ops;
 use dmsnap::store::{AnyStore, Persistent, Strays, format};
 use dmsnap::volume::{MergeState, OnFull, SnapshotOptions, State, View, Volume};
-use dmsnap_sim::{Disk, Fault, Power, run};
+use dmsnap_sim::{Disk, Power, RequestFault, run};
 
 use crate::common::live::{SECTOR, Sim, add, data, empty_cow, on_full, origin, read_all};
 use crate::common::{World, scattered};
@@ -177,7 +177,7 @@ fn a_full_cow_device_grows_on_its_own() {
 /// notice.
 #[test]
 fn a_failing_cow_device_harms_nobody_else() {
-    for fault in [Fault::Fails, Fault::DropsWrites] {
+    for fault in [RequestFault::Fails, RequestFault::DropsWrites] {
         // The first is the flush of its opening.
         for operation in 1..13 {
             let steady = Power::steady();
@@ -427,7 +427,7 @@ impl Observer for FlushBetween {
     async fn pace(&self, _: u64) {
         self.moves.set(self.moves.get() + 1);
         if self.moves.get() == 2 {
-            self.power.fail(self.power.operations(), Fault::DropsWrites);
+            self.power.fail(self.power.operations(), RequestFault::DropsWrites);
             self.view.flush().await.expect_err("injected");
         }
     }
@@ -470,7 +470,7 @@ fn a_snapshot_publishes_nothing_after_a_failed_flush() {
     let cow = empty_cow(1, 100, &power);
     let snapshot = add(&volume, "s", cow.clone(), SnapshotOptions::default());
     let view = View::snapshot(&volume, &snapshot);
-    power.fail(power.operations(), Fault::DropsWrites);
+    power.fail(power.operations(), RequestFault::DropsWrites);
     run(view.flush()).expect_err("injected");
     run(view.write(0, data(100, 1))).expect_err("the store is not used for writing any more");
     run(view.flush()).expect_err("and no flush succeeds");

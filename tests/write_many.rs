@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use dmsnap::device::Device;
 use dmsnap::volume::{Snapshot, SnapshotOptions, State, View};
-use dmsnap_sim::{Disk, Fault, Power, run};
+use dmsnap_sim::{Disk, Power, RequestFault, run};
 
 use crate::common::live::{SECTOR, Sim, add, data, empty_cow, origin, read_all};
 
@@ -85,7 +85,7 @@ fn without_room_for_all_the_others_are_written() {
 #[test]
 fn a_write_that_fails_leaves_no_exception() {
     let Machine { power, view, snapshot, .. } = machine(1, 600);
-    power.fail(power.operations(), Fault::Fails);
+    power.fail(power.operations(), RequestFault::Fails);
     let writes: Vec<_> = (0..6).map(|n| (n * 2 * SECTOR, data(100 + n, 1))).collect();
     run(view.write_many(writes.clone())).expect_err("the disk fails");
     assert_eq!(snapshot.exceptions(), 0);

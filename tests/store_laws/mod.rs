@@ -12,7 +12,7 @@ use dmsnap::store::{
     Ledger, Persistent, Store, StoreError, Strays, format, read_exceptions, read_header,
     read_strays,
 };
-use dmsnap_sim::{Disk, Fault, Operation, Power, run};
+use dmsnap_sim::{Disk, Operation, Power, RequestFault, run};
 
 use bytes::Bytes;
 
@@ -375,7 +375,7 @@ fn law_7_a_failed_clear_changes_nothing_in_memory() {
     let power = Power::steady();
     let disk = Disk::new(kernel_image(100, 40), 512, &power);
     let store = open(&disk).expect("sound");
-    power.fail(power.operations(), Fault::Fails);
+    power.fail(power.operations(), RequestFault::Fails);
     assert!(run(store.clear(3)).is_err());
     assert_eq!(store.published(), 40);
     // Opened anew, the same exceptions are there to be merged: none has become (0, 0).
@@ -431,7 +431,7 @@ fn law_8_creation_never_shows_what_lay_there_before() {
 /// Law 9: after a failed write or flush of metadata nothing more is written through this store.
 #[test]
 fn law_9_a_failed_write_or_flush_ends_the_use_of_the_store() {
-    for fault in [Fault::Fails, Fault::DropsWrites] {
+    for fault in [RequestFault::Fails, RequestFault::DropsWrites] {
         for operation in 0.. {
             let power = Power::steady();
             let disk = Disk::new(kernel_image(140, 31), 512, &power);

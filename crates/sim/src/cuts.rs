@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use crate::below::{Bare, Below, Stacked};
+use crate::fault::{RequestFault, badness};
 use crate::medium::{Block, Medium};
 use crate::model::{Change, Model, Standing};
 use crate::naive::{self, Found};
 use crate::plan::{Setup, Start};
-use crate::power::Fault;
 use crate::record::Event;
 use crate::survivors::choose;
 
@@ -18,7 +18,7 @@ pub struct Cuts<'a> {
     record: &'a [Event],
     mediums: Vec<Medium>,
     model: Model,
-    fired: Vec<(usize, Fault)>,
+    fired: Vec<(usize, RequestFault)>,
     /// What lay on a COW disk when a snapshot began to be made there.
     before: Vec<Option<Found>>,
     /// Events so far.
@@ -35,7 +35,7 @@ pub struct Known<'a> {
     /// What clients know.
     pub model: &'a Model,
     /// What went wrong with which disk.
-    pub fired: &'a [(usize, Fault)],
+    pub fired: &'a [(usize, RequestFault)],
     /// What lay on a COW disk when a snapshot began to be made there.
     pub before: &'a [Option<Found>],
 }
@@ -140,7 +140,11 @@ impl<'a> Cuts<'a> {
     /// Life after an image: its disks, and what clients know once they have looked. `None` if
     /// something went wrong with a disk before, so that too little is known.
     pub fn restart(&mut self, image: &Image) -> Option<Start> {
-        if self.fired.iter().any(|(_, fault)| !matches!(fault, Fault::Slow | Fault::Hangs)) {
+        if self
+            .fired
+            .iter()
+            .any(|(_, fault)| !matches!(fault, RequestFault::Slow | RequestFault::Hangs))
+        {
             return None;
         }
         let contents = self.contents(image);
@@ -258,7 +262,7 @@ fn promises(change: &Change) -> bool {
 impl Known<'_> {
     /// True if a disk did what its users cannot get over.
     pub(crate) fn badness(&self, disk: usize) -> usize {
-        crate::world::badness(self.fired, disk)
+        badness(self.fired, disk)
     }
 
     /// The slots that a snapshot should be found in, or may.

@@ -1,43 +1,20 @@
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
-use std::task::Poll;
 
 use bytes::Bytes;
 use dmsnap::device::{Allocation, Buffer, Device};
 
+use crate::delays::Delays;
+use crate::fault::RequestFault;
+use crate::holes::Holes;
 use crate::medium::Medium;
 use crate::naive::SECTOR;
-use crate::power::{Fault, Power};
-use crate::random::Random;
+use crate::power::Power;
 use crate::reboots::Reboots;
 use crate::record::Event;
 use crate::scheduler::Scheduler;
-
-/// What reached a disk, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// A write or zeroing of these bytes.
-    Write(Range<u64>),
-    /// A flush.
-    Flush,
-}
-
-/// How often what was asked of a disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Reads.
-    pub reads: u64,
-    /// Bytes read.
-    pub read_bytes: u64,
-    /// Writes and zeroings.
-    pub writes: u64,
-    /// Bytes written and zeroed.
-    pub written_bytes: u64,
-    /// Flushes.
-    pub flushes: u64,
-}
+use crate::traffic::{Counts, Operation, Traffic};
 
 /// A disk whose writes are volatile until they are flushed.
 ///
@@ -52,8 +29,7 @@ pub struct Disk {
     medium: RefCell<Medium>,
     /// What reads see: everything written.
     seen: RefCell<Vec<u8>>,
-    /// The sectors that have no place on the medium, and so read as zeroes.
-    holes: RefCell<Vec<bool>>,
+    holes: Holes,
     next_write: Cell<u64>,
     /// A failed flush has lost what the cache still shows.
     keeps: Cell<bool>,
@@ -61,10 +37,8 @@ pub struct Disk {
     open: RefCell<Vec<u64>>,
     gone: Cell<bool>,
     grows_to: Cell<u64>,
-    log: RefCell<Vec<Operation>>,
-    counts: Cell<Counts>,
-    /// Decides how long requests are put off where no scheduler does; `None`: not at all.
-    delays: RefCell<Option<Random>>,
+    traffic: Traffic,
+    delays: Delays,
 }
 
 impl Disk {
@@ -72,7 +46,7 @@ impl Disk {
     /// `block_bytes`.
     pub fn new(content: Vec<u8>, block_bytes: u32, power: &Power) -> Self {
         let disk = Self::scheduled(content, block_bytes, power, &Scheduler::in_order());
-        disk.holes.borrow_mut().fill(false);
+        disk.holes.fill();
         disk
     }
 
@@ -89,11 +63,7 @@ impl Disk {
             block_bytes,
             power: power.clone(),
             scheduler: scheduler.clone(),
-            holes: content
-                .chunks(SECTOR)
-                .map(|it| it.iter().all(|it| *it == 0))
-                .collect::<Vec<_>>()
-                .into(),
+            holes: Holes::of(&content),
             seen: content.clone().into(),
             medium: Medium::new(content, block_bytes as usize).into(),
             next_write: Cell::default(),
@@ -101,9 +71,8 @@ impl Disk {
             open: RefCell::default(),
             gone: Cell::default(),
             grows_to: Cell::default(),
-            log: RefCell::default(),
-            counts: Cell::default(),
-            delays: RefCell::default(),
+            traffic: Traffic::default(),
+            delays: Delays::default(),
         }
     }
 
@@ -111,27 +80,7 @@ impl Disk {
     /// any order, on any executor: each waits a number of turns that `seed` decides, before and
     /// after. 0 ends that.
     pub fn delay(&self, seed: u64) {
-        self.delays.replace((seed != 0).then(|| Random::new(seed)));
-    }
-
-    async fn turns(&self) {
-        let mut left = match self.delays.borrow_mut().as_mut() {
-            None => return,
-            // Now and then one is very late: races between a slow request and a chain of others.
-            Some(random) => match random.chance(1, 32) {
-                true => random.below(1024),
-                false => random.below(8),
-            },
-        };
-        poll_fn(|context| {
-            if left == 0 {
-                return Poll::Ready(());
-            }
-            left -= 1;
-            context.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
+        self.delays.seed(seed);
     }
 
     /// Which disk of its machine it is, from 0.
@@ -153,7 +102,7 @@ impl Disk {
 
     fn grown(&self, len: usize, durable: bool) {
         self.seen.borrow_mut().resize(len, 0);
-        self.holes.borrow_mut().resize(len.div_ceil(SECTOR), true);
+        self.holes.grow(len);
         self.medium.borrow_mut().grow(len, durable);
         self.power.tell(|| Event::Grown { disk: self.number, len, durable });
     }
@@ -165,12 +114,12 @@ impl Disk {
 
     /// Every write and flush so far.
     pub fn log(&self) -> Vec<Operation> {
-        self.log.borrow().clone()
+        self.traffic.log()
     }
 
     /// How much was asked so far.
     pub fn counts(&self) -> Counts {
-        self.counts.get()
+        self.traffic.counts()
     }
 
     /// Every content the disk can have if the power is cut now: each volatile block is old or any
@@ -178,12 +127,6 @@ impl Disk {
     /// alone, each one missing, and some drawn with `seed`.
     pub fn reboots(&self, seed: u64) -> Reboots {
         Reboots::new(self.medium.borrow().clone(), seed)
-    }
-
-    fn count(&self, change: impl FnOnce(&mut Counts)) {
-        let mut counts = self.counts.get();
-        change(&mut counts);
-        self.counts.set(counts);
     }
 
     fn range(&self, at: u64, len: usize) -> io::Result<Range<usize>> {
@@ -196,37 +139,37 @@ impl Disk {
     }
 
     /// Waits for the moment the request takes effect, and says what becomes of it.
-    async fn arrive(&self) -> Option<Fault> {
-        self.turns().await;
+    async fn arrive(&self) -> Option<RequestFault> {
+        self.delays.turns().await;
         self.scheduler.point().await;
         let fault = self.power.request(self.number);
         self.power.answers(self.number).await;
         match fault {
-            Some(Fault::Gone) => self.gone.set(true),
-            Some(Fault::Hangs | Fault::Full) if !self.gone.get() => return None,
+            Some(RequestFault::Gone) => self.gone.set(true),
+            Some(RequestFault::Hangs | RequestFault::Full) if !self.gone.get() => return None,
             other if !self.gone.get() => return other,
             _ => {}
         }
-        Some(Fault::Gone)
+        Some(RequestFault::Gone)
     }
 
     /// The same for what needs room below the disk.
-    async fn arrive_to_write(&self) -> Option<Fault> {
+    async fn arrive_to_write(&self) -> Option<RequestFault> {
         match self.arrive().await {
-            None if self.power.is_full(self.number) => Some(Fault::NoSpace),
+            None if self.power.is_full(self.number) => Some(RequestFault::NoSpace),
             other => other,
         }
     }
 
     /// Waits for the moment the request completes.
-    async fn leave(&self, fault: Option<Fault>) -> io::Result<()> {
-        self.turns().await;
+    async fn leave(&self, fault: Option<RequestFault>) -> io::Result<()> {
+        self.delays.turns().await;
         match fault {
-            Some(Fault::Slow) => self.scheduler.late().await,
+            Some(RequestFault::Slow) => self.scheduler.late().await,
             _ => self.scheduler.point().await,
         }
         match fault {
-            None | Some(Fault::Slow) => Ok(()),
+            None | Some(RequestFault::Slow) => Ok(()),
             Some(fault) => Err(fault.error()),
         }
     }
@@ -242,10 +185,7 @@ impl Disk {
             return Err(io::Error::other("the power is off"));
         }
         let range = self.range(at, len)?;
-        self.count(|counts| {
-            counts.reads += 1;
-            counts.read_bytes += len as u64;
-        });
+        self.traffic.read(len);
         let read = find(range);
         self.leave(fault).await?;
         Ok(read)
@@ -258,13 +198,9 @@ impl Disk {
         }
         let range = self.range(at, data.len())?;
         self.power.spend().map_err(|(error, _)| error)?;
-        self.count(|counts| {
-            counts.writes += 1;
-            counts.written_bytes += data.len() as u64;
-        });
-        self.log.borrow_mut().push(Operation::Write(at..at + data.len() as u64));
+        self.traffic.write(at, data.len());
         self.seen.borrow_mut()[range.clone()].copy_from_slice(&data);
-        self.mark(&range, punches);
+        self.holes.mark(&range, punches);
         let id = self.next_write.get();
         self.next_write.set(id + 1);
         self.open.borrow_mut().push(id);
@@ -288,29 +224,11 @@ impl Disk {
         (start, Bytes::copy_from_slice(&seen[start..end]))
     }
 
-    /// A write fills the holes it meets; one that punches makes holes of the whole sectors it covers.
-    fn mark(&self, range: &Range<usize>, punches: bool) {
-        let sectors = match punches {
-            true => range.start.div_ceil(SECTOR)..range.end / SECTOR,
-            false => range.start / SECTOR..range.end.div_ceil(SECTOR),
-        };
-        if let Some(holes) = self.holes.borrow_mut().get_mut(sectors) {
-            holes.fill(punches);
-        }
-    }
-
-    /// The first sector from `sector` on that is a hole, or is none.
-    fn next(&self, sector: usize, hole: bool) -> Option<usize> {
-        let holes = self.holes.borrow();
-        let found = holes.get(sector..)?.iter().position(|it| *it == hole);
-        found.map(|n| sector + n)
-    }
-
     /// The volatile writes may be lost now; reads may see them all the same.
-    fn after_failed_flush(&self, fault: Option<Fault>) {
+    fn after_failed_flush(&self, fault: Option<RequestFault>) {
         match fault {
-            Some(Fault::DropsWrites) => self.medium.borrow_mut().lose(),
-            Some(Fault::KeepsPages) => {
+            Some(RequestFault::DropsWrites) => self.medium.borrow_mut().lose(),
+            Some(RequestFault::KeepsPages) => {
                 self.medium.borrow_mut().lose();
                 self.keeps.set(true);
                 return self.power.lost(self.number);
@@ -324,16 +242,12 @@ impl Disk {
     /// Reads see what the medium has, and what is on its way there.
     fn forget(&self) {
         *self.seen.borrow_mut() = self.medium.borrow().seen();
-        // What lost its place has one again.
-        let seen = self.seen.borrow();
-        for (hole, sector) in self.holes.borrow_mut().iter_mut().zip(seen.chunks(SECTOR)) {
-            *hole &= sector.iter().all(|byte| *byte == 0);
-        }
+        self.holes.see(&self.seen.borrow());
     }
 }
 
-fn has_effect(fault: Option<Fault>) -> bool {
-    matches!(fault, None | Some(Fault::Slow | Fault::FailsDone))
+fn has_effect(fault: Option<RequestFault>) -> bool {
+    matches!(fault, None | Some(RequestFault::Slow | RequestFault::FailsDone))
 }
 
 impl Device for Disk {
@@ -390,8 +304,7 @@ impl Device for Disk {
             self.after_failed_flush(fault);
             return Err(error);
         }
-        self.count(|counts| counts.flushes += 1);
-        self.log.borrow_mut().push(Operation::Flush);
+        self.traffic.flush();
         {
             let mut medium = self.medium.borrow_mut();
             open.extend(medium.volatile().filter(|id| *id >= asked));
@@ -406,8 +319,9 @@ impl Device for Disk {
         self.scheduler.think().await;
         let fault = self.arrive().await;
         let at_byte = usize::try_from(at).map_err(io::Error::other)?;
-        let found = self.next(at_byte / SECTOR, false).map(|first| {
-            let end = self.next(first, true).map_or(self.seen.borrow().len(), |end| end * SECTOR);
+        let found = self.holes.next(at_byte / SECTOR, false).map(|first| {
+            let end =
+                self.holes.next(first, true).map_or(self.seen.borrow().len(), |end| end * SECTOR);
             at.max((first * SECTOR) as u64)..end as u64
         });
         self.leave(fault).await?;

@@ -2,10 +2,10 @@
 
 use dmsnap::volume::{OnFull, SnapshotOptions, Strays};
 
+use crate::fault::RequestFault;
 use crate::hunt::{Failure, Tally, some_cuts};
 use crate::naive::SECTOR;
 use crate::plan::{Action, Asked, Plan, Setup, Slot, Start, Step};
-use crate::power::Fault;
 use crate::random::Random;
 
 /// Images judged after a life.
@@ -15,17 +15,17 @@ const IMAGES: usize = 24;
 const LIVES: usize = 3;
 
 /// What goes wrong in large machines.
-const DRAWN: [Fault; 10] = [
-    Fault::Fails,
-    Fault::FailsDone,
-    Fault::NoSpace,
-    Fault::Short,
-    Fault::DropsWrites,
-    Fault::KeepsPages,
-    Fault::Slow,
-    Fault::Hangs,
-    Fault::Full,
-    Fault::Gone,
+const DRAWN: [RequestFault; 10] = [
+    RequestFault::Fails,
+    RequestFault::FailsDone,
+    RequestFault::NoSpace,
+    RequestFault::Short,
+    RequestFault::DropsWrites,
+    RequestFault::KeepsPages,
+    RequestFault::Slow,
+    RequestFault::Hangs,
+    RequestFault::Full,
+    RequestFault::Gone,
 ];
 
 /// Runs the machine of this seed, cuts its power, goes on, and so on.

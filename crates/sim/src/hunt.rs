@@ -5,9 +5,9 @@ use std::ops::AddAssign;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::cuts::{Cuts, Image};
+use crate::fault::RequestFault;
 use crate::plan::{Plan, Start};
 use crate::play::{Played, play};
-use crate::power::Fault;
 use crate::random::Random;
 use crate::verdict::judge;
 
@@ -186,13 +186,13 @@ pub fn every_fault(plan: &Plan, start: &Start) -> Result<Tally, Box<Failure>> {
 pub fn each_fault(
     plan: &Plan,
     start: &Start,
-    wanted: impl Fn(u64, Fault) -> bool,
+    wanted: impl Fn(u64, RequestFault) -> bool,
 ) -> Result<Tally, Box<Failure>> {
     let whole = run(plan, start)?;
     let opening = whole.steps.first().copied().unwrap_or(0);
     let mut tally = Tally::default();
     for request in 0..whole.requests.saturating_sub(opening) {
-        for fault in Fault::ALL.into_iter().filter(|fault| wanted(request, *fault)) {
+        for fault in RequestFault::ALL.into_iter().filter(|fault| wanted(request, *fault)) {
             let mut bad = plan.clone();
             if let Some(step) = bad.steps.first_mut() {
                 step.faults.push((request, fault));

@@ -16,18 +16,27 @@ pub mod model; // what clients were promised
 mod random; // numbers from a seed
 mod survivors; // which writes survive
 mod medium; // what is durable, what is volatile
+mod fault; // what can go wrong with a request
 mod record; // what happened, in order
 mod power; // requests counted over all disks; cuts and errors
 mod scheduler; // which request goes on next
+mod traffic; // what a disk was asked
+mod holes; // where it has no data
+mod delays; // how long requests are put off without a scheduler
 mod disk; // a device for the code that is tested
 mod reboots; // every content of one disk after a cut
 pub mod plan; // a machine and what happens in it
 mod below; // what lies below an origin
 mod tasks; // what servers do in the background
+mod clock; // seconds that pass when nothing else happens
 mod liveness; // who may wait for a disk that hangs
-mod world; // a machine that runs
-pub mod play; // what clients and operators do
+mod machine; // a machine that runs
+mod excuses; // what may go wrong because a disk did
+mod soundness; // what must hold whenever nothing is under way
+mod clients; // what clients do
+mod operator; // snapshots come and go, merges, restarts
 mod served; // what exports say of a range
+pub mod play; // a machine from its start to its end
 pub mod cuts; // every cut of a record
 mod verdict; // what must hold after a cut
 pub mod hunt; // looking for a broken promise
@@ -36,12 +45,14 @@ pub mod draw; // large machines, drawn from a seed
 pub mod minimise; // the least that still fails
 pub mod report; // a failure in words
 
-pub use disk::{Counts, Disk, Operation};
-pub use power::{Fault, Power};
+pub use disk::Disk;
+pub use fault::RequestFault;
+pub use power::Power;
 pub use random::Random;
 pub use reboots::Reboots;
 pub use record::Event;
 pub use scheduler::{Scheduler, Stuck};
+pub use traffic::{Counts, Operation};
 
 /// Runs a task on simulated devices to its end.
 pub fn run<T>(task: impl Future<Output = T>) -> T {

@@ -1,66 +1,23 @@
-use std::cell::Cell;
 use std::ops::Range;
 
-use dmsnap::sync::Event;
-
 use crate::below::Below;
+use crate::machine::Machine;
 use crate::naive::SECTOR;
 use crate::plan::{Action, Asked};
-use crate::world::World;
 
-/// Seconds that pass when nothing else happens.
-#[derive(Debug, Default)]
-pub(crate) struct Clock {
-    now: Cell<u64>,
-    /// Until when somebody has looked after the volume.
-    kept: Cell<u64>,
-    stopped: Cell<bool>,
-    changed: Event,
-}
-
-impl Clock {
-    /// Returns after this many seconds.
-    pub(crate) async fn wait(&self, seconds: u64) {
-        let until = self.now.get() + seconds;
-        self.until(|| self.now.get() >= until).await;
-    }
-
-    async fn until(&self, reached: impl Fn() -> bool) {
-        self.changed.wait_until(reached).await;
-    }
-
-    /// From now on seconds count.
-    pub(crate) fn start(&self) {
-        self.stopped.set(false);
-        self.kept.set(self.now.get());
-    }
-
-    /// Nobody waits for the next second any more.
-    pub(crate) fn stop(&self) {
-        self.stopped.set(true);
-        self.changed.notify();
-    }
-}
-
-impl<B: Below> World<'_, B> {
+impl<B: Below> Machine<'_, B> {
     /// A second passes.
     pub(crate) fn second(&self) {
-        self.clock.now.set(self.clock.now.get() + 1);
-        self.clock.changed.notify();
+        self.clock.second();
     }
 
     /// Looks after the volume, second by second, until the clock is stopped.
     pub(crate) async fn keep(&self) {
-        let clock = &self.clock;
-        loop {
-            clock.until(|| clock.stopped.get() || clock.now.get() > clock.kept.get()).await;
-            if clock.stopped.get() {
-                return;
-            }
+        while self.clock.next().await {
             if let Some(keeper) = self.keeper.borrow_mut().as_mut() {
                 keeper.tick();
             }
-            clock.kept.set(clock.kept.get() + 1);
+            self.clock.kept();
         }
     }
 
@@ -76,8 +33,7 @@ impl<B: Below> World<'_, B> {
                 self.break_promise(what);
             }
         }
-        let stands = self.clock.now.get() > self.clock.kept.get() + 2;
-        if stands && !self.clock.stopped.get() {
+        if self.clock.is_neglected() {
             self.break_promise(format!("disk {} hangs, and no time passes any more", hung[0]));
         }
     }

@@ -4,164 +4,18 @@
 //! order, and two places in that list: from `settled` on lies what a read may find now, from
 //! `durable` on what it may hold after a power cut.
 
+mod change; // what happens to it
+mod device; // what one device may hold
 mod claims; // what clients are told of content
 
+pub use change::Change;
 pub use claims::Reading;
+pub use device::{Standing, name};
 
 use bytes::Bytes;
 
+use self::device::{Device, OPEN, Sector, value};
 use crate::naive::{SECTOR, words};
-
-/// Something about the model that changes, in the order it happens. Device 0 is the origin, device
-/// `n` the snapshot in slot `n`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A client asks to write.
-    Write {
-        /// The request.
-        id: u64,
-        /// Where to.
-        device: usize,
-        /// First byte.
-        at: usize,
-        /// What.
-        data: Bytes,
-    },
-    /// It was told.
-    Written {
-        /// The request.
-        id: u64,
-        /// That it is done.
-        ok: bool,
-    },
-    /// A client discards: a snapshot's whole chunks are zeroed or as before, anything else is as
-    /// before (`chunk` is its chunk size); what an origin holds there is open.
-    Discard {
-        /// The request.
-        id: u64,
-        /// Where.
-        device: usize,
-        /// First byte.
-        at: usize,
-        /// In bytes.
-        len: usize,
-        /// In bytes; `None` if what the range holds is open.
-        chunk: Option<usize>,
-    },
-    /// A client asks for a flush.
-    Flush {
-        /// The request.
-        id: u64,
-        /// Of what.
-        device: usize,
-    },
-    /// It was told.
-    Flushed {
-        /// The request.
-        id: u64,
-        /// That what was acknowledged before it asked is durable.
-        ok: bool,
-    },
-    /// A read found this where several values were possible.
-    Found {
-        /// Where.
-        device: usize,
-        /// Sector.
-        sector: usize,
-        /// What it holds.
-        data: Bytes,
-    },
-    /// Some of what was written to a device was lost, and whoever wrote it knows.
-    Shaken {
-        /// The device.
-        device: usize,
-    },
-    /// Somebody makes a snapshot of this moment.
-    Add {
-        /// Its slot.
-        slot: usize,
-    },
-    /// It was told.
-    Added {
-        /// Its slot.
-        slot: usize,
-        /// That it is there.
-        ok: bool,
-    },
-    /// A merge is to begin.
-    Merge {
-        /// Of which snapshot.
-        slot: usize,
-    },
-    /// Origin and snapshot are one device from now on.
-    Merging {
-        /// Of which snapshot.
-        slot: usize,
-        /// That they are.
-        ok: bool,
-    },
-    /// The merge was given up.
-    Cancelled,
-    /// A snapshot is taken out; a merged one leaves its content to the origin.
-    Remove {
-        /// Its slot.
-        slot: usize,
-    },
-    /// A snapshot is to be dropped, or may be.
-    Drop {
-        /// Its slot.
-        slot: usize,
-    },
-    /// A snapshot was dropped, for good.
-    Dropped {
-        /// Its slot.
-        slot: usize,
-    },
-    /// Nothing can be said about a snapshot any more: its COW device failed.
-    Lose {
-        /// Its slot.
-        slot: usize,
-    },
-}
-
-/// How a snapshot is, as far as clients know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Not there.
-    Absent,
-    /// Being made: there, or not.
-    Coming,
-    /// There.
-    Present,
-    /// There or dropped.
-    Shaky,
-    /// Dropped for good.
-    Dropped,
-    /// Nobody knows.
-    Lost,
-}
-
-/// A value of a sector: its content, as one number.
-type Value = u64;
-
-/// What nobody knows.
-const OPEN: Value = u64::MAX;
-
-/// One sector.
-#[derive(Clone, Debug)]
-struct Sector {
-    values: Vec<Value>,
-    settled: usize,
-    durable: usize,
-}
-
-#[derive(Clone, Debug)]
-struct Device {
-    standing: Standing,
-    sectors: Vec<Sector>,
-    /// Content, where only one is possible.
-    bytes: Vec<u8>,
-}
 
 #[derive(Clone, Debug)]
 struct UnderWay {
@@ -208,57 +62,6 @@ pub struct Model {
     epoch: u64,
     /// How often a disk has forgotten something.
     shakes: u64,
-}
-
-/// The value of a sector's content.
-fn value(bytes: &[u8]) -> Value {
-    let words = bytes.chunks_exact(8).map(|word| word.try_into().map_or(0, u64::from_le_bytes));
-    let folded = words.fold(0x51_7CC1_B727_220A_u64, |sum, word| {
-        (sum.rotate_left(5) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15)
-    });
-    // Never the mark for what nobody knows.
-    folded >> 1
-}
-
-impl Sector {
-    fn new(value: Value) -> Self {
-        Self { values: vec![value], settled: 0, durable: 0 }
-    }
-
-    fn last(&self) -> usize {
-        self.values.len() - 1
-    }
-
-    fn may_be(&self, from: usize, found: Value) -> bool {
-        self.values[from.min(self.last())..].iter().any(|it| *it == found || *it == OPEN)
-    }
-
-    fn put(&mut self, value: Value) -> usize {
-        self.values.push(value);
-        self.last()
-    }
-
-    fn open(&mut self) {
-        let place = self.put(OPEN);
-        self.settled = self.settled.min(place);
-    }
-}
-
-impl Device {
-    fn new(standing: Standing, content: &[u8]) -> Self {
-        let sectors = content.chunks(SECTOR).map(|sector| Sector::new(value(sector)));
-        Self { standing, sectors: sectors.collect(), bytes: content.to_vec() }
-    }
-
-    fn settled(&self) -> Vec<usize> {
-        self.sectors.iter().map(|sector| sector.settled).collect()
-    }
-
-    fn flushed(&mut self, marks: &[usize]) {
-        for (sector, mark) in self.sectors.iter_mut().zip(marks) {
-            sector.durable = sector.durable.max(*mark);
-        }
-    }
 }
 
 impl Model {
@@ -375,57 +178,21 @@ impl Model {
             Change::Write { id, device, at, data } => self.write(*id, *device, *at, data),
             Change::Written { id, ok } => self.written(*id, *ok),
             Change::Discard { id, device, at, len, chunk } => {
-                let shown = self.shown(*device);
-                self.discard(shown, *at, *len, *chunk);
-                // Nothing else may be written there meanwhile.
-                let (first, end) = (at / SECTOR, (at + len).div_ceil(SECTOR));
-                let places = vec![0; end - first];
-                let write = UnderWay {
-                    id: *id,
-                    asked: *device,
-                    device: shown,
-                    first,
-                    places,
-                    lost: true,
-                    odd: true,
-                    discards: true,
-                };
-                self.writes.push(write);
+                self.discard(*id, *device, *at, *len, *chunk);
             }
             Change::Flush { id, device } => {
                 let device = self.shown(*device);
                 let marks = self.devices[device].settled();
                 self.flushes.push(Marks { id: *id, device, marks });
             }
-            Change::Flushed { id, ok } => {
-                if let Some(n) = self.flushes.iter().position(|flush| flush.id == *id) {
-                    let flush = self.flushes.swap_remove(n);
-                    if *ok {
-                        self.devices[flush.device].flushed(&flush.marks);
-                    }
-                }
-            }
+            Change::Flushed { id, ok } => self.flushed(*id, *ok),
             Change::Found { device, sector, data } => {
                 let device = &mut self.devices[*device];
                 let place = device.sectors[*sector].put(value(data));
                 device.sectors[*sector].settled = place;
                 device.bytes[sector * SECTOR..(sector + 1) * SECTOR].copy_from_slice(data);
             }
-            Change::Shaken { device } => {
-                // A read under way may have seen what was there before, or what is there now.
-                self.shakes += 1;
-                for sector in &mut self.devices[*device].sectors {
-                    sector.settled = sector.durable;
-                }
-                // Those under way may have been lost before they are acknowledged; or laid over what was.
-                for write in self.writes.iter_mut().filter(|write| write.device == *device) {
-                    write.lost = true;
-                    if write.odd {
-                        let sectors = &mut self.devices[*device].sectors[write.first..];
-                        sectors.iter_mut().take(write.places.len()).for_each(Sector::open);
-                    }
-                }
-            }
+            Change::Shaken { device } => self.shaken(*device),
             Change::Add { slot } => {
                 self.devices[*slot].standing = Standing::Coming;
                 let marks = self.devices[0].settled();
@@ -442,15 +209,7 @@ impl Model {
                 self.merging = None;
                 self.devices[0].sectors.iter_mut().for_each(Sector::open);
             }
-            Change::Remove { slot } => {
-                if self.merging == Some(*slot) {
-                    self.epoch += 1;
-                    self.merging = None;
-                    let merged = self.devices[*slot].clone();
-                    self.devices[0] = Device { standing: Standing::Present, ..merged };
-                }
-                self.devices[*slot].standing = Standing::Absent;
-            }
+            Change::Remove { slot } => self.removed(*slot),
             Change::Drop { slot } => self.devices[*slot].standing = Standing::Shaky,
             Change::Dropped { slot } => self.devices[*slot].standing = Standing::Dropped,
             Change::Lose { slot } => self.devices[*slot].standing = Standing::Lost,
@@ -492,7 +251,25 @@ impl Model {
         }
     }
 
-    fn discard(&mut self, device: usize, at: usize, len: usize, chunk: Option<usize>) {
+    fn discard(&mut self, id: u64, asked: usize, at: usize, len: usize, chunk: Option<usize>) {
+        let shown = self.shown(asked);
+        self.zeroed(shown, at, len, chunk);
+        // Nothing else may be written there meanwhile.
+        let (first, end) = (at / SECTOR, (at + len).div_ceil(SECTOR));
+        let places = vec![0; end - first];
+        self.writes.push(UnderWay {
+            id,
+            asked,
+            device: shown,
+            first,
+            places,
+            lost: true,
+            odd: true,
+            discards: true,
+        });
+    }
+
+    fn zeroed(&mut self, device: usize, at: usize, len: usize, chunk: Option<usize>) {
         let end = (at + len).div_ceil(SECTOR);
         let total = self.devices[device].sectors.len() * SECTOR;
         let zero = value(&[0; SECTOR]);
@@ -508,6 +285,41 @@ impl Model {
                 sector.put(zero);
             }
         }
+    }
+
+    fn flushed(&mut self, id: u64, ok: bool) {
+        if let Some(n) = self.flushes.iter().position(|flush| flush.id == id) {
+            let flush = self.flushes.swap_remove(n);
+            if ok {
+                self.devices[flush.device].flushed(&flush.marks);
+            }
+        }
+    }
+
+    fn shaken(&mut self, device: usize) {
+        // A read under way may have seen what was there before, or what is there now.
+        self.shakes += 1;
+        for sector in &mut self.devices[device].sectors {
+            sector.settled = sector.durable;
+        }
+        // Those under way may have been lost before they are acknowledged; or laid over what was.
+        for write in self.writes.iter_mut().filter(|write| write.device == device) {
+            write.lost = true;
+            if write.odd {
+                let sectors = &mut self.devices[device].sectors[write.first..];
+                sectors.iter_mut().take(write.places.len()).for_each(Sector::open);
+            }
+        }
+    }
+
+    fn removed(&mut self, slot: usize) {
+        if self.merging == Some(slot) {
+            self.epoch += 1;
+            self.merging = None;
+            let merged = self.devices[slot].clone();
+            self.devices[0] = Device { standing: Standing::Present, ..merged };
+        }
+        self.devices[slot].standing = Standing::Absent;
     }
 
     fn added(&mut self, slot: usize, ok: bool) {
@@ -547,13 +359,5 @@ impl Model {
                 self.devices[slot].sectors[number].put(if odd { OPEN } else { value });
             }
         }
-    }
-}
-
-/// A device in words.
-pub fn name(device: usize) -> String {
-    match device {
-        0 => "the origin".into(),
-        slot => format!("snapshot {slot}"),
     }
 }

@@ -4,9 +4,9 @@ use std::fmt;
 
 use dmsnap::volume::{OnFull, SnapshotOptions};
 
+use crate::fault::RequestFault;
 use crate::model::{Model, name};
 use crate::naive::{self, SECTOR, STALE};
-use crate::power::Fault;
 
 /// A machine: its disks, and the volume on them.
 #[derive(Clone, Debug)]
@@ -168,7 +168,7 @@ pub struct Step {
     /// What each client does.
     pub clients: Vec<Vec<Action>>,
     /// Requests that go wrong, counted over all disks from the begin of the step.
-    pub faults: Vec<(u64, Fault)>,
+    pub faults: Vec<(u64, RequestFault)>,
 }
 
 impl Step {

@@ -5,35 +5,8 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
+use crate::fault::RequestFault;
 use crate::record::Event;
-
-/// What happens to one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fault {
-    /// It fails, having done nothing; the next ones succeed.
-    Fails,
-    /// It fails after it was done.
-    FailsDone,
-    /// It finds no space; reads fail as with [`Fails`](Self::Fails).
-    NoSpace,
-    /// A read ends before it should; anything else fails.
-    Short,
-    /// A flush fails and the writes before it are dropped, as disks and kernels do; anything else
-    /// fails.
-    DropsWrites,
-    /// A flush fails and the writes before it are lost, but reads go on to see them, and later flushes
-    /// succeed, as with Linux's page cache; anything else fails.
-    KeepsPages,
-    /// It succeeds, very late.
-    Slow,
-    /// The disk answers no more, from this request on, until somebody [heals](Power::heal) it.
-    Hangs,
-    /// There is no room below the disk, for this and every later write, also in place, until somebody
-    /// [heals](Power::heal) it; reads and flushes go on.
-    Full,
-    /// The disk is gone: this and every later request fails.
-    Gone,
-}
 
 /// Disks that are in trouble until somebody helps.
 #[derive(Debug, Default)]
@@ -41,36 +14,6 @@ struct Trouble {
     hung: Vec<usize>,
     full: Vec<usize>,
     waiting: Vec<Waker>,
-}
-
-impl Fault {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
-        Self::Fails,
-        Self::FailsDone,
-        Self::NoSpace,
-        Self::Short,
-        Self::DropsWrites,
-        Self::KeepsPages,
-        Self::Slow,
-        Self::Hangs,
-        Self::Full,
-        Self::Gone,
-    ];
-
-    /// True if it lasts until somebody [heals](Power::heal) the disk.
-    pub fn lasts(self) -> bool {
-        matches!(self, Self::Hangs | Self::Full)
-    }
-
-    pub(crate) fn error(self) -> io::Error {
-        match self {
-            Self::NoSpace => io::Error::new(io::ErrorKind::StorageFull, "injected: no space"),
-            Self::Short => io::Error::new(io::ErrorKind::UnexpectedEof, "injected: short read"),
-            Self::Gone => io::Error::other("injected: the disk is gone"),
-            _ => io::Error::other("injected error"),
-        }
-    }
 }
 
 /// The power supply of all disks of one machine. Writes, flushes, zeroings and discards count as
@@ -84,11 +27,11 @@ pub struct Power {
 struct Inner {
     operations: Cell<u64>,
     cut_after: Cell<Option<u64>>,
-    faults: RefCell<Vec<(u64, Fault)>>,
+    faults: RefCell<Vec<(u64, RequestFault)>>,
     /// Reads included.
     requests: Cell<u64>,
-    request_faults: RefCell<Vec<(u64, Fault)>>,
-    fired: RefCell<Vec<(usize, Fault)>>,
+    request_faults: RefCell<Vec<(u64, RequestFault)>>,
+    fired: RefCell<Vec<(usize, RequestFault)>>,
     disks: Cell<usize>,
     record: RefCell<Option<Vec<Event>>>,
     trouble: RefCell<Trouble>,
@@ -128,12 +71,12 @@ impl Power {
     }
 
     /// Makes operation number `operation` (from 0) go wrong.
-    pub fn fail(&self, operation: u64, fault: Fault) {
+    pub fn fail(&self, operation: u64, fault: RequestFault) {
         self.inner.faults.borrow_mut().push((operation, fault));
     }
 
     /// Makes request number `request` (from 0, reads included) go wrong.
-    pub fn fail_request(&self, request: u64, fault: Fault) {
+    pub fn fail_request(&self, request: u64, fault: RequestFault) {
         self.inner.request_faults.borrow_mut().push((request, fault));
     }
 
@@ -148,7 +91,7 @@ impl Power {
     }
 
     /// The faults that requests met so far, each with the number of its disk.
-    pub fn fired(&self) -> Vec<(usize, Fault)> {
+    pub fn fired(&self) -> Vec<(usize, RequestFault)> {
         self.inner.fired.borrow().clone()
     }
 
@@ -228,15 +171,15 @@ impl Power {
     }
 
     /// Counts a request of a disk and says what becomes of it.
-    pub(crate) fn request(&self, disk: usize) -> Option<Fault> {
+    pub(crate) fn request(&self, disk: usize) -> Option<RequestFault> {
         let number = self.inner.requests.get();
         self.inner.requests.set(number + 1);
         let faults = self.inner.request_faults.borrow();
         let (_, fault) = faults.iter().find(|(at, _)| *at == number)?;
         self.inner.fired.borrow_mut().push((disk, *fault));
         match fault {
-            Fault::Hangs => self.inner.trouble.borrow_mut().hung.push(disk),
-            Fault::Full => self.inner.trouble.borrow_mut().full.push(disk),
+            RequestFault::Hangs => self.inner.trouble.borrow_mut().hung.push(disk),
+            RequestFault::Full => self.inner.trouble.borrow_mut().full.push(disk),
             _ => {}
         }
         self.tell(|| Event::Fault { disk, fault: *fault });
@@ -245,7 +188,7 @@ impl Power {
     }
 
     /// Counts an operation and says what becomes of it.
-    pub(crate) fn spend(&self) -> Result<(), (io::Error, Option<Fault>)> {
+    pub(crate) fn spend(&self) -> Result<(), (io::Error, Option<RequestFault>)> {
         let number = self.inner.operations.get();
         self.inner.operations.set(number + 1);
         if !self.is_on() {

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
+use crate::fault::RequestFault;
 use crate::model::Change;
-use crate::power::Fault;
 
 /// What happened while a machine ran, in order: what reached its disks, and what its clients asked
 /// and were told.
@@ -45,7 +45,7 @@ pub enum Event {
         /// The disk's number.
         disk: usize,
         /// How.
-        fault: Fault,
+        fault: RequestFault,
     },
     /// Somebody asked for something, or was told something.
     Told(Change),

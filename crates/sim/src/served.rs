@@ -7,10 +7,10 @@ use dmsnap_serve::nbd::{Context, Export, Extent, HOLE, ZERO};
 
 use crate::below::Below;
 use crate::disk::Disk;
+use crate::machine::Machine;
 use crate::model::Reading;
 use crate::naive::{self, Found, SECTOR};
 use crate::plan::Asked;
-use crate::world::World;
 
 /// Extents that a client takes at once.
 const MOST: usize = 64;
@@ -18,7 +18,7 @@ const MOST: usize = 64;
 /// What a client was told of a range.
 type Told = Vec<(Range<usize>, u32)>;
 
-impl<B: Below> World<'_, B> {
+impl<B: Below> Machine<'_, B> {
     /// The device as an export.
     fn live(&self, device: usize) -> Option<Live<B::Origin<Disk>, Rc<Disk>>> {
         let volume = self.volume()?;
@@ -106,7 +106,7 @@ impl<B: Below> World<'_, B> {
     }
 }
 
-impl<B: Below> World<'_, B> {
+impl<B: Below> Machine<'_, B> {
     /// The store of a snapshot that was taken out holds what it showed, when it is opened next with an origin that
     /// holds what was acknowledged.
     pub(crate) fn judge_removed(&self, slot: usize, own: &Reading, origin: &Reading) {

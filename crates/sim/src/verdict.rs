@@ -7,10 +7,12 @@ use dmsnap::volume::{MergeState, View, Volume};
 
 use crate::below::{Bare, Below, Stacked};
 use crate::cuts::Known;
+use crate::excuses::{droppable, in_step};
+use crate::fault::RequestFault;
+use crate::machine::plain;
 use crate::model::Standing;
 use crate::naive::{self, Found, SECTOR};
-use crate::power::Fault;
-use crate::world::{droppable, in_step, plain, sound};
+use crate::soundness::sound;
 
 /// Holds what the disks hold after a power cut against what was promised, without a line of what is
 /// tested; and then goes on: opens everything, compares, fills stores beyond their next area, writes
@@ -76,7 +78,7 @@ fn look_at(
     }
     // One that is dropped for want of room may lose its header just before the mark is written.
     let disk = known.setup.below() + slot - 1;
-    let had_no_room = known.fired.contains(&(disk, Fault::Full));
+    let had_no_room = known.fired.contains(&(disk, RequestFault::Full));
     if standing == Standing::Shaky && had_no_room && matches!(found, Found::Blank) {
         return Ok(None);
     }

@@ -2,7 +2,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{Change, Model, OPEN, Value, name, value};
+use super::Model;
+use super::change::Change;
+use super::device::{OPEN, Value, name, value};
 use crate::naive::{SECTOR, words};
 
 /// A read under way.

@@ -2,7 +2,7 @@
 
 use dmsnap::volume::{OnFull, SnapshotOptions};
 
-use super::{World, flush, setup, write};
+use super::build::{World, flush, setup, write};
 use crate::naive::SECTOR;
 use crate::plan::{Action, Plan, Slot, Step};
 

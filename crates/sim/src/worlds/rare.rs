@@ -3,7 +3,7 @@
 
 use dmsnap::volume::{OnFull, SnapshotOptions};
 
-use super::{World, flush, setup, world, write};
+use super::build::{World, flush, setup, world, write};
 use crate::naive::SECTOR;
 use crate::plan::{Action, Plan, Setup, Slot, Step};
 

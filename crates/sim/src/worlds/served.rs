@@ -1,6 +1,6 @@
 //! What exports say of ranges, while those change.
 
-use super::{World, flush, setup, world, write};
+use super::build::{World, flush, setup, world, write};
 use crate::naive::SECTOR;
 use crate::plan::{Action, Asked, Plan, Slot, Step};
 
