@@ -79,12 +79,19 @@ fn every_file_is_tidy() {
 fn every_package_takes_its_lints_from_the_workspace() {
     for path in files().iter().filter(|path| path.ends_with("Cargo.toml")) {
         let manifest: toml::Table = text(Path::new(path)).parse().expect("Cargo.toml is TOML");
-        // The fuzz targets are a workspace of their own.
+        // The fuzz targets are a workspace of their own, which cannot inherit.
         if manifest.contains_key("package") && !path.starts_with("fuzz/") {
             let lints = manifest.get("lints").and_then(|lints| lints.get("workspace"));
             assert_eq!(lints, Some(&toml::Value::Boolean(true)), "{path}: [lints]");
         }
     }
+}
+
+#[test]
+fn the_fuzz_targets_have_the_same_lints() {
+    let manifest = |path| text(Path::new(path)).parse::<toml::Table>().expect("it is TOML");
+    let workspace = manifest("Cargo.toml")["workspace"].get("lints").cloned();
+    assert_eq!(manifest("fuzz/Cargo.toml").get("lints").cloned(), workspace);
 }
 
 /// A file no `mod` names is not compiled, so its tests never run.

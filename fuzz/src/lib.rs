@@ -17,8 +17,9 @@ mod live; // clients of a volume, against a naive model
 mod disks; // what LVM wrote, and how it is spoilt
 pub mod lvm; // readers and writers of LVM metadata
 mod socket; // a client that says all and hears all
+mod exports; // what the NBD server offers
+mod talk; // what its clients may be answered
 pub mod nbd; // clients of the NBD server
-mod talk; // what they may be answered
 mod tunnel; // a client that encrypts, and whose bytes may be spoilt on the way
 pub mod tls; // clients that encrypt, or should
 pub mod control; // clients of the control socket

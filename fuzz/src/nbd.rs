@@ -12,16 +12,11 @@ use dmsnap_nbd::{MetaQuery, OptionRequest, Request, Selection, command};
 use dmsnap_serve::Live;
 use dmsnap_serve::nbd::{Exports, Limits, Listener, Server, Tls};
 
+use crate::exports::LEN_BYTES;
 use crate::input::{Input, told};
 use crate::socket::{heard, in_time};
 use crate::sparse::Sparse;
 use crate::talk::{Model, judge};
-
-/// Of every export.
-pub(crate) const LEN_BYTES: u64 = 64 << 10;
-
-/// What is served, the default first.
-pub(crate) const NAMES: [&str; 3] = ["origin", "s", "ro"];
 
 /// Options and requests of one client, at most.
 const MOST: u8 = 24;

@@ -8,8 +8,8 @@ use dmsnap_nbd::{
     Greeting, MetaQuery, OptionHeader, OptionRequest, Refusal, Request, command, flag,
 };
 
+use crate::exports::{LEN_BYTES, NAMES};
 use crate::input::told;
-use crate::nbd::{LEN_BYTES, NAMES};
 use crate::sparse::index;
 
 /// Metadata contexts that every export knows.

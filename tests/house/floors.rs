@@ -1,28 +1,11 @@
 //! An import only ever points to a lower floor, in packages and in the modules of this one.
 //!
-//! | floor | package or module |
-//! |---|---|
-//! | 0 | `dmsnap-format` |
-//! | 0 | `dmsnap-lvm` |
-//! | 0 | `dmsnap-nbd` |
-//! | 0 | `sync` |
-//! | 1 | `device` |
-//! | 2 | `signature`, `store`, `table` |
-//! | 3 | `copy` |
-//! | 4 | `merge` |
-//! | 5 | `volume` |
-//! | 6 | `ops` |
-//! | 7 | `dmsnap-images` |
-//! | 7 | `dmsnap-serve` |
-//! | 8 | `dmsnap-cli` |
-//!
-//! Some floors must not even know everything below them, so each one lists what it may use. Sources
-//! are read as tokens: what stands in comments and strings does not count, what stands in macro
-//! calls does.
+//! The floors are in [`super::picture`]. Some rooms must not even know everything below them, so
+//! each one lists what it may use.
 
 use std::path::Path;
 
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use super::reading::{File, module_of};
 
 /// The modules of package `dmsnap`, and what each may use besides itself.
 const MODULES: [(&str, &[&str]); 10] = [
@@ -41,16 +24,20 @@ const MODULES: [(&str, &[&str]); 10] = [
     ),
 ];
 
-/// The packages above it, and which modules of `dmsnap` each may use.
-const UPPER: [(&str, &[&str]); 6] = [
+/// The other packages, and which modules of `dmsnap` and which packages each may use.
+const UPPER: [(&str, &[&str]); 7] = [
+    ("dmsnap-format", &[]),
     ("dmsnap-lvm", &["format"]),
     ("dmsnap-nbd", &[]),
-    ("dmsnap-images", &["format", "device", "signature", "volume", "ops"]),
-    ("dmsnap-serve", &["sync", "device", "copy", "volume"]),
-    ("dmsnap-cli", &["format", "device", "signature", "ops"]),
+    ("dmsnap-images", &["format", "lvm", "device", "signature", "volume", "ops"]),
+    ("dmsnap-serve", &["nbd", "sync", "device", "copy", "volume"]),
+    ("dmsnap-cli", &["format", "lvm", "nbd", "device", "signature", "ops", "images", "serve"]),
     (
         "dmsnap-sim",
-        &["format", "sync", "device", "copy", "store", "table", "volume", "ops", "planted"],
+        &[
+            "format", "sync", "device", "copy", "store", "table", "volume", "ops", "serve",
+            "planted",
+        ],
     ),
 ];
 
@@ -77,7 +64,7 @@ fn allowed<'a>(table: &[(&str, &'a [&'a str])], name: &str) -> Option<&'a [&'a s
 
 /// Where a source file stands.
 #[derive(Clone, Debug)]
-struct Source {
+pub(super) struct Source {
     package: String,
     /// The module path of the file inside its package: `["store", "load"]`.
     module: Vec<String>,
@@ -85,157 +72,77 @@ struct Source {
 
 impl Source {
     fn new(package: &str, below_src: &str) -> Self {
-        let path = below_src.trim_end_matches(".rs");
-        let path = path.strip_suffix("/mod").unwrap_or(path);
-        let module = match path {
-            "lib" | "main" => Vec::new(),
-            path => path.split('/').map(str::to_owned).collect(),
-        };
-        Self { package: package.to_owned(), module }
+        Self { package: package.to_owned(), module: module_of(below_src) }
     }
 
-    /// Why this file must not use module `used` of package `dmsnap`; `None` if it may.
+    /// The room it stands in: a module of package `dmsnap`, or another package. lib.rs of `dmsnap`
+    /// is the list of its modules, and stands in none.
+    pub(super) fn room(&self) -> Option<&str> {
+        match self.package.strip_prefix("dmsnap-") {
+            Some(package) => Some(package),
+            None => self.module.first().map(String::as_str),
+        }
+    }
+
+    /// Why this file must not use the room `used`; `None` if it may.
     fn refusal(&self, used: &str) -> Option<String> {
-        let (who, may) = if self.package == "dmsnap" {
-            // lib.rs is the list of modules itself.
-            let own = self.module.first()?;
-            if own == used {
-                return None;
-            }
-            (own, allowed(&MODULES, own))
-        } else {
-            (&self.package, allowed(&UPPER, &self.package))
+        let own = self.room()?;
+        if own == used {
+            return None;
+        }
+        let (who, may) = match self.package.as_str() {
+            "dmsnap" => (own, allowed(&MODULES, own)),
+            package => (package, allowed(&UPPER, package)),
         };
         let Some(may) = may else { return Some(format!("{who} has no floor yet")) };
         (!may.contains(&used)).then(|| format!("{who} must not use {used}"))
     }
-}
 
-/// Reads one file token by token.
-struct Reader<'a> {
-    source: &'a Source,
-    /// The module the tokens stand in, inline ones included.
-    module: Vec<String>,
-    found: Vec<String>,
-}
-
-impl Reader<'_> {
-    fn read(&mut self, tokens: TokenStream) {
-        let tokens: Vec<_> = tokens.into_iter().collect();
-        let mut at = 0;
-        while at < tokens.len() {
-            if let Some(inline) = inline_module(&tokens[at..]) {
-                self.module.push(inline.0);
-                self.read(inline.1);
-                self.module.pop();
-                at += 3;
-                continue;
+    /// The rooms that its text uses, each with the line; its own may be among them.
+    pub(super) fn used(&self, text: &str) -> Vec<(String, usize)> {
+        let mut found = Vec::new();
+        for scope in File::read(&self.module, text).scopes {
+            let brought = scope.uses.iter().map(|it| (&it.path, it.line));
+            let mentioned = scope.mentions.iter().map(|it| (&it.path, it.line));
+            for (path, line) in brought.chain(mentioned) {
+                let used = self.leads_to(&scope.module, path);
+                // Tests may be run by simulated machines.
+                if let Some(used) = used.filter(|used| !scope.tests || *used != "sim") {
+                    found.push((used.to_owned(), line));
+                }
             }
-            if !follows_colons(&tokens, at) {
-                self.path(&tokens[at..]);
-            }
-            if let TokenTree::Group(group) = &tokens[at] {
-                self.read(group.stream());
-            }
-            at += 1;
         }
+        found
     }
 
-    /// `tokens` may begin with a path: finds out which modules of `dmsnap` it leads to.
-    fn path(&mut self, tokens: &[TokenTree]) {
-        let Some(TokenTree::Ident(first)) = tokens.first() else { return };
-        let (first, line) = (first.to_string(), first.span().start().line);
-        let mut rest = &tokens[1..];
-        let own = self.source.package == "dmsnap";
-        match first.as_str() {
-            "crate" if own => {}
-            "dmsnap" => {}
-            "dmsnap_format" => return self.uses("format", line),
+    /// The room that a path in module `module` leads to.
+    fn leads_to<'a>(&self, module: &[String], path: &'a [String]) -> Option<&'a str> {
+        let own = self.package == "dmsnap";
+        let rest = match path[0].as_str() {
+            "dmsnap" => &path[1..],
+            "crate" if own => &path[1..],
             "super" if own => {
-                let mut depth = self.module.len().checked_sub(1);
-                while let [colon, colon2, TokenTree::Ident(next), ..] = rest
-                    && is_colon(colon)
-                    && is_colon(colon2)
-                    && next == "super"
-                {
-                    depth = depth.and_then(|depth| depth.checked_sub(1));
-                    rest = &rest[3..];
+                let up = path.iter().take_while(|name| *name == "super").count();
+                if module.len() != up {
+                    return None;
                 }
-                if depth != Some(0) {
-                    return;
-                }
+                &path[up..]
             }
-            _ => return,
-        }
-        if let [colon, colon2, next, ..] = rest
-            && is_colon(colon)
-            && is_colon(colon2)
-        {
-            self.target(next, line);
-        }
+            other => return other.strip_prefix("dmsnap_"),
+        };
+        rest.first().map(String::as_str)
     }
-
-    /// What stands behind the root of the package: a module, a list of them, or everything.
-    fn target(&mut self, next: &TokenTree, line: usize) {
-        match next {
-            TokenTree::Ident(module) => self.uses(&module.to_string(), line),
-            TokenTree::Punct(_) => self.uses("*", line),
-            TokenTree::Group(group) => {
-                let tokens: Vec<_> = group.stream().into_iter().collect();
-                for entry in tokens.split(|token| is_punct(token, ',')) {
-                    if let Some(first) = entry.first() {
-                        self.target(first, line);
-                    }
-                }
-            }
-            TokenTree::Literal(_) => {}
-        }
-    }
-
-    fn uses(&mut self, module: &str, line: usize) {
-        if let Some(refusal) = self.source.refusal(module) {
-            self.found.push(format!("line {line}: {refusal}"));
-        }
-    }
-}
-
-/// `mod name { ... }`: its name and content.
-fn inline_module(tokens: &[TokenTree]) -> Option<(String, TokenStream)> {
-    match tokens {
-        [TokenTree::Ident(word), TokenTree::Ident(name), TokenTree::Group(body), ..]
-            if word == "mod" && body.delimiter() == Delimiter::Brace =>
-        {
-            Some((name.to_string(), body.stream()))
-        }
-        _ => None,
-    }
-}
-
-/// Only the first word of a path counts: the `dmsnap` of `elsewhere::dmsnap` is not ours, the one of
-/// `use ::dmsnap` is.
-fn follows_colons(tokens: &[TokenTree], at: usize) -> bool {
-    const BEFORE_A_PATH: [&str; 8] = ["use", "in", "as", "dyn", "impl", "return", "mut", "for"];
-    let behind_a_name = match &tokens[..at] {
-        [.., TokenTree::Ident(name), _, _] => !BEFORE_A_PATH.iter().any(|word| name == word),
-        _ => false,
-    };
-    behind_a_name && is_colon(&tokens[at - 1]) && is_colon(&tokens[at - 2])
-}
-
-fn is_colon(token: &TokenTree) -> bool {
-    is_punct(token, ':')
-}
-
-fn is_punct(token: &TokenTree, wanted: char) -> bool {
-    matches!(token, TokenTree::Punct(punct) if punct.as_char() == wanted)
 }
 
 /// The upward imports in one source file.
 fn upward(source: &Source, text: &str) -> Vec<String> {
-    let tokens = text.parse().expect("a source file consists of Rust tokens");
-    let mut reader = Reader { source, module: source.module.clone(), found: Vec::new() };
-    reader.read(tokens);
-    reader.found
+    let used = source.used(text).into_iter();
+    let refused = used.filter_map(|(used, line)| {
+        source.refusal(&used).map(|refusal| format!("line {line}: {refusal}"))
+    });
+    let mut refused: Vec<String> = refused.collect();
+    refused.dedup();
+    refused
 }
 
 /// The upward dependencies in one Cargo.toml.
@@ -268,7 +175,7 @@ fn upward_dependencies(manifest: &str) -> Vec<String> {
 }
 
 /// `crates/NAME/src/...` and `src/...`: package and path below src. Other files belong to no floor.
-fn place(path: &str) -> Option<Source> {
+pub(super) fn place(path: &str) -> Option<Source> {
     if let Some(below) = path.strip_prefix("src/") {
         return Some(Source::new("dmsnap", below));
     }
