@@ -33,7 +33,7 @@ pub struct Report {
 
 /// Reads header and areas and tells every finding to `each`, as it is found. Writes nothing.
 ///
-/// With the origin at hand, exceptions are held against its size as well, and it is looked at for
+/// With the origin at hand, exceptions are checked against its size as well, and it is looked at for
 /// what a failed merge of the kernel leaves there.
 ///
 /// # Errors

@@ -15,11 +15,11 @@ pub(super) fn whole_sectors<D: Device>(device: &D, which: Which) -> Result<u64, 
     })
 }
 
-/// The size of the snapshot: that of the origin, unless it is told.
+/// The size of the snapshot: that of the origin, unless it is given.
 ///
 /// # Errors
 ///
-/// [`Error::Refused`] if it is told to be larger than the origin, or not to be whole sectors.
+/// [`Error::Refused`] if it is larger than the origin, or not to be whole sectors.
 pub(super) fn snapshot_bytes<O: Device>(origin: &O, told: Option<u64>) -> Result<u64, Error> {
     let origin_bytes = whole_sectors(origin, Which::Origin)?;
     match told {

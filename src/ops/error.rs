@@ -64,7 +64,7 @@ pub enum Error {
     /// The observer asked for it.
     #[error("stopped before the end")]
     Stopped,
-    /// Whoever took the results in did not want more.
+    /// The consumer of the results did not want more.
     #[error("{0}")]
     Consumer(#[source] io::Error),
     /// Something lies where a store is to be made.

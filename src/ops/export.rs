@@ -136,7 +136,7 @@ impl<'a, C: Device, O: Device> Source<'a, C, O> {
         segments(&self.table, self.chunk_bytes, self.image_bytes)
     }
 
-    /// The next stretch of a segment, at or after `offset`, that is no hole; as offsets into it.
+    /// The next stretch of a segment, at or after `offset`, that is not a hole; as offsets into it.
     pub(super) async fn next_data(
         &self,
         segment: Segment,

@@ -14,7 +14,7 @@ pub struct Info {
     pub version: u32,
     /// In sectors.
     pub chunk_size_sectors: u32,
-    /// What `dmsetup status` prints behind the target's name: `used/total metadata`, or `Invalid`.
+    /// What `dmsetup status` prints after the target's name: `used/total metadata`, or `Invalid`.
     pub status: String,
     /// Size of the COW device, in sectors.
     pub total_sectors: u64,

@@ -14,7 +14,7 @@ pub struct MergeOptions {
     /// Most bytes of data in one window; two windows are in memory at a time. At least one chunk
     /// is taken, whatever this says.
     pub window_bytes: u64,
-    /// A window whose chunks lie in runs of at least so many bytes on average, on both devices, is copied
+    /// A window whose chunks lie in runs of at least this many bytes on average, on both devices, is copied
     /// run by run, with little memory: to read all of it in the order of one device and to write it in
     /// that of the other gains nothing then. With 0 every window is.
     pub long_run_bytes: u64,

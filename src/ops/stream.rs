@@ -22,7 +22,7 @@ pub trait Sink {
     ///
     /// # Errors
     ///
-    /// Any error of whatever is behind it.
+    /// Any error of what it writes to.
     async fn take(&mut self, bytes: Bytes) -> io::Result<()>;
 }
 

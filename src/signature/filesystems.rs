@@ -1,6 +1,6 @@
 //! File systems and swap space.
 
-use super::Sample;
+use super::sample::Sample;
 use super::table::{Class, Entry, Place};
 
 const fn fs(

@@ -1,7 +1,7 @@
 //! Disks that only a layer above makes something of: volume managers, encryption, caches, checksums,
 //! replication.
 
-use super::Sample;
+use super::sample::Sample;
 use super::table::{Class, Entry, Place};
 
 const fn layer(

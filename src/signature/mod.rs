@@ -5,45 +5,28 @@
 //! and does no I/O. Where `blkid` knows a kind, [`Kind::name`] is its name there.
 
 mod sample; // the bytes at known places
-mod table; // kinds and their magics
+mod table; // what a kind is, and how it is known
 mod filesystems;
 mod layers; // RAID, volume managers, encryption, caches
 mod images; // formats of images, compressed files
 mod partitions; // partition tables, and what lies in a partition
 mod raid; // members of md arrays
+mod kinds; // all of them
 
-use std::fmt;
 use std::io;
 use std::ops::Range;
 
-use serde::Serialize;
-
 use crate::device::Device;
 
+pub use kinds::kinds;
 pub use raid::raid_member;
 pub use sample::Sample;
-pub use table::{Class, Kind, kinds};
-
-/// Something that was found on a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Found {
-    /// What it is.
-    #[serde(flatten)]
-    pub kind: &'static Kind,
-    /// Where its magic lies, in bytes.
-    pub at: u64,
-}
-
-impl fmt::Display for Found {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind.words)
-    }
-}
+pub use table::{Class, Found, Kind};
 
 /// Everything that is known in a sample. What lies outermost comes first: an image before what it
 /// seems to hold, a RAID member before the file system of the array.
 pub fn find(sample: &Sample) -> Vec<Found> {
-    let mut found: Vec<Found> = table::entries()
+    let mut found: Vec<Found> = kinds::entries()
         .filter_map(|entry| Some(Found { kind: &entry.kind, at: entry.find(sample)? }))
         .collect();
     found.sort_by_key(|it| it.kind.class);
@@ -76,7 +59,7 @@ pub async fn packed<D: Device>(device: &D) -> Option<Found> {
     found.into_iter().find(|it| matches!(it.kind.class, Class::Compressed | Class::Image))
 }
 
-/// The first byte of a range that is not zero. Holes are passed over.
+/// The first byte of a range that is not zero. Holes are skipped.
 ///
 /// # Errors
 ///

@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use super::Sample;
+use super::sample::Sample;
 use super::table::{Class, Entry, Place, end};
 
 const GPT: &[u8] = b"EFI PART";

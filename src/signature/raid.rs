@@ -4,8 +4,8 @@
 use std::ops::Range;
 
 use super::partitions::covered;
-use super::table::{Class, Entry, Place, end};
-use super::{Found, Sample};
+use super::sample::Sample;
+use super::table::{Class, Entry, Found, Place, end};
 use crate::device::Device;
 
 const MD: &[u8] = b"\xfc\x4e\x2b\xa9";

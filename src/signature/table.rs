@@ -1,6 +1,8 @@
+use std::fmt;
+
 use serde::Serialize;
 
-use super::{Sample, filesystems, images, layers, partitions, raid};
+use super::sample::Sample;
 
 /// What kind of thing it is. The order is that from the outside to the inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -95,13 +97,18 @@ impl Entry {
     }
 }
 
-pub(super) fn entries() -> impl Iterator<Item = &'static Entry> {
-    [images::TABLE, raid::TABLE, layers::TABLE, filesystems::TABLE, partitions::TABLE]
-        .into_iter()
-        .flatten()
+/// Something that was found on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Found {
+    /// What it is.
+    #[serde(flatten)]
+    pub kind: &'static Kind,
+    /// Where its magic lies, in bytes.
+    pub at: u64,
 }
 
-/// Every kind there is.
-pub fn kinds() -> impl Iterator<Item = &'static Kind> {
-    entries().map(|entry| &entry.kind)
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.words)
+    }
 }

@@ -151,3 +151,22 @@ impl<'a, D: Device> Builder<'a, D> {
         })
     }
 }
+
+/// Makes an empty store: a [`Builder`] that is given nothing.
+///
+/// # Ordering
+///
+/// 1. if the device does not begin with zeroes: zero the header, flush    - no store is here
+/// 2. zero area 0, flush                                                  - the list is empty
+/// 3. write the header, flush                                             - the store exists
+///
+/// A crash before 3 leaves a device that every reader takes for one without a store. The kernel
+/// writes the header first and flushes nothing, so that a crash can leave a store whose exceptions
+/// are whatever lay in area 0.
+///
+/// # Errors
+///
+/// [`StoreError::TooSmall`] before anything is written; any error of the device.
+pub async fn format<D: Device>(cow: &D, chunk_size: ChunkSize) -> Result<(), StoreError> {
+    Builder::new(cow, chunk_size).await?.finish().await.map(|_| ())
+}

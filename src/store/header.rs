@@ -2,7 +2,7 @@ use bytes::Bytes;
 use dmsnap_format::{ChunkSize, Header, HeaderError, RawHeader};
 use zerocopy::IntoBytes;
 
-use super::{Builder, StoreError};
+use super::StoreError;
 use crate::device::{Buffer, Device};
 
 /// Reads and judges the header of a COW device.
@@ -49,25 +49,6 @@ pub(super) async fn write_invalid<D: Device>(
     let raw = RawHeader::new(chunk_size, false);
     bytes[..size_of::<RawHeader>()].copy_from_slice(raw.as_bytes());
     cow.write(0, Bytes::from_owner(bytes)).await.map_err(failed())
-}
-
-/// Makes an empty store: a [`Builder`](super::Builder) that is given nothing.
-///
-/// # Ordering
-///
-/// 1. if the device does not begin with zeroes: zero the header, flush    - no store is here
-/// 2. zero area 0, flush                                                  - the list is empty
-/// 3. write the header, flush                                             - the store exists
-///
-/// A crash before 3 leaves a device that every reader takes for one without a store. The kernel
-/// writes the header first and flushes nothing, so that a crash can leave a store whose exceptions
-/// are whatever lay in area 0.
-///
-/// # Errors
-///
-/// [`StoreError::TooSmall`] before anything is written; any error of the device.
-pub async fn format<D: Device>(cow: &D, chunk_size: ChunkSize) -> Result<(), StoreError> {
-    Builder::new(cow, chunk_size).await?.finish().await.map(|_| ())
 }
 
 /// Makes sure that no store is here, durably.

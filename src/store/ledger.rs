@@ -90,7 +90,7 @@ impl Ledger {
     }
 
     /// Data chunks below the next free one that no exception uses; of very many, only the first
-    /// million. Whoever has filled those finds more in a new reading of the store.
+    /// million. When those are used up, reading the store again finds more.
     pub fn free_chunks(&self) -> impl Iterator<Item = u64> {
         let layout = self.extents.layout;
         let end = layout.data_chunks_before(self.tally.next_free());

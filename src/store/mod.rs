@@ -24,10 +24,10 @@ mod any; // either of them
 use dmsnap_format::{ChunkSize, CowChunk, OriginChunk, Usage};
 
 pub use any::AnyStore;
-pub use builder::Builder;
+pub use builder::{Builder, format};
 pub use damage::{Damage, Severity};
 pub use error::{Fault, Place, StoreError};
-pub use header::{format, read_header, refuse_part_blocks};
+pub use header::{read_header, refuse_part_blocks};
 pub use ledger::Ledger;
 pub use persistent::Persistent;
 pub use reader::{Loaded, Reader, Strays};

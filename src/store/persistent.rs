@@ -17,7 +17,7 @@ use crate::planted::{Planted, planted};
 /// The kernel's exception store, open for writing: the header in chunk 0, areas of slots, and the
 /// copied chunks between them.
 ///
-/// Slots are filled in the order chunks were given out, each with the chunk as far behind its area
+/// Slots are filled in the order chunks were given out, each with the chunk as far after its area
 /// as the slot is inside it, wherever the store allows it, because every kernel then finds the same
 /// next free chunk.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct Persistent<D> {
     published: Cell<u64>,
     room: RefCell<Room>,
     queue: RefCell<Queue>,
-    /// Held by whoever writes metadata.
+    /// Held while metadata is written.
     writer: Mutex<()>,
 }
 
@@ -48,6 +48,41 @@ struct BreaksWhenDropped<'a>(&'a Cell<Standing>);
 impl Drop for BreaksWhenDropped<'_> {
     fn drop(&mut self) {
         self.0.set(Standing::Broken);
+    }
+}
+
+impl<D: Device> Loaded<D> {
+    /// Opens it for writing.
+    ///
+    /// # Ordering
+    ///
+    /// 1. read what lies after the terminator, past any cache
+    ///    (holes in the area in force are filled with zeroes, which is what they read as)
+    /// 2. flush                          - what was read is durable
+    /// 3. if there are strays: zero them, flush
+    ///
+    /// The last writer of the store may have been killed between the slots and their flush; origin writes
+    /// rely on every exception that was read. A crash before the flush in 3 leaves some of the strays, as
+    /// far out of reach as before, and the next opening finds them again. Until 3 is done, nothing else is
+    /// written.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::FrontZeroed`] before anything is written, with [`Strays::Refuse`]; an error of the device.
+    pub async fn into_writable(mut self, strays: Strays) -> Result<Persistent<D>, StoreError> {
+        if strays == Strays::Refuse {
+            self.refuse_lost_front().await?;
+        }
+        let span = self.strays().await?.span;
+        let store = Persistent::new(self, Standing::Usable);
+        store.put_in_order(span).await?;
+        Ok(store)
+    }
+
+    /// Opens it for looking at what the snapshot shows. Nothing is ever written to the device; what lies after
+    /// the terminator stays there.
+    pub fn into_read_only(self) -> Persistent<D> {
+        Persistent::new(self, Standing::ReadOnly)
     }
 }
 
@@ -151,7 +186,7 @@ impl<D: Device> Persistent<D> {
         }
     }
 
-    /// Runs a change of the medium. If it fails, or is given up half-way, the store is broken.
+    /// Runs a change of the medium. If it fails, or is abandoned half-way, the store is broken.
     async fn change(
         &self,
         change: impl Future<Output = Result<(), StoreError>>,
@@ -192,7 +227,7 @@ impl<D: Device> Store for Persistent<D> {
         self.slots.layout.chunk_size()
     }
 
-    /// Never gives out a chunk whose slot would fill an area behind which the next one does not
+    /// Never gives out a chunk whose slot would fill an area after which the next one does not
     /// fit: the kernel does, finds no room for the terminator, and drops the snapshot.
     fn prepare(&self) -> Result<Prepared, StoreError> {
         self.usable()?;
@@ -225,18 +260,18 @@ impl<D: Device> Store for Persistent<D> {
     /// Let F be the area with the first free slot and L the last one touched.
     ///
     /// 1. write the copied data chunks            (done by the caller, not yet flushed)
-    /// 2. write areas F+1 to L, zeroes behind their slots; if L is full, zeroes to area L+1
+    /// 2. write areas F+1 to L, zeroes after their slots; if L is full, zeroes to area L+1
     /// 3. flush                                   - data and everything unreachable is durable
     /// 4. write what changes in F, one untorn unit at a time, lowest first
     /// 5. flush after each unit                   - the exceptions exist
     ///
     /// A crash before 4 leaves the list as it was: it ends inside F. A crash in 4 or 5 leaves a
-    /// first part of the new exceptions, all with their data; what lies behind F is reached only
-    /// with F full, and is whole then. No crash leaves a slot behind a gap.
+    /// first part of the new exceptions, all with their data; what lies after F is reached only
+    /// with F full, and is whole then. No crash leaves a slot after a gap.
     ///
     /// If there is no room below the device for a write in 2 or 4, the next publish makes all of it again:
     /// the same exceptions in the same slots, each with data that is durable, and those that were committed
-    /// since behind them. Until then a crash leaves what it leaves in 4.
+    /// since after them. Until then a crash leaves what it leaves in 4.
     async fn publish(&self) -> Result<Published, StoreError> {
         let _turn = self.writer.lock().await;
         self.usable()?;
@@ -256,13 +291,13 @@ impl<D: Device> Store for Persistent<D> {
 
     /// # Ordering
     ///
-    /// Only the area that holds the first cleared slot is written: what lies behind it cannot be
+    /// Only the area that holds the first cleared slot is written: what lies after it cannot be
     /// reached any more.
     ///
     /// 1. zero the slots in it, one untorn unit at a time, highest first
     /// 2. flush after each unit
     ///
-    /// A crash leaves a first part of the list, at least what was to stay, and no slot behind a
+    /// A crash leaves a first part of the list, at least what was to stay, and no slot after a
     /// gap. Memory changes only when everything has succeeded.
     async fn clear(&self, count: u64) -> Result<(), StoreError> {
         let _turn = self.writer.lock().await;
@@ -293,7 +328,7 @@ impl<D: Device> Store for Persistent<D> {
     /// keeps a later reader from believing the snapshot, so an error is not the last word: both are
     /// tried again, and may be at any later time.
     ///
-    /// If there is no room below the device, chunks that nobody has used are given back first; and if
+    /// If there is no room below the device, unused chunks are released first; and if
     /// that is not enough:
     ///
     /// 3. zero the header's chunk, flush    - no store is here

@@ -1,15 +1,14 @@
 use dmsnap_format::{Exception, Extents, Header, Layout};
 
 use super::header::read_header;
-use super::persistent::Standing;
 use super::room::Room;
 use super::scan::{End, read_exceptions};
 use super::strays::{Lost, Stretch, each_stretch};
-use super::{Ledger, Persistent, Place, StoreError};
+use super::{Ledger, Place, StoreError};
 use crate::device::Device;
 use crate::planted::{Planted, planted};
 
-/// Reads what lies on a COW device: its header, held against the devices' sizes, and from there the list of
+/// Reads what lies on a COW device: its header, checked against the devices' sizes, and from there the list of
 /// exceptions. Writes nothing, and also reads what cannot be opened.
 #[derive(Debug)]
 pub struct Reader<'a, D> {
@@ -151,10 +150,10 @@ pub(super) struct Found {
 }
 
 impl<D: Device> Loaded<D> {
-    /// Reads a valid store. Every exception is held against the devices' sizes and against each other, then
+    /// Reads a valid store. Every exception is checked against the devices' sizes and the others, then
     /// handed to `visit`, in order.
     ///
-    /// `origin_bytes` is the size of the origin, if there is one to hold exceptions against.
+    /// `origin_bytes` is the size of the origin, if there is one to check exceptions against.
     ///
     /// # Errors
     ///
@@ -225,38 +224,5 @@ impl<D: Device> Loaded<D> {
         .await?;
         self.strays = Some(found);
         Ok(found)
-    }
-
-    /// Opens it for writing.
-    ///
-    /// # Ordering
-    ///
-    /// 1. read what lies after the terminator, past any cache
-    ///    (holes in the area in force are filled with zeroes, which is what they read as)
-    /// 2. flush                          - what was read is durable
-    /// 3. if there are strays: zero them, flush
-    ///
-    /// Whoever wrote the store last may have been killed between the slots and their flush; origin writes
-    /// rely on every exception that was read. A crash before the flush in 3 leaves some of the strays, as
-    /// far out of reach as before, and the next opening finds them again. Until 3 is done, nothing else is
-    /// written.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::FrontZeroed`] before anything is written, with [`Strays::Refuse`]; an error of the device.
-    pub async fn into_writable(mut self, strays: Strays) -> Result<Persistent<D>, StoreError> {
-        if strays == Strays::Refuse {
-            self.refuse_lost_front().await?;
-        }
-        let span = self.strays().await?.span;
-        let store = Persistent::new(self, Standing::Usable);
-        store.put_in_order(span).await?;
-        Ok(store)
-    }
-
-    /// Opens it for looking at what the snapshot shows. Nothing is ever written to the device; what lies after
-    /// the terminator stays there.
-    pub fn into_read_only(self) -> Persistent<D> {
-        Persistent::new(self, Standing::ReadOnly)
     }
 }

@@ -68,7 +68,7 @@ impl Room {
     }
 
     /// Only the exceptions below `published` are left. Where they are all in lock-step, the chunks
-    /// behind them are free again; elsewhere one of the others may be among them, and the next
+    /// after them are free again; elsewhere one of the others may be among them, and the next
     /// opening of the store finds out.
     pub(super) fn cleared(&mut self, layout: Layout, published: u64) {
         if self.in_order {

@@ -64,7 +64,7 @@ async fn read_piece<D: Device>(
 }
 
 /// Reads exceptions from the first slot up to the terminator and hands them to `visit` with their
-/// index, in order. Many areas are read at a time; what lies behind the terminator is not looked at.
+/// index, in order. Many areas are read at a time; what lies after the terminator is not read.
 ///
 /// Nothing is believed: see [`Ledger`](super::Ledger).
 ///
@@ -133,7 +133,7 @@ pub async fn read_range<D: Device>(
     Ok(found)
 }
 
-/// Visits the slots that are not zero behind the terminator in slot `terminator`, up to the end of
+/// Visits the slots that are not zero after the terminator in slot `terminator`, up to the end of
 /// its area. The terminator's own slot counts if its origin chunk is not zero.
 ///
 /// # Errors

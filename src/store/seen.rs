@@ -4,12 +4,12 @@ use roaring::RoaringTreemap;
 /// touched take memory.
 const MOST_BITS: u64 = 1 << 29;
 
-/// Which numbers have come so far. Most are expected below a bound that is no claim of the store's, but
+/// Which numbers have come so far. Most are expected below a bound that the store did not claim itself, but
 /// the size of a device.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
     bits: Vec<u64>,
-    /// What lies behind those.
+    /// What lies past those.
     others: RoaringTreemap,
     max: Option<u64>,
 }

@@ -8,7 +8,7 @@ use super::directory::{BRANCH_LEAVES, filled};
 use super::leaf::{LEAF_RUNS, Leaf, continues};
 use super::{Duplicate, Table};
 
-/// Memory of sorted exceptions is given back in so many steps while they are packed.
+/// Memory of sorted exceptions is released in this many steps while they are packed.
 const STEPS: usize = 16;
 
 impl Table {

@@ -132,7 +132,7 @@ impl Directory {
         &self.branches[at.branch].leaves[at.leaf]
     }
 
-    /// The leaf behind `at`.
+    /// The leaf after `at`.
     pub(super) fn after(&self, at: Place) -> Option<Place> {
         if at.leaf + 1 < self.branches[at.branch].leaves.len() {
             return Some(Place { leaf: at.leaf + 1, ..at });
@@ -140,7 +140,7 @@ impl Directory {
         (at.branch + 1 < self.branches.len()).then_some(Place { branch: at.branch + 1, leaf: 0 })
     }
 
-    /// Adds a leaf that lies behind all others.
+    /// Adds a leaf that lies after all others.
     pub(super) fn push(&mut self, leaf: Leaf, branch_leaves: usize) {
         match self.branches.last_mut() {
             Some(last) if last.leaves.len() < branch_leaves => last.insert(last.leaves.len(), leaf),

@@ -12,13 +12,13 @@ pub(super) const LEAF_RUNS: usize = 128;
 /// less than a multiple: the usual allocators put 8 bytes of their own in front.
 const STEP_BYTES: usize = 32;
 
-/// A search first looks at one run in so many.
+/// A search first looks at one run in this many.
 const PROBE: usize = 16;
 
 /// Every field is read as a whole word, so a word may hang over the last field.
 const WORD_BYTES: usize = size_of::<u64>();
 
-/// The largest value in a field of so many bytes.
+/// The largest value in a field of this many bytes.
 const MASKS: [u64; 9] = {
     let mut masks = [u64::MAX; 9];
     let mut width = 0;
@@ -166,7 +166,7 @@ impl Leaf {
         Self::pack(&runs[at..])
     }
 
-    /// Takes in the runs of `after`, all of which lie behind this leaf's.
+    /// Takes in the runs of `after`, all of which lie after this leaf's.
     pub(super) fn append(&mut self, after: &Self) {
         let mut runs = self.unpack();
         runs.extend((0..after.len()).map(|index| after.run(index)));
@@ -197,7 +197,7 @@ impl Leaf {
             return;
         }
         let (from, to) = (self.starts(before), self.starts(after));
-        // Of every column the rows before the range and those behind it, in memory's order.
+        // Of every column the rows before the range and those after it, in memory's order.
         let moves = [OLD, LEN, NEW].map(|column| {
             let width = usize::from(self.widths[column]);
             let (from, to) = (from[column], to[column]);
@@ -239,7 +239,7 @@ impl Leaf {
         (rows + WORD_BYTES + 8).next_multiple_of(STEP_BYTES) - 8
     }
 
-    /// Where each column begins when there are so many runs.
+    /// Where each column begins when there are this many runs.
     fn starts(&self, runs: usize) -> [usize; 3] {
         let [old, len, _] = self.widths.map(usize::from);
         [0, old * runs, (old + len) * runs]

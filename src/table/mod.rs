@@ -58,7 +58,7 @@ pub struct Table {
 }
 
 /// An origin chunk has an exception already. Two for one chunk are damage in a store, and a
-/// mistake of whoever allocates.
+/// mistake of the caller that allocates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("origin chunk {old} has two exceptions: COW chunks {existing} and {refused}")]
 pub struct Duplicate {
@@ -108,35 +108,10 @@ impl Table {
         self.directory.leaf(place).find(old.get())
     }
 
-    /// The first run at or behind `from`; if it begins before, the rest of it. The chunks from
+    /// The first run at or after `from`; if it begins before, the rest of it. The chunks from
     /// `from` to the start of that run have no exception.
     pub fn next_run(&self, from: OriginChunk) -> Option<Run> {
         self.runs_from(from).next()
-    }
-
-    /// All runs at or behind `from`, ascending; the first is cut if it begins before.
-    ///
-    /// A request over many chunks is so cut at the bounds of runs and gaps:
-    ///
-    /// ```
-    /// # use dmsnap::format::{CowChunk, Exception, OriginChunk};
-    /// # use dmsnap::table::Table;
-    /// let exceptions = (5..9).map(|old| Exception {
-    ///     old: OriginChunk::new(old),
-    ///     new: CowChunk::new(old + 100),
-    /// });
-    /// let table = Table::from_exceptions(exceptions.collect())?;
-    /// let run = table.runs_from(OriginChunk::new(6)).next().expect("chunks 6 to 8");
-    /// assert_eq!((run.old.get(), run.new.get(), run.len), (6, 106, 3));
-    /// # Ok::<(), dmsnap::table::Duplicate>(())
-    /// ```
-    pub fn runs_from(&self, from: OriginChunk) -> Runs<'_> {
-        Runs::new(self, from)
-    }
-
-    /// All runs, ascending.
-    pub fn iter(&self) -> Runs<'_> {
-        self.runs_from(OriginChunk::new(0))
     }
 
     /// Takes in an exception, and joins it to the runs it continues.
@@ -214,7 +189,7 @@ impl Table {
             let after = self.directory.leaf(next).run(0);
             if continues(&run, &after) {
                 // What is joined belongs to this leaf, but taking it out of the next one may move
-                // this one: begin again, with nothing left to join behind it.
+                // this one: begin again, with nothing left to join after it.
                 self.replace(next, 0..1, &[]);
                 return self.put(Run { len: single.len + after.len, ..single });
             }

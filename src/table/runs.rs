@@ -18,12 +18,39 @@ pub struct Runs<'a> {
     from: u64,
 }
 
+impl Table {
+    /// All runs at or after `from`, ascending; the first is cut if it begins before.
+    ///
+    /// So a request over many chunks is cut at the bounds of runs and gaps:
+    ///
+    /// ```
+    /// # use dmsnap::format::{CowChunk, Exception, OriginChunk};
+    /// # use dmsnap::table::Table;
+    /// let exceptions = (5..9).map(|old| Exception {
+    ///     old: OriginChunk::new(old),
+    ///     new: CowChunk::new(old + 100),
+    /// });
+    /// let table = Table::from_exceptions(exceptions.collect())?;
+    /// let run = table.runs_from(OriginChunk::new(6)).next().expect("chunks 6 to 8");
+    /// assert_eq!((run.old.get(), run.new.get(), run.len), (6, 106, 3));
+    /// # Ok::<(), dmsnap::table::Duplicate>(())
+    /// ```
+    pub fn runs_from(&self, from: OriginChunk) -> Runs<'_> {
+        Runs::new(self, from)
+    }
+
+    /// All runs, ascending.
+    pub fn iter(&self) -> Runs<'_> {
+        self.runs_from(OriginChunk::new(0))
+    }
+}
+
 impl<'a> Runs<'a> {
-    pub(super) fn new(table: &'a Table, from: OriginChunk) -> Self {
+    fn new(table: &'a Table, from: OriginChunk) -> Self {
         let from = from.get();
         let next = table.directory.locate(from).map(|place| {
             let leaf = table.directory.leaf(place);
-            // The run that holds the chunk, or the one behind it.
+            // The run that holds the chunk, or the one after it.
             let begun = leaf.begun(from);
             let holds = begun > 0 && last(&leaf.run(begun - 1)) >= from;
             (place, begun - usize::from(holds))

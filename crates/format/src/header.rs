@@ -52,7 +52,7 @@ impl RawHeader {
     /// # Errors
     ///
     /// The first reason, in the kernel's order of checks, why the kernel would not open this
-    /// device: magic, chunk size, version. That a store is invalid is no error here: the kernel
+    /// device: magic, chunk size, version. That a store is invalid is not an error here: the kernel
     /// opens it and answers every request with an error.
     pub fn validate(&self) -> Result<Header, HeaderError> {
         match self.magic {

@@ -86,7 +86,7 @@ impl Layout {
         }
     }
 
-    /// The data chunk that an in-order writer gives exception `index`: the one as far behind its
+    /// The data chunk that an in-order writer gives exception `index`: the one as far after its
     /// area as its slot is inside it. Saturates past 2^64.
     pub const fn lock_step_chunk(self, index: u64) -> CowChunk {
         let (area, slot) = self.position(index);
@@ -111,7 +111,7 @@ impl Layout {
 
     /// The most exceptions a device of `chunks` whole chunks can hold and still be loaded.
     ///
-    /// One less than the kernel hands out where the chunk behind a full area would be the first
+    /// One less than the kernel hands out where the chunk after a full area would be the first
     /// one past the end: there the kernel fails to write the terminator and drops the snapshot.
     pub const fn capacity(self, chunks: u64) -> u64 {
         match chunks {
@@ -142,7 +142,7 @@ impl Layout {
     }
 }
 
-/// How far the devices behind a store reach, to hold exceptions against.
+/// How far the devices of a store reach, to check exceptions against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extents {
     /// The store's layout.

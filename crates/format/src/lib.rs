@@ -4,7 +4,7 @@
 //! `unsafe`, `no_std`. Raw structs ([`RawHeader`], [`RawException`]) are exactly what lies on disk
 //! and say nothing about sense; [`Header`] and [`Exception`] have passed every check that can be
 //! made without looking at a device. [`Layout`] knows where chunks lie and which of them may hold
-//! data; [`Usage`] is the arithmetic behind the kernel's status line.
+//! data; [`Usage`] is the arithmetic of the kernel's status line.
 //!
 //! ```
 //! use dmsnap_format::{ChunkSize, Layout, OriginChunk, RawException, RawHeader};
@@ -14,7 +14,7 @@
 //! assert_eq!(layout.exceptions_per_area(), 256);
 //! assert_eq!(layout.area_location(1).get(), 258);
 //!
-//! // The 257th exception lies in slot 0 of area 1, and its data in the chunk behind that area.
+//! // The 257th exception lies in slot 0 of area 1, and its data in the chunk after that area.
 //! let (area, slot) = layout.position(256);
 //! assert_eq!((area, slot), (1, 0));
 //! assert_eq!(layout.lock_step_chunk(256).get(), 259);

@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::bytes::{Extent, RawLocation, checksum};
 
-/// The header of a metadata area: its first 512 bytes. The text's circular buffer is all behind it.
+/// The header of a metadata area: its first 512 bytes. The text's circular buffer is all that follows.
 pub const AREA_HEADER_BYTES: u64 = 512;
 
 /// The longest metadata text that is read, in bytes: 16 MiB. LVM's own areas have 1 MiB unless
@@ -198,7 +198,7 @@ impl TextPlace {
         [start..start + first, front..front + (self.size - first)]
     }
 
-    /// The text, from the bytes of both ranges one behind the other, without its NUL.
+    /// The text, from the bytes of both ranges one after the other, without its NUL.
     ///
     /// # Errors
     ///

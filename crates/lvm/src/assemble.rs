@@ -111,7 +111,7 @@ pub struct Groups {
     pub groups: Vec<Group>,
     /// PVs of no group that is known: their group's other PVs may be missing.
     pub unused: Vec<PvPlace>,
-    /// Texts that are whole, but are no metadata of a volume group.
+    /// Texts that are whole, but are not the metadata of a volume group.
     pub unreadable: Vec<(PvPlace, GroupError)>,
 }
 

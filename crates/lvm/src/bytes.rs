@@ -75,7 +75,7 @@ impl fmt::Display for Extent {
     }
 }
 
-/// The extents at the front of `bytes`, and what lies behind the end of their list; `None` if the
+/// The extents at the front of `bytes`, and what follows the end of their list; `None` if the
 /// list does not end.
 pub(crate) fn extents(mut bytes: &[u8]) -> Option<(Vec<Extent>, &[u8])> {
     let mut found = Vec::new();

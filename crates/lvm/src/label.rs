@@ -32,7 +32,7 @@ struct RawPvHeader {
     device_size: U64,
 }
 
-/// Exactly as stored, behind both lists. The list of bootloader areas follows.
+/// Exactly as stored, after both lists. The list of bootloader areas follows.
 #[derive(Clone, Copy, FromBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct RawExtension {
@@ -71,7 +71,7 @@ pub enum LabelError {
 
 /// What the front of a PV says about it.
 ///
-/// Nothing in it was held against the disk yet.
+/// Nothing in it was checked against the disk yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Label {
@@ -85,7 +85,7 @@ pub struct Label {
     pub data_areas: Vec<Extent>,
     /// None, one or two.
     pub metadata_areas: Vec<Extent>,
-    /// What newer versions write behind it.
+    /// What newer versions write after it.
     pub extension: Option<Extension>,
 }
 

@@ -3,7 +3,7 @@
 //! Everything here is pure: the caller reads and writes. A [`DiskScan`] says which bytes of a disk it
 //! needs and finds the PVs on it, in partitions too; [`Groups::assemble`] puts volume groups
 //! together from what several disks hold; [`Group::mapping`] says where the bytes of an LV lie.
-//! Nothing read is trusted: sizes and counts are held against the disk and against stated limits
+//! Nothing read is trusted: sizes and counts are checked against the disk and against stated limits
 //! before anything is allocated, and [`VolumeGroup::faults`] names what contradicts itself.
 //!
 //! ```

@@ -84,7 +84,7 @@ impl RawEntry {
         self.kind != 0 && self.sectors.get() != 0
     }
 
-    /// Inside a link, of which the disk gives so many sectors to logical partitions.
+    /// Inside a link, of which the disk gives this many sectors to logical partitions.
     fn is_inside(&self, sectors: u64) -> bool {
         u64::from(self.start.get()) + u64::from(self.sectors.get()) <= sectors
     }
@@ -334,7 +334,7 @@ impl TableScan {
 }
 
 /// A few bytes of a disk, for a library that reads and seeks. It reads a little more than an entry
-/// each time, and looks only at the entry: behind the bytes there are zeroes.
+/// each time, and looks only at the entry: after the bytes there are zeroes.
 struct Window<'a> {
     start: u64,
     at: u64,

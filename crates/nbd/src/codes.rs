@@ -27,7 +27,7 @@ pub const STRUCTURED_REPLY_MAGIC: u32 = 0x668e_33ef;
 
 /// Handshake and client flag: options are answered.
 pub const FLAG_FIXED_NEWSTYLE: u16 = 1 << 0;
-/// Handshake and client flag: no padding behind the answer to an export name.
+/// Handshake and client flag: no padding after the answer to an export name.
 pub const FLAG_NO_ZEROES: u16 = 1 << 1;
 
 /// Transmission flags: what an export can do.

@@ -1,6 +1,6 @@
 use crate::codes::MAX_STRING_BYTES;
 use crate::error::DecodeError;
-use crate::option::Refusal;
+use crate::refusal::Refusal;
 
 /// Takes numbers and strings off the front of a message; `None` if it is too short.
 pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);

@@ -8,6 +8,7 @@
 
 mod codes; // magics, flags and numbers
 mod error; // why bytes cannot be understood
+mod refusal; // why an option is not followed
 mod fields; // numbers and strings at the front of a message
 mod context; // kinds of metadata, and extents
 mod option; // what a client asks during the handshake
@@ -27,10 +28,11 @@ pub use codes::{
 };
 pub use context::{Context, Extent, HOLE, ZERO};
 pub use error::DecodeError;
-pub use option::{MetaQuery, OPTION_HEADER_LEN, OptionHeader, OptionRequest, Refusal, Selection};
+pub use option::{MetaQuery, OPTION_HEADER_LEN, OptionHeader, OptionRequest, Selection};
 pub use option_reply::{
     BlockSize, EXPORT_NAME_PADDING, EXPORT_NAME_REPLY_LEN, ExportNameReply, GREETING_LEN, Greeting,
     Info, OPTION_REPLY_HEADER_LEN, OptionReply, OptionReplyHeader,
 };
+pub use refusal::Refusal;
 pub use reply::{CHUNK_HEADER_LEN, Chunk, ChunkHeader, Reply, SIMPLE_REPLY_LEN, SimpleReply};
 pub use request::{Command, Facts, REQUEST_LEN, Request, STATUS_EXTENTS};

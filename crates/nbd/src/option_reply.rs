@@ -8,7 +8,7 @@ use crate::codes::{
 };
 use crate::error::DecodeError;
 use crate::fields::{Fields, len_u32, lossy, text};
-use crate::option::Refusal;
+use crate::refusal::Refusal;
 
 /// Length of a [`Greeting`] on the wire, in bytes.
 pub const GREETING_LEN: usize = 18;

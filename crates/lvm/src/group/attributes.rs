@@ -1,6 +1,8 @@
-use super::{LogicalVolume, SegmentKind, Snapshot, Target, VolumeGroup, has};
+use super::VolumeGroup;
+use super::snapshot::Snapshot;
+use super::volumes::{LogicalVolume, SegmentKind, Target, has};
 
-/// What is known about an LV beside the metadata, for the fifth letter of [`VolumeGroup::lv_attr`].
+/// What is known about an LV besides the metadata, for the fifth letter of [`VolumeGroup::lv_attr`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Activity {
@@ -39,26 +41,7 @@ pub enum Role {
     Part,
 }
 
-/// How many thin LVs are snapshots of one.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ThinOrigin {
-    /// In its own pool.
-    pub(super) snapshots: usize,
-    /// In a pool that has nothing to do with it.
-    pub(super) external: usize,
-}
-
 impl LogicalVolume {
-    /// Of a thin LV that is a snapshot, the key in its segment and the name of its origin.
-    pub(super) fn thin_origin(&self) -> Option<(&str, &str)> {
-        let SegmentKind::Other { kind, uses, .. } = &self.segments.first()?.kind else {
-            return None;
-        };
-        let is_origin = |(key, _): &&(String, String)| key == "origin" || key == "external_origin";
-        let (key, name) = uses.iter().find(is_origin).filter(|_| kind == "thin")?;
-        Some((key, name))
-    }
-
     /// Its segments are zeroes, or errors, that lie nowhere.
     fn is_virtual(&self) -> bool {
         matches!(self.kinds().next(), Some("zero" | "error"))

@@ -1,4 +1,6 @@
-use super::{Fault, LogicalVolume, Segment, SegmentKind, Target, VolumeGroup};
+use super::VolumeGroup;
+use super::fault::Fault;
+use super::volumes::{LogicalVolume, Segment, SegmentKind, Target};
 use crate::bytes::SECTOR_BYTES;
 
 /// Why it cannot be said where an LV's bytes lie.
@@ -24,7 +26,7 @@ pub enum MapError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Mapping {
-    /// In the order of the LV, one behind the other from 0 on.
+    /// In the order of the LV, one after the other from 0 on.
     pub stretches: Vec<Stretch>,
 }
 

@@ -1,9 +1,12 @@
 use std::collections::HashMap;
 
-use super::attributes::ThinOrigin;
+use super::VolumeGroup;
+use super::check;
 use super::fault::Faults;
 use super::snapshot::Snapshots;
-use super::{LogicalVolume, PhysicalVolume, Segment, SegmentKind, Stripe, Target, VolumeGroup};
+use super::volumes::{
+    LogicalVolume, PhysicalVolume, Segment, SegmentKind, Stripe, Target, ThinOrigin,
+};
 use crate::area::MAX_TEXT_BYTES;
 use crate::bytes::Uuid;
 use crate::text::{self, Section, SyntaxError, Value, ValueError};
@@ -11,7 +14,7 @@ use crate::text::{self, Section, SyntaxError, Value, ValueError};
 /// LVM counts extents in 32 bits.
 const MAX_EXTENTS: u64 = u32::MAX as u64;
 
-/// Why a metadata text is no volume group.
+/// Why a metadata text is not a volume group.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the messages say it")]
@@ -63,7 +66,7 @@ impl VolumeGroup {
     ///
     /// # Errors
     ///
-    /// If it is no metadata of one volume group, or something in it is missing or of the wrong kind.
+    /// If it is not the metadata of one volume group, or something in it is missing or of the wrong kind.
     pub fn parse(bytes: &[u8]) -> Result<Self, GroupError> {
         let tree = parse_text(bytes)?;
         let (name, section) = group_section(&tree)?;
@@ -81,7 +84,7 @@ impl VolumeGroup {
         group.part_of = part_of(&group.lvs);
         group.thin_origins = thin_origins(&group.lvs);
         group.snapshots = Snapshots::find(&group.lvs);
-        group.faults = Faults::find(&group);
+        group.faults = Faults::new(check::find(&group));
         Ok(group)
     }
 }
@@ -295,7 +298,7 @@ fn snapshot(section: &Section) -> Result<SegmentKind, ValueError> {
     })
 }
 
-/// Keys behind which segments of other types name LVs.
+/// Keys with which segments of other types name LVs.
 const USING: [&str; 16] = [
     "raids",
     "raid0_lvs",

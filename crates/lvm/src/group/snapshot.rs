@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use super::{LogicalVolume, SegmentKind, VolumeGroup, has};
+use super::volumes::{LogicalVolume, SegmentKind};
 
 /// A snapshot as users know it.
 ///
@@ -65,32 +65,5 @@ impl Snapshots {
     pub(super) fn of(&self, origin: &str) -> impl Iterator<Item = &Snapshot> {
         let indices = self.by_origin.get(origin).into_iter().flatten();
         indices.map(|index| &self.all[*index])
-    }
-}
-
-impl VolumeGroup {
-    /// Whether users see this LV: neither a part of another one, nor a snapshot that merges.
-    pub fn is_visible(&self, lv: &LogicalVolume) -> bool {
-        if lv.is_holder() {
-            return false;
-        }
-        match self.snapshot(&lv.name) {
-            None => has(&lv.status, "VISIBLE"),
-            Some(snapshot) if self.has_virtual_origin(snapshot) => true,
-            Some(snapshot) => !snapshot.merging && self.lv(&snapshot.origin).is_some(),
-        }
-    }
-
-    /// Whether the snapshot was made of nothing (`lvcreate --type snapshot --virtualsize`): its origin
-    /// holds zeroes, and users do not see it. LVM knows it by that alone.
-    pub fn has_virtual_origin(&self, snapshot: &Snapshot) -> bool {
-        self.lv(&snapshot.origin).is_some_and(|lv| !has(&lv.status, "VISIBLE"))
-    }
-}
-
-impl LogicalVolume {
-    /// A hidden LV that ties a COW device to its origin.
-    pub fn is_holder(&self) -> bool {
-        self.segments.iter().any(|segment| matches!(segment.kind, SegmentKind::Snapshot { .. }))
     }
 }

@@ -1,11 +1,22 @@
 use std::ops::Range;
 
-use super::{RewriteError, Stamp};
+use super::error::RewriteError;
 use crate::assemble::Group;
 use crate::group::{
     LogicalVolume, Segment, SegmentKind, Snapshot, Target, VolumeGroup, group_section, parse_text,
 };
 use crate::text::{Entry, Item, Section};
+
+/// Who writes, and when. LVM shows it to people and looks at none of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// What was done, as `Merged vg0/snap.`
+    pub description: String,
+    /// The name of this machine.
+    pub host: String,
+    /// Seconds since 1970.
+    pub time: u64,
+}
 
 /// Pieces of a text and what comes in their place.
 type Edits = Vec<(Range<usize>, Vec<u8>)>;
@@ -176,7 +187,7 @@ fn with_lines(text: &[u8], entry: &Entry) -> Range<usize> {
     start..end
 }
 
-/// What stands behind the `=`.
+/// What follows the `=`.
 fn value(entry: &Entry) -> Range<usize> {
     entry.item_span()
 }
@@ -276,7 +287,7 @@ pub(super) fn is_marked(old: &VolumeGroup, new: &VolumeGroup, name: &str) -> boo
         && all().all(|(a, b)| a.segments.iter().map(marked).eq(b.segments.iter().cloned()))
 }
 
-/// Whether the new group may be the old one behind one change of its LVs.
+/// Whether the new group may be the old one after one change of its LVs.
 fn is_next(old: &VolumeGroup, new: &VolumeGroup) -> bool {
     (&new.name, new.id, new.seqno) == (&old.name, old.id, old.seqno + 1)
         && new.faults().is_empty()
@@ -317,7 +328,7 @@ mod tests {
         ] {
             assert_eq!(date(seconds), expected, "{seconds}");
         }
-        // Bounded also for what is no time at all.
+        // Bounded also for what is not a time.
         assert!(date(u64::MAX).len() > 20);
     }
 }

@@ -1,23 +1,15 @@
 //! Changing a volume group's metadata.
 
+mod error; // why it is refused
 mod edit; // the text of before a merge, and after it
 mod plan; // which bytes to write, and in which order
 
 use crate::assemble::{Group, GroupProblem};
-use crate::group::{Fault, GroupError, MapError, VolumeGroup};
+use crate::group::VolumeGroup;
 
+pub use edit::Stamp;
+pub use error::RewriteError;
 pub use plan::Step;
-
-/// Who writes, and when. LVM shows it to people and looks at none of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    /// What was done, as `Merged vg0/snap.`
-    pub description: String,
-    /// The name of this machine.
-    pub host: String,
-    /// Seconds since 1970.
-    pub time: u64,
-}
 
 /// A new metadata text, and how to bring it onto the disks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,56 +32,10 @@ pub struct MergeRewrites {
     pub finish: Rewrite,
 }
 
-/// Why the metadata cannot be rewritten. Nothing was written.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "the messages say it")]
-pub enum RewriteError {
-    /// No snapshot has that name.
-    #[error("volume group {vg} has no snapshot {name}")]
-    NotFound { vg: String, name: String },
-    /// The COW device is not made of extents alone: removing it would leave parts.
-    #[error("the snapshot cannot be removed: {0}")]
-    Cow(MapError),
-    /// The origin lies nowhere: there is nothing to merge into.
-    #[error("its origin {origin} is virtual: there is nothing to merge into")]
-    VirtualOrigin { origin: String },
-    /// Another LV needs what would be removed.
-    #[error("the snapshot cannot be removed: {user} needs {part}")]
-    InUse { user: String, part: String },
-    /// The group contradicts itself.
-    #[error("the metadata contradicts itself: {0}")]
-    Fault(Fault),
-    /// The disks are not as they should be.
-    #[error("the volume group is not whole: {0}")]
-    Problem(GroupProblem),
-    /// Hosts share the group, and each would have to be told.
-    #[error("the volume group is shared by hosts (lock type {lock_type})")]
-    Shared { lock_type: String },
-    /// `vgexport` was run.
-    #[error("the volume group is exported")]
-    Exported,
-    /// The text does not fit beside the one in force.
-    #[error(
-        "a metadata area of PV {pv} has {free} bytes free beside the text in force, {needed} are \
-         needed"
-    )]
-    Full { pv: String, free: u64, needed: u64 },
-    /// The metadata area is not made of whole sectors.
-    #[error("a metadata area of PV {pv} is not made of whole sectors")]
-    Unaligned { pv: String },
-    /// No metadata area is in use.
-    #[error("the volume group has no metadata area in use")]
-    NoArea,
-    /// The new text would not be what it should: something in the old one was not understood.
-    #[error("the new metadata text is not as it should be")]
-    Check(#[source] Option<GroupError>),
-}
-
 impl Group {
     /// What LVM does to the metadata before and after a merge of `snapshot`.
     ///
-    /// A group that is activated in between is one that merges: LVM goes on with it, as after an
+    /// A group that is activated in between is one that merges: LVM continues it, as after an
     /// `lvconvert --merge`. Without the mark it would show an origin that is neither old nor new.
     ///
     /// # Ordering
@@ -141,7 +87,7 @@ impl Group {
     ///
     /// Of [`Rewrite::steps`]; each line is one step for every metadata area in use:
     ///
-    /// 1. write the text into the free part of the area's buffer, behind the live text
+    /// 1. write the text into the free part of the area's buffer, after the live text
     /// 2. flush
     /// 3. write the area's header: the live text is the old one, the new one is precommitted
     /// 4. flush

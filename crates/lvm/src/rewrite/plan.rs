@@ -1,4 +1,4 @@
-use super::RewriteError;
+use super::error::RewriteError;
 use crate::area::{AREA_HEADER_BYTES, Area, TextPlace};
 use crate::assemble::{CopyState, Group, GroupProblem, TextCopy};
 use crate::bytes::{SECTOR_BYTES, checksum};

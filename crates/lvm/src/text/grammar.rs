@@ -161,7 +161,7 @@ fn list(input: &mut Input<'_>, limits: Limits<'_>) -> Parsed<Vec<Value>> {
         limits.one_more(input)?;
         values.push(value(input, limits)?);
         blank(input)?;
-        // A comma may also stand behind the last one.
+        // A comma may also follow the last one.
         if opt(b',').parse_next(input)?.is_none() {
             cut_err(b']').context(SyntaxFault::List).parse_next(input)?;
             break;

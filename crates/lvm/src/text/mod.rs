@@ -27,7 +27,7 @@ pub(crate) struct Section {
 pub(crate) struct Entry {
     /// What stands before the `=` or the `{`.
     pub(crate) name: String,
-    /// What stands behind it.
+    /// What follows it.
     pub(crate) item: Item,
     /// Where its name begins in the text, its value or `{`, and where both end.
     spans: [u32; 3],
@@ -54,7 +54,7 @@ pub(crate) enum Item {
     Value(Value),
 }
 
-/// What stands behind a `=`.
+/// What follows a `=`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Value {
     /// `128`
@@ -85,7 +85,7 @@ pub struct SyntaxError {
 pub enum SyntaxFault {
     /// Neither a name nor the end of a section.
     Name,
-    /// A name with neither `=` nor `{` behind it.
+    /// A name followed by neither `=` nor `{`.
     Item,
     /// No number, string or list.
     Value,

@@ -34,7 +34,7 @@ impl Section {
         self.entries.iter().find(|entry| entry.name == name)
     }
 
-    /// What stands behind `name`.
+    /// What follows `name`.
     pub(crate) fn get(&self, name: &str) -> Option<&Item> {
         self.entry(name).map(|entry| &entry.item)
     }

@@ -1,13 +1,15 @@
 use super::ClientError;
+use super::export_info::ExportInfo;
 use super::input::Input;
 use super::transmission::Transmission;
 use crate::codes::{FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, option_code};
 use crate::error::DecodeError;
-use crate::option::{MetaQuery, OptionRequest, Refusal, Selection};
+use crate::option::{MetaQuery, OptionRequest, Selection};
 use crate::option_reply::{
     BlockSize, EXPORT_NAME_PADDING, EXPORT_NAME_REPLY_LEN, ExportNameReply, GREETING_LEN, Greeting,
     Info, OPTION_REPLY_HEADER_LEN, OptionReply, OptionReplyHeader,
 };
+use crate::refusal::Refusal;
 
 /// The longest data of an option reply, in bytes: a name and a description fit in.
 const MAX_REPLY_BYTES: u32 = 32 << 10;
@@ -50,27 +52,6 @@ pub enum Encryption {
     IfOffered,
     /// If the server does not agree, that is an error.
     Required,
-}
-
-/// What a server tells about an export, and what was agreed on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ExportInfo {
-    /// In bytes.
-    pub size_bytes: u64,
-    /// What it can do, see [`transmission`](crate::transmission).
-    pub flags: u16,
-    /// Which requests are possible; if the server does not tell, requests of any length.
-    pub block_size: Option<BlockSize>,
-    /// Its proper name, if that was told.
-    pub name: Option<String>,
-    /// A line for people.
-    pub description: Option<String>,
-    /// Structured replies were agreed on.
-    pub structured: bool,
-    /// The contexts that were chosen, and what stands for them in replies.
-    pub contexts: Vec<(u32, String)>,
-    /// The connection is encrypted.
-    pub encrypted: bool,
 }
 
 /// What a handshake has come to.

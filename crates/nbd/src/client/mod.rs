@@ -17,21 +17,25 @@
 //! and go on as if nothing had happened is wrong: a caller that does has a flush that failed.
 
 mod input; // bytes that were received
-mod handshake; // options
+mod export_info; // what a handshake comes to
+mod event; // what a server has answered
 mod slots; // requests in flight
+mod reading; // what comes next
 mod transmission; // requests
 mod replies; // what becomes of them
+mod handshake; // options
 
 #[cfg(test)]
 mod tests;
 
-pub use handshake::{ClientOptions, Encryption, ExportInfo, Goal, Handshake, HandshakeEvent};
-pub use slots::RequestId;
-pub use transmission::{Event, Failure, Transmission};
+pub use event::{Event, Failure, RequestId};
+pub use export_info::ExportInfo;
+pub use handshake::{ClientOptions, Encryption, Goal, Handshake, HandshakeEvent};
+pub use transmission::Transmission;
 
 use crate::codes::Errno;
 use crate::error::DecodeError;
-use crate::option::Refusal;
+use crate::refusal::Refusal;
 
 /// Why a client cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

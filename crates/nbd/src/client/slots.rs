@@ -1,31 +1,6 @@
 use super::ClientError;
-use super::transmission::Failure;
+use super::event::{Failure, RequestId};
 use crate::codes::command;
-
-/// A request in flight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RequestId {
-    slot: u32,
-    /// How often the slot was used before: a reply to a request that has ended is noticed.
-    generation: u32,
-}
-
-impl RequestId {
-    /// A small number that no other request in flight has, for a caller's own table.
-    pub fn slot(self) -> usize {
-        usize::try_from(self.slot).unwrap_or(usize::MAX)
-    }
-
-    pub(super) fn cookie(self) -> u64 {
-        u64::from(self.generation) << 32 | u64::from(self.slot)
-    }
-
-    pub(super) fn from_cookie(cookie: u64) -> Self {
-        let [a, b, c, d, slot @ ..] = cookie.to_be_bytes();
-        let generation = u32::from_be_bytes([a, b, c, d]);
-        Self { slot: u32::from_be_bytes(slot), generation }
-    }
-}
 
 /// The requests in flight.
 #[derive(Debug, Default)]

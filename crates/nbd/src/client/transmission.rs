@@ -1,62 +1,11 @@
+use super::ClientError;
+use super::event::{Event, RequestId};
+use super::export_info::ExportInfo;
 use super::input::Input;
-use super::replies::{Reading, Step};
-use super::slots::{Pending, RequestId, Slots};
-use super::{ClientError, ExportInfo};
+use super::reading::{Reading, Step};
+use super::slots::{Pending, Slots};
 use crate::codes::{Errno, transmission};
-use crate::context::Extent;
 use crate::request::{Command, Facts, REQUEST_LEN};
-
-/// What a server has answered.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
-    /// Some of the bytes that were read. Pieces come in any order, and a server that is wrong may send
-    /// some of them twice and others never: memory for them must hold nothing secret before.
-    Data {
-        /// Which read.
-        id: RequestId,
-        /// Where in the export, in bytes.
-        at: u64,
-        /// Not empty.
-        bytes: &'a [u8],
-    },
-    /// Some of the bytes that were read are zeroes.
-    Hole {
-        /// Which read.
-        id: RequestId,
-        /// Where in the export, in bytes.
-        at: u64,
-        /// In bytes.
-        len_bytes: u32,
-    },
-    /// Some of the extents of one context; the next ones follow after these.
-    Extents {
-        /// Which request for block status.
-        id: RequestId,
-        /// What stands for the context, see [`ExportInfo::contexts`].
-        context: u32,
-        /// Where the first one begins in the export, in bytes.
-        at: u64,
-        /// Only the very last one may reach past the range that was asked about.
-        extents: Vec<Extent>,
-    },
-    /// The request has ended.
-    Done {
-        /// Which request; its number will be another one's.
-        id: RequestId,
-        /// How it ended. What came before counts only if it went well.
-        result: Result<(), Failure>,
-    },
-}
-
-/// Why a server has not done what it was asked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the server answers {errno:?} {message}")]
-pub struct Failure {
-    /// What went wrong.
-    pub errno: Errno,
-    /// The server's words; empty in a simple reply.
-    pub message: String,
-}
 
 /// The client's side of transmission.
 #[derive(Debug)]
