@@ -168,10 +168,9 @@ fn a_hung_snapshot_that_is_dropped_or_removed_stops_nobody_who_needs_nothing_of_
     assert!(relies.waits());
     h_cow.hangs(Hangs::Nothing);
     machine.go_on();
-    for (sent, what) in [(hung, "hung"), (dropped, "dropped"), (relies, "relies")] {
-        let ended = sent.answer(what);
-        assert!(what == "hung" || ended.is_ok(), "{what}: {ended:?}");
-    }
+    assert!(dropped.answer("dropped").is_ok());
+    hung.answer("hung").ok();
+    assert!(relies.answer("relies").is_ok());
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod table;
 mod tidy;
 mod volume_backlog;
 mod volume_changes;
+mod volume_errors;
 mod volume_memory;
 mod volume_model;
 mod volume_rules;

@@ -401,7 +401,7 @@ fn whatever_changes_the_origin_waits_for_the_reads_of_its_snapshots() {
             match change {
                 "write" => origin_view.write(4 * SECTOR, data(900, 2)).await,
                 "discard" => origin_view.discard(4 * SECTOR, 1024).await,
-                _ => volume.run_merge(1 << 20, &Silent).await.map(|_| ()),
+                _ => Ok(volume.run_merge(1 << 20, &Silent).await.map(drop)?),
             }
         });
         for _ in 0..1000 {
@@ -492,7 +492,7 @@ fn a_snapshot_opened_read_only_takes_no_write_and_is_not_dropped() {
     };
     denied(run(view.write(0, data(100, 1))));
     denied(run(View::origin(&volume).write(0, data(100, 1))));
-    denied(run(volume.invalidate(&snapshot)));
+    denied(run(volume.invalidate(&snapshot)).map_err(Into::into));
     run(view.flush()).expect("nothing to do");
     run(volume.flush_all()).expect("nothing to do");
     assert_eq!(snapshot.state(), State::Active);
@@ -519,7 +519,7 @@ fn a_merge_of_a_snapshot_opened_read_only_shows_one_device_and_writes_nothing() 
     for written in [
         run(View::origin(&volume).write(0, data(200, 1))),
         run(View::origin(&volume).write(1 << 12, data(200, 1))),
-        run(volume.run_merge(1 << 20, &Silent)).map(drop),
+        run(volume.run_merge(1 << 20, &Silent)).map(drop).map_err(Into::into),
     ] {
         assert_eq!(written.expect_err("refused").kind(), ErrorKind::PermissionDenied);
     }

@@ -70,7 +70,7 @@ impl Opener<Rc<Sparse>, Rc<Sparse>> for Doors {
             Some(bytes) => volume.open_transient(&wanted.name, cow, size(bytes)?, options).await,
             None => volume.open(&wanted.name, cow, options).await,
         };
-        opened.map_err(|error| Refusal::of(&wanted.name, &error))
+        opened.map_err(|error| Refusal::of(&wanted.name, error))
     }
 
     async fn may_merge(&self, _: &Disk) -> Result<(), Refusal> {

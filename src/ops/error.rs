@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::copy::CopyError;
 use crate::signature::Found;
 use crate::store::StoreError;
+use crate::volume::VolumeError;
 
 /// Which of a task's devices something is about. The caller knows their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -89,7 +90,7 @@ pub enum Error {
     },
     /// A device failed, or a snapshot had no room, while a merge let other snapshots keep what they show.
     #[error("{0}")]
-    Live(#[source] io::Error),
+    Live(#[source] VolumeError),
     /// An output that is too small, not empty, ...
     #[error("{1}")]
     Refused(Which, String),
@@ -122,10 +123,10 @@ impl From<CopyError> for Error {
 
 impl Error {
     /// What [`Volume::open`](crate::volume::Volume::open) refused a COW device for.
-    pub fn of_opening(error: io::Error) -> Self {
-        match error.downcast::<StoreError>() {
-            Ok(refused) => refused.into(),
-            Err(error) => Self::io(Which::Cow, "cannot become a snapshot")(error),
+    pub fn of_opening(error: VolumeError) -> Self {
+        match error {
+            VolumeError::Store(refused) => refused.into(),
+            error => Self::io(Which::Cow, "cannot become a snapshot")(error.into()),
         }
     }
 

@@ -1,5 +1,4 @@
 use std::cell::Cell;
-use std::io;
 use std::rc::Rc;
 
 use serde::Serialize;
@@ -10,7 +9,7 @@ use super::room::Holdings;
 use super::{Error, Observer, Progress};
 use crate::device::Device;
 use crate::store::Strays;
-use crate::volume::{MergeState, OnFull, Snapshot, SnapshotOptions, State, Volume};
+use crate::volume::{MergeState, OnFull, Snapshot, SnapshotOptions, State, Volume, VolumeError};
 
 /// Another snapshot of the origin, which is to keep what it shows.
 #[derive(Debug)]
@@ -114,7 +113,7 @@ async fn run<C: Device, O: Device>(
     plan: MergePlan,
     window_bytes: u64,
     observer: &impl Observer,
-) -> io::Result<Merged> {
+) -> Result<Merged, VolumeError> {
     let snapshot = volume.open("", cow, own).await?;
     volume.start_merge(&snapshot).await?;
     let counted = Counted { observer, total: plan.bytes, done: Cell::new(0) };

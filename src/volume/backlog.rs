@@ -12,7 +12,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::payload::Payload;
 use super::snapshot::{Snapshot, State};
-use super::{OnFull, Volume};
+use super::{OnFull, Volume, VolumeError};
 use crate::copy::{REQUEST_BYTES, all, index, joined};
 use crate::device::{ALIGNMENT, Buffer, Device, is_no_room};
 use crate::planted::{Planted, planted};
@@ -243,7 +243,7 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// Writes back if something waits that touches `range`.
     pub(super) async fn write_back_touching(&self, range: &Range<u64>) -> io::Result<()> {
         match self.backlog.touches(range) {
-            true => self.write_back().await,
+            true => Ok(self.write_back().await?),
             false => Ok(()),
         }
     }
@@ -267,9 +267,9 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// # Errors
     ///
     /// Why something waits on, or was lost.
-    pub async fn write_back(&self) -> io::Result<()> {
+    pub async fn write_back(&self) -> Result<(), VolumeError> {
         let _turn = self.backlog.turn.lock().await;
-        self.write_back_round().await
+        Ok(self.write_back_round().await?)
     }
 
     async fn write_back_round(&self) -> io::Result<()> {

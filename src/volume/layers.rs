@@ -5,7 +5,7 @@ use std::rc::Rc;
 use dmsnap_format::SECTOR_BYTES;
 
 use super::snapshot::Snapshot;
-use super::{View, Volume};
+use super::{View, Volume, VolumeError};
 use crate::device::Device;
 use crate::planted::{Planted, planted};
 
@@ -174,16 +174,15 @@ impl<O: Device, C: Device> Volume<O, C> {
     ///
     /// # Errors
     ///
-    /// A snapshot that cannot tell ([`tells_changes`](Self::tells_changes)).
+    /// [`VolumeError::ChangesUnknown`] of one that cannot tell ([`tells_changes`](Self::tells_changes)).
     pub fn changes(
         &self,
         snapshot: &Rc<Snapshot<C>>,
         range: Range<u64>,
         most: usize,
-    ) -> io::Result<Vec<(u64, bool)>> {
+    ) -> Result<Vec<(u64, bool)>, VolumeError> {
         if !self.tells_changes(snapshot) {
-            let why = "the snapshot no longer tells what has changed: it was dropped, taken out, or merged";
-            return Err(io::Error::other(why));
+            return Err(VolumeError::ChangesUnknown);
         }
         let merging = self.merging_with(None);
         let merging = merging.as_ref().filter(|_| !planted(Planted::BitmapForgetsMerge));

@@ -20,6 +20,7 @@
 //!
 //! A future that writes must be driven to its end, also when nobody wants its result any more.
 
+mod error; // why a volume does not do something
 mod payload; // data, or zeroes
 mod scratch; // memory for copying, bounded
 mod snapshot; // a snapshot's state
@@ -43,17 +44,17 @@ use futures_util::future::{join, join_all};
 
 use crate::device::{Barrier, Buffer, Device};
 use crate::planted::{Planted, planted};
-use crate::store::{
-    AnyStore, Loaded, Persistent, Store, StoreError, Transient, refuse_part_blocks,
-};
+use crate::store::{AnyStore, Loaded, Persistent, Store, Transient, refuse_part_blocks};
 use crate::table::Table;
 
 use crate::sync::{Event, Gate, Tracked};
 use backlog::Backlog;
+use error::to_io;
 use online::Merging;
 use scratch::{Scratch, Share};
 
 pub use crate::store::Strays;
+pub use error::VolumeError;
 pub use layers::Layer;
 pub use online::MergeState;
 pub use snapshot::{OnFull, Snapshot, SnapshotOptions, State};
@@ -95,8 +96,8 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// # Errors
     ///
     /// An error of the device when asked for its size.
-    pub fn new(origin: O) -> io::Result<Self> {
-        let len = origin.len_bytes()?;
+    pub fn new(origin: O) -> Result<Self, VolumeError> {
+        let len = origin.len_bytes().map_err(VolumeError::Device)?;
         let whole = len.checked_next_multiple_of(SECTOR_BYTES);
         Ok(Self {
             origin,
@@ -161,25 +162,24 @@ impl<O: Device, C: Device> Volume<O, C> {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::AlreadyExists`] for a name in use; [`io::ErrorKind::InvalidData`] for
-    /// exceptions that repeat themselves; as [`snapshot_bytes`](Self::snapshot_bytes); [`io::ErrorKind::ResourceBusy`] while a merge is not
-    /// finished: the origin is half merged then, and a snapshot of it would be one of nothing.
+    /// [`VolumeError::NameTaken`]; [`VolumeError::Duplicate`]; as [`snapshot_bytes`](Self::snapshot_bytes);
+    /// [`VolumeError::Merging`] while a merge is not finished: the origin is half merged then, and a snapshot
+    /// of it would be one of nothing; an error of a device.
     pub async fn add(
         &self,
         name: &str,
         store: AnyStore<C>,
         exceptions: Vec<dmsnap_format::Exception>,
         options: SnapshotOptions,
-    ) -> io::Result<Rc<Snapshot<C>>> {
+    ) -> Result<Rc<Snapshot<C>>, VolumeError> {
         let len_bytes = self.snapshot_bytes(&options)?;
-        let table = Table::from_exceptions(exceptions)
-            .map_err(|twice| io::Error::new(io::ErrorKind::InvalidData, twice.to_string()))?;
+        let table = Table::from_exceptions(exceptions)?;
         // What the snapshot shows of the origin must not be lost to it by a power cut. After a flush that
         // failed a system may keep what was lost in its cache, as if all were well, and the next to open the
         // file believes it: what a snapshot shows shall be what the medium has. Inside the gate it is flushed
         // once more, unless nobody was there since before the first flush.
         let flushed = Cell::new(None);
-        let prepare = async || {
+        let prepare = async || -> Result<(), VolumeError> {
             let empty_since = self.gate.empty_since();
             if empty_since.is_some() && flushed.get() == empty_since {
                 return Ok(());
@@ -199,11 +199,9 @@ impl<O: Device, C: Device> Volume<O, C> {
             false => self.quiet(&[&self.gate], prepare).await?,
         };
         if self.snapshot(name).is_some() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("snapshot {name}")));
+            return Err(VolumeError::NameTaken { name: name.into() });
         }
-        if self.merge_is_unfinished() {
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "a snapshot is merging"));
-        }
+        self.refuse_unfinished_merge()?;
         let snapshot =
             Snapshot::new(name.into(), self.added.get(), len_bytes, store, table, options);
         let snapshot = Rc::new(snapshot);
@@ -219,10 +217,10 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// # Errors
     ///
     /// As [`Device::forget_cached`].
-    pub async fn forget_cached(&self) -> io::Result<()> {
+    pub async fn forget_cached(&self) -> Result<(), VolumeError> {
         match planted(Planted::BelieveCache) || self.origin_forgotten.replace(true) {
             true => Ok(()),
-            false => self.origin.forget_cached().await,
+            false => Ok(self.origin.forget_cached().await?),
         }
     }
 
@@ -230,23 +228,14 @@ impl<O: Device, C: Device> Volume<O, C> {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::InvalidInput`] if it is not a multiple of 512, or larger than the origin: kernels do not
-    /// map such a snapshot either.
-    pub fn snapshot_bytes(&self, options: &SnapshotOptions) -> io::Result<u64> {
-        let found = options.len_bytes.unwrap_or(self.origin_bytes);
-        let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-        if !found.is_multiple_of(SECTOR_BYTES) {
-            return refused(format!(
-                "the snapshot's size, {found} bytes, is not a multiple of 512"
-            ));
+    /// [`VolumeError::SizeNotWhole`], [`VolumeError::SizeTooLarge`].
+    pub fn snapshot_bytes(&self, options: &SnapshotOptions) -> Result<u64, VolumeError> {
+        let (origin, found) = (self.origin_bytes, options.len_bytes.unwrap_or(self.origin_bytes));
+        match found {
+            _ if !found.is_multiple_of(SECTOR_BYTES) => Err(VolumeError::SizeNotWhole { found }),
+            _ if found > origin => Err(VolumeError::SizeTooLarge { found, origin }),
+            _ => Ok(found),
         }
-        if found > self.origin_bytes {
-            let origin = self.origin_bytes;
-            return refused(format!(
-                "the snapshot has {found} bytes, and its origin only {origin}: make the origin as large again"
-            ));
-        }
-        Ok(found)
     }
 
     /// Opens the store on `cow` and adds it as a snapshot. What lies after the end of its list is zeroed; but a
@@ -259,22 +248,22 @@ impl<O: Device, C: Device> Volume<O, C> {
     ///
     /// # Errors
     ///
-    /// Why the store cannot be opened, or contradicts the devices or itself: the error is a [`StoreError`],
-    /// with a kind ([`io::Error::downcast`]). Or as [`add`](Self::add).
+    /// [`VolumeError::Store`] if the store cannot be opened, or contradicts the devices or itself. Or as
+    /// [`add`](Self::add).
     pub async fn open(
         &self,
         name: &str,
         cow: C,
         options: SnapshotOptions,
-    ) -> io::Result<Rc<Snapshot<C>>> {
+    ) -> Result<Rc<Snapshot<C>>, VolumeError> {
         let mut exceptions = Vec::new();
         let len_bytes = self.snapshot_bytes(&options)?;
         let loaded = Loaded::read(cow, Some(len_bytes), |it| exceptions.push(it));
-        let loaded = loaded.await.map_err(refused)?;
+        let loaded = loaded.await.map_err(VolumeError::Store)?;
         let chunk_size = loaded.layout().chunk_size();
-        refuse_part_blocks(chunk_size, loaded.device()).map_err(refused)?;
-        refuse_part_blocks(chunk_size, &self.origin).map_err(refused)?;
-        let store = loaded.into_writable(options.strays).await.map_err(refused)?;
+        refuse_part_blocks(chunk_size, loaded.device()).map_err(VolumeError::Store)?;
+        refuse_part_blocks(chunk_size, &self.origin).map_err(VolumeError::Store)?;
+        let store = loaded.into_writable(options.strays).await.map_err(VolumeError::Store)?;
         let store = AnyStore::Persistent(store);
         self.add(name, store, exceptions, options).await
     }
@@ -290,11 +279,11 @@ impl<O: Device, C: Device> Volume<O, C> {
         name: &str,
         cow: C,
         options: SnapshotOptions,
-    ) -> io::Result<Rc<Snapshot<C>>> {
+    ) -> Result<Rc<Snapshot<C>>, VolumeError> {
         let mut exceptions = Vec::new();
         let len_bytes = self.snapshot_bytes(&options)?;
         let store = Persistent::open_read_only(cow, Some(len_bytes), |it| exceptions.push(it));
-        let store = AnyStore::Persistent(store.await.map_err(refused)?);
+        let store = AnyStore::Persistent(store.await.map_err(VolumeError::Store)?);
         self.add(name, store, exceptions, options).await
     }
 
@@ -310,7 +299,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         cow: C,
         chunk_size: dmsnap_format::ChunkSize,
         options: SnapshotOptions,
-    ) -> io::Result<Rc<Snapshot<C>>> {
+    ) -> Result<Rc<Snapshot<C>>, VolumeError> {
         let store = AnyStore::Transient(Transient::new(cow, chunk_size));
         self.add(name, store, Vec::new(), options).await
     }
@@ -320,9 +309,9 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// # Errors
     ///
     /// An error of the COW device.
-    pub async fn publish(&self, snapshot: &Snapshot<C>) -> io::Result<()> {
+    pub async fn publish(&self, snapshot: &Snapshot<C>) -> Result<(), VolumeError> {
         snapshot.present()?;
-        self.flush_snapshot(snapshot).await
+        Ok(self.flush_snapshot(snapshot).await?)
     }
 
     /// Drops a snapshot, durably and for good. Nobody waits for it but who relies on it: see
@@ -330,12 +319,12 @@ impl<O: Device, C: Device> Volume<O, C> {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::ResourceBusy`] while it merges: clients would lose what they see on the origin.
+    /// [`VolumeError::Merging`] while it merges: clients would lose what they see on the origin.
     /// An error of its COW device: then it is dropped in memory only.
-    pub async fn invalidate(&self, snapshot: &Rc<Snapshot<C>>) -> io::Result<()> {
+    pub async fn invalidate(&self, snapshot: &Rc<Snapshot<C>>) -> Result<(), VolumeError> {
         self.refuse_merging(snapshot)?;
         snapshot.present()?;
-        snapshot.invalidate().await.map_err(to_io)
+        Ok(snapshot.invalidate().await?)
     }
 
     /// To be called about once a second: whoever waits for room in a store looks again, and its
@@ -361,16 +350,14 @@ impl<O: Device, C: Device> Volume<O, C> {
     ///
     /// # Errors
     ///
-    /// The first error of a COW device: its store is valid on disk and wrong.
-    pub async fn mark_dropped(&self) -> io::Result<()> {
+    /// The first [`VolumeError::MarkFailed`]: that store is valid on disk and wrong.
+    pub async fn mark_dropped(&self) -> Result<(), VolumeError> {
         let unmarked = self.snapshots().into_iter().filter(|it| it.is_unmarked());
         let unmarked = unmarked.filter(|_| !planted(Planted::MarkedOnce));
         let marks = unmarked.map(|snapshot| async move {
-            snapshot.mark_again().await.map_err(|error| {
-                let error = to_io(error);
-                let told = "its store says that it is valid, and must not be used";
-                io::Error::new(error.kind(), format!("{}: {error}; {told}", snapshot.name))
-            })
+            let marked = snapshot.mark_again().await;
+            let name = || snapshot.name.clone();
+            marked.map_err(|source| VolumeError::MarkFailed { snapshot: name(), source })
         });
         join_all(marks).await.into_iter().collect()
     }
@@ -381,7 +368,7 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// # Errors
     ///
     /// The first error; the others are flushed all the same.
-    pub async fn flush_all(&self) -> io::Result<()> {
+    pub async fn flush_all(&self) -> Result<(), VolumeError> {
         let valid = self.snapshots().into_iter().filter(|it| it.state() != State::Invalid);
         let snapshots = valid.map(|it| async move {
             let flushed = self.flush_snapshot(&it).await;
@@ -393,11 +380,11 @@ impl<O: Device, C: Device> Volume<O, C> {
         });
         let origin = async {
             // What is dropped by what waited in memory is marked as well.
-            let flushed = self.flush_origin().await;
+            let flushed = self.flush_origin().await.map_err(VolumeError::from);
             flushed.and(self.mark_dropped().await)
         };
         let (origin, snapshots) = join(origin, join_all(snapshots)).await;
-        snapshots.into_iter().fold(origin, io::Result::and)
+        snapshots.into_iter().fold(origin, |ended, one| ended.and(one.map_err(VolumeError::from)))
     }
 
     /// The text of a status line behind the target's name, as the kernel prints it.
@@ -416,15 +403,18 @@ impl<O: Device, C: Device> Volume<O, C> {
         self.moved.set(self.moved.get() + 1);
     }
 
-    fn refuse_merging(&self, snapshot: &Rc<Snapshot<C>>) -> io::Result<()> {
-        match self.merging_of(snapshot).is_some_and(|merging| !merging.is_finished()) {
-            true => Err(io::Error::new(io::ErrorKind::ResourceBusy, "the snapshot is merging")),
-            false => Ok(()),
+    fn refuse_merging(&self, snapshot: &Rc<Snapshot<C>>) -> Result<(), VolumeError> {
+        match self.merging_of(snapshot) {
+            Some(_) => self.refuse_unfinished_merge(),
+            None => Ok(()),
         }
     }
 
-    fn merge_is_unfinished(&self) -> bool {
-        self.merging.borrow().as_ref().is_some_and(|merging| !merging.is_finished())
+    fn refuse_unfinished_merge(&self) -> Result<(), VolumeError> {
+        match self.merging.borrow().as_ref().filter(|merging| !merging.is_finished()) {
+            Some(it) => Err(VolumeError::Merging { snapshot: it.snapshot.name.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// The merge of this snapshot, if one was started.
@@ -457,25 +447,5 @@ impl<O: Device, C: Device> Volume<O, C> {
             // Writes in place, or another publish had begun before this call.
             false => snapshot.store.flush().await.map_err(to_io),
         }
-    }
-}
-
-/// Why a store was not opened, for callers that look at it.
-fn refused(error: StoreError) -> io::Error {
-    match &error {
-        StoreError::Io { source, .. } => io::Error::new(source.kind(), error),
-        _ => io::Error::other(error),
-    }
-}
-
-/// What a client is told of a store's error.
-fn to_io(error: StoreError) -> io::Error {
-    match error {
-        StoreError::Io { doing, source } => {
-            io::Error::new(source.kind(), format!("{doing}: {source}"))
-        }
-        StoreError::ReadOnly => io::Error::new(io::ErrorKind::PermissionDenied, error.to_string()),
-        StoreError::Full => io::Error::new(io::ErrorKind::StorageFull, "the store is full"),
-        other => io::Error::other(other.to_string()),
     }
 }

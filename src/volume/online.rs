@@ -6,10 +6,10 @@ use std::rc::Rc;
 
 use dmsnap_format::{Exception, OriginChunk};
 
-use super::patience::NoRoom;
+use super::Volume;
+use super::error::{VolumeError, to_io};
 use super::payload::Payload;
 use super::snapshot::{Snapshot, State};
-use super::{Volume, to_io};
 use crate::copy::{Observer, Progress, Reader, Transfer, Write, all, index, union};
 use crate::device::Device;
 use crate::merge::window_start;
@@ -126,30 +126,25 @@ impl<O: Device, C: Device> Volume<O, C> {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::ResourceBusy`] while another merge is not finished;
-    /// [`io::ErrorKind::Unsupported`] for a transient store; an invalid snapshot; an error of the
-    /// COW device.
-    pub async fn start_merge(&self, snapshot: &Rc<Snapshot<C>>) -> io::Result<()> {
+    /// [`VolumeError::Merging`] while another merge is not finished; [`VolumeError::Transient`];
+    /// [`VolumeError::Invalid`]; [`VolumeError::TakenOut`]; an error of a device.
+    pub async fn start_merge(&self, snapshot: &Rc<Snapshot<C>>) -> Result<(), VolumeError> {
         if snapshot.store.persistent().is_none() {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "a transient store"));
+            return Err(VolumeError::Transient);
         }
-        let prepare = async || {
-            if self.merge_is_unfinished() {
-                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "a snapshot is merging"));
-            }
+        let prepare = async || -> Result<(), VolumeError> {
+            self.refuse_unfinished_merge()?;
             snapshot.usable()?;
             self.write_back().await?;
             snapshot.all_settled().await;
-            self.flush_snapshot(snapshot).await
+            Ok(self.flush_snapshot(snapshot).await?)
         };
         let _nobody_writes = self.quiet(&[&self.gate, &snapshot.gate], prepare).await?;
         // It may have been dropped or taken out meanwhile, or another merge begun.
-        if self.merge_is_unfinished() {
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "a snapshot is merging"));
-        }
+        self.refuse_unfinished_merge()?;
         snapshot.usable()?;
         if !self.snapshots.borrow().iter().any(|it| Rc::ptr_eq(it, snapshot)) {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the snapshot was taken out"));
+            return Err(VolumeError::TakenOut);
         }
         snapshot.set_overflowed(false);
         let merging = Merging {
@@ -191,22 +186,21 @@ impl<O: Device, C: Device> Volume<O, C> {
     ///
     /// # Errors
     ///
-    /// The error of a device: the merge is failed then, and calling again goes on.
-    /// [`io::ErrorKind::ResourceBusy`] while another call has not returned.
+    /// An error of a device, or [`VolumeError::NoRoom`] of another snapshot: the merge is failed then, and
+    /// calling again goes on. [`VolumeError::MergeRunning`] while another call has not returned;
+    /// [`VolumeError::NotMerging`].
     pub async fn run_merge(
         &self,
         window_bytes: u64,
         observer: &impl Observer,
-    ) -> io::Result<MergeState> {
+    ) -> Result<MergeState, VolumeError> {
         let Some(merging) = self.merging.borrow().clone() else {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "no merge was started"));
+            return Err(VolumeError::NotMerging);
         };
-        let Some(store) = merging.snapshot.store.persistent() else {
-            return Err(io::ErrorKind::Unsupported.into());
-        };
+        let store = merging.snapshot.store.persistent().ok_or(VolumeError::Transient)?;
         merging.snapshot.writable()?;
         let Some(_at_work) = merging.begin_work() else {
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the merge is running"));
+            return Err(VolumeError::MergeRunning);
         };
         merging.state.set(MergeState::Running);
         let done = Cell::new(0);
@@ -222,11 +216,12 @@ impl<O: Device, C: Device> Volume<O, C> {
             let ended = self.merge_window(&merging, store, window_bytes, observer, &done).await;
             merging.close();
             if let Err(error) = ended {
-                if merging.state.get() == MergeState::Paused && NoRoom::of(&error).is_some() {
+                let waited = VolumeError::patience_of(&error).is_some();
+                if merging.state.get() == MergeState::Paused && waited {
                     break;
                 }
                 merging.state.set(MergeState::Failed);
-                return Err(error);
+                return Err(error.into());
             }
         }
         Ok(merging.state.get())
@@ -247,19 +242,18 @@ impl<O: Device, C: Device> Volume<O, C> {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::ResourceBusy`] while it runs, also for a window that a pause lets end; an
-    /// error of the origin, and then it is not given up; a store whose clear failed: which exceptions
-    /// it still has is known when it is opened anew, and until then the origin must not be written
-    /// as if it had them all.
-    pub async fn cancel_merge(&self) -> io::Result<()> {
+    /// [`VolumeError::MergeRunning`], also for a window that a pause lets end; an error of the origin, and
+    /// then it is not given up; a store whose clear failed: which exceptions it still has is known when it
+    /// is opened anew, and until then the origin must not be written as if it had them all.
+    pub async fn cancel_merge(&self) -> Result<(), VolumeError> {
         let Some(merging) = self.merging.borrow().clone() else { return Ok(()) };
         let snapshot = &merging.snapshot;
         let prepare = async || {
             if merging.at_work.get() {
-                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the merge is running"));
+                return Err(VolumeError::MergeRunning);
             }
             if snapshot.store.is_broken() && !planted(Planted::CancelBroken) {
-                return Err(to_io(StoreError::Broken));
+                return Err(StoreError::Broken.into());
             }
             // A read that hangs is waited for while others may write.
             snapshot.cow_reads.wait_clear(0..self.origin_bytes).await;
@@ -267,12 +261,12 @@ impl<O: Device, C: Device> Volume<O, C> {
             // plain snapshot will not ask it.
             match planted(Planted::CancelWithoutFlush) {
                 true => Ok(()),
-                false => self.flush_origin().await,
+                false => Ok(self.flush_origin().await?),
             }
         };
         let nobody_writes = self.quiet(&[&self.gate, &snapshot.gate], prepare).await?;
         if merging.at_work.get() {
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the merge is running"));
+            return Err(VolumeError::MergeRunning);
         }
         if let Some(merging) = self.merging.take() {
             self.has_moved();

@@ -1,37 +1,7 @@
-use std::error::Error;
-use std::fmt;
 use std::io;
 
-use super::Volume;
+use super::{Volume, VolumeError};
 use crate::device::Device;
-
-/// A snapshot has no room for old data, and its rule is to wait.
-#[derive(Debug)]
-pub(super) struct NoRoom {
-    /// How long it waits at most.
-    pub(super) ticks: u32,
-}
-
-impl fmt::Display for NoRoom {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the store is full")
-    }
-}
-
-impl Error for NoRoom {}
-
-impl NoRoom {
-    /// If that is why.
-    pub(super) fn of(error: &io::Error) -> Option<&Self> {
-        error.get_ref()?.downcast_ref()
-    }
-}
-
-impl From<NoRoom> for io::Error {
-    fn from(found: NoRoom) -> Self {
-        Self::new(io::ErrorKind::StorageFull, found)
-    }
-}
 
 impl<O: Device, C: Device> Volume<O, C> {
     /// Tries again, tick by tick, what finds no room in a snapshot that waits for it; as long as
@@ -49,9 +19,9 @@ impl<O: Device, C: Device> Volume<O, C> {
         loop {
             let ended = attempt().await;
             let Err(error) = &ended else { return ended };
-            let found = NoRoom::of(error);
+            let patience = VolumeError::patience_of(error);
             let hurried = || self.hurried.get() || !wanted();
-            if hurried() || found.is_none_or(|no_room| waited >= no_room.ticks) {
+            if hurried() || patience.is_none_or(|ticks| waited >= ticks) {
                 return ended;
             }
             waited += 1;

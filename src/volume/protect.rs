@@ -6,10 +6,10 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::StreamExt;
 
-use super::patience::NoRoom;
+use super::Volume;
+use super::error::{VolumeError, to_io};
 use super::payload::Payload;
 use super::snapshot::{OnFull, Snapshot};
-use super::{Volume, to_io};
 use crate::copy::{REQUEST_BYTES, all, index, joined, union};
 use crate::device::{Device, is_no_room};
 use crate::planted::{Planted, planted};
@@ -142,10 +142,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         let unmarked = snapshots.iter().find(|it| it.is_unmarked() && needs(it));
         match unmarked.filter(|_| !planted(Planted::UnmarkedLetsThrough)) {
             None => Ok(()),
-            Some(it) => Err(io::Error::other(format!(
-                "snapshot {}: its COW device takes neither old data nor the mark that the snapshot is dropped",
-                it.name
-            ))),
+            Some(it) => Err(VolumeError::Unmarked { snapshot: it.name.clone() }.into()),
         }
     }
 
@@ -221,11 +218,13 @@ impl<O: Device, C: Device> Volume<O, C> {
                     }
                     (Ok(None), _) => {}
                     (Err(StoreError::Full), _) if planted(Planted::FullLetsThrough) => {}
-                    (Err(StoreError::Full), OnFull::Fail) => return Err(to_io(StoreError::Full)),
-                    (Err(StoreError::Full), OnFull::Wait { ticks }) => {
-                        return Err(NoRoom { ticks }.into());
+                    (Err(StoreError::Full), OnFull::Fail) => {
+                        return Err(VolumeError::NoRoom { ticks: None }.into());
                     }
-                    (Err(StoreError::ReadOnly), _) => return Err(to_io(StoreError::ReadOnly)),
+                    (Err(StoreError::Full), OnFull::Wait { ticks }) => {
+                        return Err(VolumeError::NoRoom { ticks: Some(ticks) }.into());
+                    }
+                    (Err(StoreError::ReadOnly), _) => return Err(VolumeError::ReadOnly.into()),
                     (Err(_), _) => {
                         in_one_moment = false;
                         drop_snapshot(snapshot).await;
@@ -375,8 +374,10 @@ fn may_take_long<C: Device>(snapshot: &Snapshot<C>, error: &StoreError) -> bool 
 /// for that.
 fn refusal(error: &io::Error, on_full: OnFull) -> Option<io::Error> {
     match on_full {
-        OnFull::Fail if is_no_room(error) => Some(to_io(StoreError::Full)),
-        OnFull::Wait { ticks } if is_no_room(error) => Some(NoRoom { ticks }.into()),
+        OnFull::Fail if is_no_room(error) => Some(VolumeError::NoRoom { ticks: None }.into()),
+        OnFull::Wait { ticks } if is_no_room(error) => {
+            Some(VolumeError::NoRoom { ticks: Some(ticks) }.into())
+        }
         _ => None,
     }
 }

@@ -1,4 +1,3 @@
-use std::io;
 use std::pin::pin;
 
 use futures_util::future::{Either, join_all, select};
@@ -23,11 +22,11 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// # Errors
     ///
     /// Those of `prepare`.
-    pub(super) async fn quiet<'g>(
+    pub(super) async fn quiet<'g, E>(
         &self,
         gates: &[&'g Gate],
-        prepare: impl AsyncFn() -> io::Result<()>,
-    ) -> io::Result<Vec<Closed<'g>>> {
+        prepare: impl AsyncFn() -> Result<(), E>,
+    ) -> Result<Vec<Closed<'g>>, E> {
         loop {
             prepare().await?;
             let closed = self.close_gates(gates).await;

@@ -2,8 +2,9 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 
+use super::error::to_io;
 use super::snapshot::{Snapshot, State};
-use super::{Volume, to_io};
+use super::{Volume, VolumeError};
 use crate::device::Device;
 use crate::planted::{Planted, planted};
 
@@ -28,14 +29,14 @@ impl<O: Device, C: Device> Volume<O, C> {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::ResourceBusy`] while it merges; an error of its COW device, or of an origin write
-    /// that waited, and then it is out all the same.
-    pub async fn remove(&self, snapshot: &Rc<Snapshot<C>>) -> io::Result<()> {
+    /// [`VolumeError::Merging`] while it merges; an error of its COW device, or of an origin write that
+    /// waited, and then it is out all the same.
+    pub async fn remove(&self, snapshot: &Rc<Snapshot<C>>) -> Result<(), VolumeError> {
         self.refuse_merging(snapshot)?;
         // Nobody keeps old data in it from here on but this call, unless a device hangs: then the call goes
         // on without.
         let gates = [&self.gate];
-        let quiet = self.quiet(&gates, async || Ok(()));
+        let quiet = self.quiet(&gates, async || Ok::<(), VolumeError>(()));
         let mut closed = self.at_most(STEP_TICKS, pin!(quiet)).await.ok().transpose()?;
         let mut turn = self.at_most(STEP_TICKS, self.backlog.turn.lock()).await.ok();
         let kept = match self.at_most(STEP_TICKS, pin!(self.keep_what_waits(snapshot))).await {
@@ -60,7 +61,7 @@ impl<O: Device, C: Device> Volume<O, C> {
                 rest.await
             }
         };
-        ended.and(kept)
+        Ok(ended.and(kept)?)
     }
 
     /// The snapshot keeps the old data of every origin write that waits in memory.
@@ -76,7 +77,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         }
     }
 
-    fn take_out(&self, snapshot: &Rc<Snapshot<C>>) -> io::Result<()> {
+    fn take_out(&self, snapshot: &Rc<Snapshot<C>>) -> Result<(), VolumeError> {
         self.refuse_merging(snapshot)?;
         self.snapshots.borrow_mut().retain(|other| !Rc::ptr_eq(other, snapshot));
         if self.merging_of(snapshot).is_some() {

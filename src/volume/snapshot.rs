@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use dmsnap_format::{ChunkSize, Exception, OriginChunk, Usage};
 
+use super::error::VolumeError;
 use super::scratch::Share;
-use super::to_io;
 use crate::device::{Device, is_no_room};
 use crate::planted::{Planted, planted};
 use crate::store::{AnyStore, Persistent, Prepared, Published, Store, StoreError, Strays};
@@ -262,7 +262,7 @@ impl<C: Device> Snapshot<C> {
 
     pub(super) fn usable(&self) -> io::Result<()> {
         match self.state.get() {
-            State::Invalid => Err(io::Error::other("the snapshot is invalid")),
+            State::Invalid => Err(VolumeError::Invalid.into()),
             State::Active | State::Overflowed => Ok(()),
         }
     }
@@ -270,7 +270,7 @@ impl<C: Device> Snapshot<C> {
     /// An error if it was [taken out](Self::take_out).
     pub(super) fn present(&self) -> io::Result<()> {
         match self.is_out() {
-            true => Err(io::Error::other("the snapshot was taken out")),
+            true => Err(VolumeError::TakenOut.into()),
             false => Ok(()),
         }
     }
@@ -303,7 +303,7 @@ impl<C: Device> Snapshot<C> {
     pub(super) fn writable(&self) -> io::Result<()> {
         self.usable()?;
         match self.is_read_only() {
-            true => Err(to_io(StoreError::ReadOnly)),
+            true => Err(VolumeError::ReadOnly.into()),
             false => Ok(()),
         }
     }
@@ -324,7 +324,7 @@ impl<C: Device> Snapshot<C> {
             }
         };
         match lost {
-            true => Err(io::Error::other("a flush of the COW device failed: a chunk may be lost")),
+            true => Err(VolumeError::LostInFlush.into()),
             false => Ok(()),
         }
     }

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use dmsnap_format::OriginChunk;
 use futures_util::future::join_all;
 
+use super::Volume;
+use super::error::to_io;
 use super::payload::Payload;
 use super::snapshot::Snapshot;
-use super::{Volume, to_io};
 use crate::device::{Allocation, Buffer, Device};
 use crate::planted::{Planted, planted};
 use crate::store::Store;

@@ -5,9 +5,10 @@ use bytes::Bytes;
 use dmsnap_format::OriginChunk;
 use futures_util::future::{join, join_all};
 
+use super::Volume;
+use super::error::to_io;
 use super::payload::Payload;
 use super::snapshot::Snapshot;
-use super::{Volume, to_io};
 use crate::copy::{REQUEST_BYTES, all, index, joined};
 use crate::device::Device;
 use crate::planted::{Planted, planted};

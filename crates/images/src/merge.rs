@@ -98,10 +98,10 @@ impl Group<'_> {
         let vg = &self.found.vg;
         match (error.device(), error) {
             (_, ops::Error::Other { name, source }) => match *source {
-                ops::Error::Live(error) => self.error(&name, ImageErrorKind::Io(error)),
+                ops::Error::Live(error) => self.error(&name, ImageErrorKind::Io(error.into())),
                 error => self.error(&name, ImageErrorKind::Store(error)),
             },
-            (_, ops::Error::Live(error)) => self.error(name, ImageErrorKind::Io(error)),
+            (_, ops::Error::Live(error)) => self.error(name, ImageErrorKind::Io(error.into())),
             (Which::Origin, error) => {
                 let origin = vg.snapshot(name).map_or(name, |it| &it.origin);
                 self.error(origin, ImageErrorKind::Merge(error))

@@ -23,5 +23,5 @@ pub use tasks::{Spawn, spawn_by};
 
 // What is served: whoever starts a server has no need to look further down.
 pub use dmsnap::volume::{
-    MergeState, OnFull, Snapshot, SnapshotOptions, State, Strays, View, Volume,
+    MergeState, OnFull, Snapshot, SnapshotOptions, State, Strays, View, Volume, VolumeError,
 };

@@ -1,12 +1,11 @@
 use std::cell::{Cell, RefCell};
-use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use dmsnap::copy::Observer;
 use dmsnap::device::Device;
 use dmsnap::sync::Event;
-use dmsnap::volume::{MergeState, Snapshot, Volume};
+use dmsnap::volume::{MergeState, Snapshot, Volume, VolumeError};
 use serde::{Deserialize, Serialize};
 
 use crate::rate::{Rate, sleep_until};
@@ -67,7 +66,7 @@ pub enum MergeEnd<'a> {
     /// Nothing is left.
     Finished,
     /// A device failed.
-    Failed(&'a io::Error),
+    Failed(&'a VolumeError),
 }
 
 /// Whom to tell: the snapshot's name, and what became of its merge.
@@ -150,16 +149,15 @@ impl<O: Device + 'static, C: Device + 'static> Merger<O, C> {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::ResourceBusy`] while another merge is not finished, or its snapshot not
-    /// removed; as [`Volume::start_merge`].
-    pub async fn start(self: &Rc<Self>, snapshot: &Rc<Snapshot<C>>) -> io::Result<()> {
+    /// [`VolumeError::Merging`] while another merge is not finished, [`VolumeError::Merged`] while its
+    /// snapshot is not removed; as [`Volume::start_merge`].
+    pub async fn start(self: &Rc<Self>, snapshot: &Rc<Snapshot<C>>) -> Result<(), VolumeError> {
         if let Some(job) = self.job() {
-            let name = job.snapshot.name();
-            let found = match self.phase(&job) {
-                MergePhase::Finished => format!("{name} has merged; remove it first"),
-                _ => format!("{name} is merging"),
-            };
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, found));
+            let snapshot = job.snapshot.name().to_owned();
+            return Err(match self.phase(&job) {
+                MergePhase::Finished => VolumeError::Merged { snapshot },
+                _ => VolumeError::Merging { snapshot },
+            });
         }
         self.volume.start_merge(snapshot).await?;
         let job = Rc::new(Job {
@@ -204,8 +202,8 @@ impl<O: Device + 'static, C: Device + 'static> Merger<O, C> {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::ResourceBusy`] if somebody resumed it meanwhile.
-    pub async fn cancel(&self) -> io::Result<Option<String>> {
+    /// [`VolumeError::MergeRunning`] if somebody resumed it meanwhile.
+    pub async fn cancel(&self) -> Result<Option<String>, VolumeError> {
         if !self.pause() {
             return Ok(None);
         }

@@ -26,8 +26,13 @@ impl<B: Below> Machine<'_, B> {
     }
 
     /// Says whether a request succeeded, and complains if it had no reason to fail.
-    pub(crate) fn settle<T>(&self, device: usize, what: &str, ended: io::Result<T>) -> Option<T> {
-        match ended {
+    pub(crate) fn settle<T>(
+        &self,
+        device: usize,
+        what: &str,
+        ended: Result<T, impl Into<io::Error>>,
+    ) -> Option<T> {
+        match ended.map_err(Into::into) {
             Ok(value) => Some(value),
             Err(error) => {
                 if !self.excused(device, &error) {

@@ -288,7 +288,7 @@ impl Args {
         let to_the_end = async {
             let served = working.await;
             tell_what_is_left(&merger);
-            served.and(volume.flush_all().await)
+            served.and(volume.flush_all().await.map_err(io::Error::from))
         };
         let unless_it_hangs = async {
             match select(pin!(to_the_end), pin!(ending::given_up(&volume, stopping.clone()))).await

@@ -229,7 +229,7 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
             Call::Flush(name) => self.flush(&name).await,
             Call::FlushAll => {
                 let flushed = self.volume.flush_all().await;
-                flushed.map_err(|error| Refusal::of("flush", &error))?;
+                flushed.map_err(|error| Refusal::of("flush", error))?;
                 Ok(Answer::Done)
             }
             Call::Merge => self.merge(),
@@ -298,7 +298,7 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
         let _held = self.hold(name)?;
         self.refuse_merging(name)?;
         let marked = self.volume.invalidate(&snapshot).await;
-        marked.map_err(|error| Refusal::of(name, &error))?;
+        marked.map_err(|error| Refusal::of(name, error))?;
         Ok(Answer::Snapshot(self.look(&snapshot)))
     }
 
@@ -307,7 +307,7 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
         let snapshot = self.find(name)?;
         refuse_invalid(&snapshot)?;
         let _held = self.hold(name)?;
-        let now = snapshot.cow_device().len_bytes().map_err(|error| Refusal::of(name, &error))?;
+        let now = snapshot.cow_device().len_bytes().map_err(|error| Refusal::of(name, error))?;
         if size_bytes < now {
             let found = format_args!(
                 "{name}: its COW device has {now} bytes, and {size_bytes} are less; a store never shrinks"
@@ -320,7 +320,7 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
                 let found = "its device does not grow by itself: grow the device below";
                 Refusal::new(Code::Unsupported, format_args!("{name}: {found}"))
             }
-            _ => Refusal::of(name, &error),
+            _ => Refusal::of(name, error),
         })?;
         // Whoever waits for room looks again.
         self.volume.tick();
@@ -331,7 +331,7 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
         let snapshot = self.find(name)?;
         refuse_invalid(&snapshot)?;
         let flushed = View::snapshot(&self.volume, &snapshot).flush().await;
-        flushed.map_err(|error| Refusal::of(name, &error))?;
+        flushed.map_err(|error| Refusal::of(name, error))?;
         Ok(Answer::Done)
     }
 
@@ -355,7 +355,7 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
         self.opener.may_merge(&self.volume).await?;
         let (rate, window) = (start.rate_bytes_per_second, start.window_bytes);
         self.tune(TuneMerge { rate_bytes_per_second: rate, window_bytes: window })?;
-        self.merger.start(&snapshot).await.map_err(|error| Refusal::of(name, &error))?;
+        self.merger.start(&snapshot).await.map_err(|error| Refusal::of(name, error))?;
         self.merge()
     }
 
@@ -388,7 +388,7 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
         let name = self.merging_name()?;
         let _held = self.hold(&name)?;
         let cancelled = self.merger.cancel().await;
-        match cancelled.map_err(|error| Refusal::of(&name, &error))? {
+        match cancelled.map_err(|error| Refusal::of(&name, error))? {
             Some(name) => self.shown(&name),
             None => Err(not_merging()),
         }

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::io;
 
+use dmsnap::volume::VolumeError;
 use serde::{Deserialize, Serialize};
 
 /// Why something was not done, as a word that stays the same.
@@ -81,15 +82,28 @@ impl Refusal {
         Self { code, message: message.to_string() }
     }
 
-    /// What the volume said about a snapshot, or about anything else with a name.
-    pub fn of(subject: &str, error: &io::Error) -> Self {
-        let code = match error.kind() {
-            io::ErrorKind::AlreadyExists => Code::NameInUse,
-            io::ErrorKind::ResourceBusy => Code::Merging,
-            io::ErrorKind::Unsupported => Code::Unsupported,
-            io::ErrorKind::StorageFull => Code::NoSpace,
-            io::ErrorKind::InvalidData => Code::Refused,
-            _ => Code::Device,
+    /// What the volume, or a device, said about a snapshot, or about anything else with a name.
+    pub fn of(subject: &str, error: impl Into<VolumeError>) -> Self {
+        let error = error.into();
+        let code = match &error {
+            VolumeError::NameTaken { .. } => Code::NameInUse,
+            VolumeError::Merging { .. }
+            | VolumeError::MergeRunning
+            | VolumeError::Merged { .. } => Code::Merging,
+            VolumeError::NotMerging => Code::NotMerging,
+            VolumeError::Invalid => Code::Invalid,
+            VolumeError::TakenOut => Code::NotFound,
+            VolumeError::Transient => Code::Unsupported,
+            VolumeError::NoRoom { .. } => Code::NoSpace,
+            VolumeError::ReadOnly
+            | VolumeError::Duplicate(_)
+            | VolumeError::SizeNotWhole { .. }
+            | VolumeError::SizeTooLarge { .. } => Code::Refused,
+            failed => match failed.kind() {
+                io::ErrorKind::StorageFull => Code::NoSpace,
+                io::ErrorKind::Unsupported => Code::Unsupported,
+                _ => Code::Device,
+            },
         };
         Self::new(code, format_args!("{subject}: {error}"))
     }

@@ -164,7 +164,7 @@ impl Opener<AnyDevice, AnyDevice> for Doors {
     async fn may_merge(&self, volume: &Disk) -> Result<(), Refusal> {
         let first = volume.origin_device().read(0, 512).await;
         let first =
-            first.map_err(|error| Refusal::of(&self.origin.display().to_string(), &error))?;
+            first.map_err(|error| Refusal::of(&self.origin.display().to_string(), error))?;
         match first.starts_with(&MAGIC) {
             true => {
                 let failure = Failure::about(&self.origin, Error::OriginIsStore);

@@ -12,7 +12,7 @@ use dmsnap::format::{ChunkSize, MAGIC, SECTOR_BYTES};
 use dmsnap::ops::{self, Error, Which};
 use dmsnap_images::{Scan, Volumes, refuse_raid_member};
 use dmsnap_serve::control::{NewSnapshot, OnFullText};
-use dmsnap_serve::{ORIGIN, OnFull, SnapshotOptions, Volume};
+use dmsnap_serve::{ORIGIN, OnFull, SnapshotOptions, Volume, VolumeError};
 use rustix::fs::{major, minor};
 
 use crate::devices::{open_file, open_place, overlap};
@@ -212,7 +212,7 @@ impl Spec {
 
     /// Opens the store, or makes it before.
     async fn add_to(self, volume: &Disk, cow: AnyDevice, mode: Mode) -> Result<(), Failure> {
-        let failed = |error| Failure::about(&self.cow, error);
+        let failed = |error: VolumeError| Failure::about(&self.cow, error);
         // Whatever it is that cannot be read, the next one says it.
         let is_store = begins_with_store(volume).await.unwrap_or(false);
         if !is_store && matches!(self.store, Store::Persistent) {
