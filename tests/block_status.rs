@@ -167,12 +167,12 @@ fn a_dropped_snapshot_says_nothing_of_holes_and_changes() {
     assert!(run(view.layers(0..LEN, 9)).is_err());
     assert!(run(view.next_data(0)).is_err());
     assert!(!volume.tells_changes(&snapshot));
-    assert!(volume.changes(&snapshot, 0..LEN, 9).is_err());
+    assert!(volume.changed_since(&snapshot, 0..LEN, 9).is_err());
     assert!(run(View::origin(&volume).layers(0..LEN, 9)).is_ok(), "the origin goes on");
 }
 
 fn changed(volume: &Vol, snapshot: &Snap) -> Vec<(u64, bool)> {
-    volume.changes(snapshot, 0..LEN, 100).expect("it tells")
+    volume.changed_since(snapshot, 0..LEN, 100).expect("it tells")
 }
 
 /// While another snapshot merges the origin shows that one's content: what it holds has changed for
@@ -194,7 +194,7 @@ fn what_a_merging_snapshot_holds_has_changed_since_another_one() {
                 .map(|(chunks, changed)| (chunks * CHUNK, changed))
                 .into();
         assert_eq!(changed(&volume, &t), all);
-        assert!(volume.changes(&s, 0..LEN, 9).is_err(), "it and the origin are one");
+        assert!(volume.changed_since(&s, 0..LEN, 9).is_err(), "it and the origin are one");
         if finish {
             run(volume.run_merge(CHUNK, &Silent)).expect("merges");
             assert_eq!(changed(&volume, &t), all);
@@ -202,7 +202,7 @@ fn what_a_merging_snapshot_holds_has_changed_since_another_one() {
             run(volume.cancel_merge()).expect("given up");
             assert_eq!(changed(&volume, &t), [(LEN, false)], "the origin alone has not changed");
         }
-        assert!(volume.changes(&s, 0..LEN, 9).is_err(), "it was merged, if only in part");
+        assert!(volume.changed_since(&s, 0..LEN, 9).is_err(), "it was merged, if only in part");
     }
 }
 
@@ -227,7 +227,7 @@ fn a_snapshot_that_was_taken_out_tells_no_changes() {
     let before = add(&volume, "s");
     run(volume.remove(&before)).expect("removed");
     let now = add(&volume, "s");
-    assert!(volume.changes(&before, 0..LEN, 9).is_err());
+    assert!(volume.changed_since(&before, 0..LEN, 9).is_err());
     assert_ne!(before.id(), now.id());
     assert_eq!(changed(&volume, &now), [(LEN, false)]);
 }

@@ -76,7 +76,7 @@ fn origin_writes_past_the_end_are_not_kept() {
 #[test]
 fn what_lies_past_the_end_is_told_as_changed() {
     let World { volume, snapshot, .. } = world();
-    let told = volume.changes(&snapshot, 0..ORIGIN, 9).expect("it tells");
+    let told = volume.changed_since(&snapshot, 0..ORIGIN, 9).expect("it tells");
     assert_eq!(told, [(SNAPSHOT, false), (ORIGIN - SNAPSHOT, true)]);
 }
 

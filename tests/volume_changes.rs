@@ -101,7 +101,7 @@ fn a_hurried_volume_lets_nobody_wait() {
     let view = View::origin(&volume);
     let mut write = pin!(view.write(9 * SECTOR, data(200, 1)));
     assert!(run(poll_immediate(&mut write)).is_none(), "no room");
-    volume.hurry();
+    volume.stop_waiting_for_room();
     let told = run(poll_immediate(&mut write)).expect("at once").expect_err("no room");
     assert_eq!(told.kind(), ErrorKind::StorageFull);
     let again = view.write(9 * SECTOR, data(200, 1)).now_or_never().expect("at once");

@@ -131,7 +131,7 @@ impl VolumeError {
     }
 
     /// For how many ticks the rule of a snapshot without room lets the write wait that failed with `error`.
-    pub(super) fn patience_of(error: &io::Error) -> Option<u32> {
+    pub(super) fn ticks_to_wait(error: &io::Error) -> Option<u32> {
         match error.get_ref()?.downcast_ref()? {
             Self::NoRoom { ticks } => *ticks,
             _ => None,

@@ -1,11 +1,11 @@
 use std::io;
 use std::ops::Range;
-use std::rc::Rc;
 
 use dmsnap_format::SECTOR_BYTES;
 
-use super::snapshot::Snapshot;
-use super::{View, Volume, VolumeError};
+use super::extents::Extents;
+use super::merging::Merges;
+use super::origin::Origin;
 use crate::device::Device;
 use crate::planted::{Planted, planted};
 
@@ -24,7 +24,7 @@ pub enum Layer {
     Hole,
 }
 
-/// Looks up what holds the stretches of a view.
+/// Looks up what holds the stretches of a device of a volume.
 ///
 /// The answer for a place is one that was right at some moment since the question began, or it is
 /// [`Layer::Saved`] or [`Layer::Origin`], which promise nothing. That takes no lock:
@@ -33,12 +33,16 @@ pub enum Layer {
 /// 2. the origin is asked
 /// 3. what has an exception now is [`Layer::Saved`]
 ///
-/// Whoever changes the origin makes an exception first, in every snapshot that shows the origin there.
+/// Who changes the origin makes an exception first, in every snapshot that shows the origin there.
 /// So a place without one in 3 is what the origin said in 2. The other way round, an exception only
 /// goes away when a merge has brought its chunk to the origin; the volume counts that, and what was
 /// asked before it is asked again.
-pub(super) struct Layers<'a, O, C> {
-    view: &'a View<O, C>,
+pub(super) struct Layers<'a, O, C, S> {
+    origin: &'a Origin<O>,
+    merges: &'a Merges<C>,
+    /// The first stretch from a position on that a COW device holds; empty, at the given end, if there is
+    /// none before.
+    saved: S,
     /// The origin's last answer: a file system takes its time, and a scattered snapshot asks for each
     /// gap.
     known: Option<Known>,
@@ -46,7 +50,7 @@ pub(super) struct Layers<'a, O, C> {
 
 struct Known {
     asked: u64,
-    /// [`Volume::moved`] before.
+    /// [`Merges::moved`] before.
     moved: u64,
     data: Option<Range<u64>>,
 }
@@ -66,18 +70,52 @@ impl Known {
     }
 }
 
-impl<'a, O: Device, C: Device> Layers<'a, O, C> {
-    pub(super) fn new(view: &'a View<O, C>) -> Self {
-        Self { view, known: None }
+impl<'a, O, C, S> Layers<'a, O, C, S>
+where
+    O: Device,
+    S: Fn(u64, u64) -> io::Result<Range<u64>>,
+{
+    pub(super) fn new(origin: &'a Origin<O>, merges: &'a Merges<C>, saved: S) -> Self {
+        Self { origin, merges, saved, known: None }
     }
 
-    /// What holds the byte `at`, and where that ends: behind `at`, and not behind `end`.
-    pub(super) async fn at(&mut self, at: u64, end: u64) -> io::Result<(u64, Layer)> {
-        let volume = self.view.volume();
+    /// What holds a range: lengths in bytes, at most `most` of them.
+    pub(super) async fn list(
+        mut self,
+        range: Range<u64>,
+        most: usize,
+    ) -> io::Result<Vec<(u64, Layer)>> {
+        let mut found = Extents::at_most(most);
+        let mut at = range.start;
+        while at < range.end {
+            let (end, layer) = self.at(at, range.end).await?;
+            if !found.push(end - at, layer) {
+                break;
+            }
+            at = end;
+        }
+        Ok(found.into_vec())
+    }
+
+    /// The next stretch at or after `at`, and before `end`, that is not a hole.
+    pub(super) async fn next_data(mut self, at: u64, end: u64) -> io::Result<Option<Range<u64>>> {
+        let mut at = at;
+        while at < end {
+            let (upto, layer) = self.at(at, end).await?;
+            if layer != Layer::Hole {
+                return Ok(Some(at..upto));
+            }
+            at = upto;
+        }
+        Ok(None)
+    }
+
+    /// What holds the byte `at`, and where that ends: past `at`, and not past `end`.
+    async fn at(&mut self, at: u64, end: u64) -> io::Result<(u64, Layer)> {
         let mut attempts = 0;
         loop {
-            let moved = volume.moved.get();
-            let before = self.view.saved(at, end)?;
+            let moved = self.merges.moved();
+            let before = (self.saved)(at, end)?;
             if before.start == at {
                 return Ok((before.end, Layer::Saved));
             }
@@ -85,14 +123,14 @@ impl<'a, O: Device, C: Device> Layers<'a, O, C> {
                 Some(known) if known.moved == moved && known.answers(at) => known,
                 _ => self.ask(at, moved).await?,
             };
-            let steady = volume.moved.get() == moved;
+            let steady = self.merges.moved() == moved;
             attempts += 1;
             if !steady && attempts < ATTEMPTS {
                 continue;
             }
             let saved = match planted(Planted::StatusOfTwoMoments) {
                 true => before,
-                false => self.view.saved(at, end)?,
+                false => (self.saved)(at, end)?,
             };
             if saved.start == at {
                 return Ok((saved.end, Layer::Saved));
@@ -105,7 +143,7 @@ impl<'a, O: Device, C: Device> Layers<'a, O, C> {
     }
 
     async fn ask(&self, at: u64, moved: u64) -> io::Result<Known> {
-        let data = self.view.volume().next_origin_data(at).await?;
+        let data = self.origin.next_data(at).await?;
         if data.as_ref().is_some_and(|data| data.end <= at) {
             return Err(io::Error::other(
                 "the device names data before the place that was asked for",
@@ -117,105 +155,5 @@ impl<'a, O: Device, C: Device> Layers<'a, O, C> {
             data.start / SECTOR_BYTES * SECTOR_BYTES..end
         };
         Ok(Known { asked: at, moved, data: data.map(whole) })
-    }
-}
-
-impl<O: Device, C: Device> View<O, C> {
-    /// What holds a range: lengths in bytes, one after the other from the beginning of the range on, at most
-    /// `most` of them (at least one), no two neighbours alike. Each was right at some moment of the call;
-    /// what changed meanwhile may be called data.
-    ///
-    /// # Errors
-    ///
-    /// A range past the end; a snapshot that was dropped, before or meanwhile; an error of the origin.
-    pub async fn layers(&self, range: Range<u64>, most: usize) -> io::Result<Vec<(u64, Layer)>> {
-        self.within(range.start, range.end.saturating_sub(range.start))?;
-        let mut layers = Layers::new(self);
-        let mut found: Vec<(u64, Layer)> = Vec::new();
-        let mut at = range.start;
-        while at < range.end {
-            let (end, layer) = layers.at(at, range.end).await?;
-            let is_full = found.len() >= most.max(1);
-            match found.last_mut() {
-                Some((len, before)) if *before == layer => *len += end - at,
-                _ if is_full => break,
-                _ => found.push((end - at, layer)),
-            }
-            at = end;
-        }
-        self.usable()?;
-        Ok(found)
-    }
-
-    /// The next stretch at or after `at` that is no hole.
-    pub(super) async fn next_no_hole(&self, at: u64) -> io::Result<Option<Range<u64>>> {
-        let end = self.len();
-        let mut layers = Layers::new(self);
-        let mut at = at;
-        while at < end {
-            let (upto, layer) = layers.at(at, end).await?;
-            if layer != Layer::Hole {
-                return Ok(Some(at..upto));
-            }
-            at = upto;
-        }
-        self.usable()?;
-        Ok(None)
-    }
-}
-
-impl<O: Device, C: Device> Volume<O, C> {
-    /// Where the origin, as its clients see it, may differ from what it was when `snapshot` was made: lengths
-    /// in bytes, one after the other from the beginning of the range on, at most `most` of them (at
-    /// least one), no two neighbours alike. What is called unchanged is so at the moment of the call.
-    ///
-    /// Changed is what has an exception; what waits in memory to be written; what another snapshot that
-    /// merges holds, because the origin shows that; and whatever lies past the end of the snapshot.
-    ///
-    /// # Errors
-    ///
-    /// [`VolumeError::ChangesUnknown`] of one that cannot tell ([`tells_changes`](Self::tells_changes)).
-    pub fn changes(
-        &self,
-        snapshot: &Rc<Snapshot<C>>,
-        range: Range<u64>,
-        most: usize,
-    ) -> Result<Vec<(u64, bool)>, VolumeError> {
-        if !self.tells_changes(snapshot) {
-            return Err(VolumeError::ChangesUnknown);
-        }
-        let merging = self.merging_with(None);
-        let merging = merging.as_ref().filter(|_| !planted(Planted::BitmapForgetsMerge));
-        let sources: [&dyn Fn(u64) -> Option<Range<u64>>; 4] = [
-            &|at| snapshot.next_saved(at),
-            &|at| merging.and_then(|it| it.snapshot.next_saved(at)),
-            &|at| self.backlog.next(at),
-            &|at| Some(at.max(snapshot.len_bytes())..u64::MAX),
-        ];
-        let mut found: Vec<(u64, bool)> = Vec::new();
-        let mut at = range.start;
-        while at < range.end {
-            let next = || sources.iter().filter_map(|source| source(at));
-            let covered = next().filter(|it| it.start <= at).map(|it| it.end).max();
-            let end =
-                covered.unwrap_or_else(|| next().map(|it| it.start).min().unwrap_or(range.end));
-            let (len, changed) = (end.min(range.end) - at, covered.is_some());
-            let is_full = found.len() >= most.max(1);
-            match found.last_mut() {
-                Some((before, kind)) if *kind == changed => *before += len,
-                _ if is_full => break,
-                _ => found.push((len, changed)),
-            }
-            at += len;
-        }
-        Ok(found)
-    }
-
-    /// Can a snapshot tell what has changed since it was made? Not one that was dropped or taken out:
-    /// nobody makes exceptions for it any more. Nor one whose merge was begun, whatever became of that:
-    /// from then on it and the origin changed together, and its exceptions went away.
-    pub fn tells_changes(&self, snapshot: &Rc<Snapshot<C>>) -> bool {
-        let is_there = self.snapshots.borrow().iter().any(|it| Rc::ptr_eq(it, snapshot));
-        is_there && snapshot.usable().is_ok() && !snapshot.was_merged.get()
     }
 }

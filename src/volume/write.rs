@@ -2,12 +2,13 @@ use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
-use dmsnap_format::OriginChunk;
 use futures_util::future::{join, join_all};
 
-use super::Volume;
 use super::error::to_io;
+use super::origin::Origin;
+use super::origin_writes::OriginWrites;
 use super::payload::Payload;
+use super::scratch::Scratch;
 use super::snapshot::Snapshot;
 use crate::copy::{REQUEST_BYTES, all, index, joined};
 use crate::device::Device;
@@ -17,9 +18,9 @@ use crate::store::{Prepared, StoreError};
 /// Whole chunks made at a time; also the most that is published late because of one write.
 const CHUNKS_AT_ONCE: u64 = 1024;
 
-/// Memory for exceptions that nobody has published is bounded: the write that makes more than so many
-/// publishes them all, and whoever writes meanwhile waits for it.
-const MOST_UNPUBLISHED: u64 = 262_144;
+/// Memory for exceptions that nobody has published is bounded: the write that makes more than this many
+/// publishes them all, and other writes wait for it meanwhile.
+const MAX_UNPUBLISHED: u64 = 262_144;
 
 /// The most that writes of their own are joined to, in bytes: what the page cache takes at once.
 const JOINED_BYTES: u64 = 128 << 10;
@@ -29,143 +30,151 @@ const PIECES: usize = 4;
 
 /// Where the next part of a write goes.
 enum Next {
-    /// Into chunks that are there: this byte of the COW device, so many bytes.
+    /// Into chunks that are there: this byte of the COW device, this many bytes.
     InPlace(u64, u64),
-    /// Into so many new chunks, whole ones.
+    /// Into this many new chunks, whole ones.
     Whole(u64),
-    /// Into a part of one new chunk, so many bytes.
+    /// Into a part of one new chunk, this many bytes.
     Part(u64),
     /// Another write makes an exception for this chunk: wait for it.
     Wait(u64),
 }
 
-impl<O: Device, C: Device> Volume<O, C> {
-    /// Writes to a snapshot that does not merge.
+/// Writes to a snapshot that does not merge.
+pub(super) struct SnapshotWrites<'a, O, C> {
+    pub(super) snapshot: &'a Snapshot<C>,
+    /// Origin writes that came before may need the room.
+    pub(super) origin_writes: OriginWrites<'a, O, C>,
+}
+
+impl<O: Device, C: Device> SnapshotWrites<'_, O, C> {
+    fn origin(&self) -> &Origin<O> {
+        self.origin_writes.protect.origin
+    }
+
+    fn scratch(&self) -> &Scratch {
+        self.origin_writes.protect.scratch
+    }
+
+    /// Writes to the snapshot.
     ///
     /// # Ordering
     ///
     /// Data first, to a chunk that nobody sees; then the exception becomes visible, in memory. The
     /// next flush makes both durable. A crash before that leaves the snapshot as it was; a crash
     /// during the flush leaves any first part of the exceptions, each with its data.
-    pub(super) async fn write_snapshot(
-        &self,
-        snapshot: &Snapshot<C>,
-        at: u64,
-        payload: Payload,
-    ) -> io::Result<()> {
+    pub(super) async fn write(&self, at: u64, payload: Payload) -> io::Result<()> {
+        let snapshot = self.snapshot;
         let end = at + payload.len();
         let mut position = at;
         while position < end {
             snapshot.writable()?;
-            snapshot.present()?;
+            snapshot.standing().present()?;
             let part = |len| payload.part(position - at, len);
-            position += match self.next(snapshot, position..end) {
+            position += match self.next(position..end) {
                 Next::Wait(old) => {
-                    snapshot.settled(old).await;
+                    snapshot.pending().wait_for(old).await;
                     0
                 }
                 Next::InPlace(byte, len) => {
                     snapshot.trusted(&(position..position + len))?;
-                    let _held = snapshot.cow_writes.enter(position..position + len);
-                    part(len).write_to(snapshot.store.device(), byte).await?;
+                    let _held = snapshot.cow_writes().enter(position..position + len);
+                    part(len).write_to(snapshot.cow_device(), byte).await?;
                     len
                 }
                 Next::Whole(chunks) => {
                     let begin = position;
                     let rest = payload.part(begin - at, end - begin);
-                    self.write_whole(snapshot, begin, chunks, &rest).await?
+                    self.write_whole(begin, chunks, &rest).await?
                 }
-                Next::Part(len) => self.write_part(snapshot, position, part(len)).await?,
+                Next::Part(len) => self.write_part(position, part(len)).await?,
             };
         }
-        self.bound_unpublished(snapshot).await
+        self.bound_unpublished().await
     }
 
-    async fn bound_unpublished(&self, snapshot: &Snapshot<C>) -> io::Result<()> {
-        if snapshot.is_much_unpublished() {
-            self.backlog.notify();
+    async fn bound_unpublished(&self) -> io::Result<()> {
+        if self.snapshot.is_publish_due() {
+            self.origin().backlog().notify();
         }
-        match snapshot.unpublished() > MOST_UNPUBLISHED {
-            true => self.flush_snapshot(snapshot).await,
+        match self.snapshot.unpublished() > MAX_UNPUBLISHED {
+            true => self.snapshot.flush().await,
             false => Ok(()),
         }
     }
 
-    /// Several writes to a snapshot that does not merge, each as by itself. What goes to whole new chunks
-    /// is written together: those lie one behind the other on the COW device, wherever they are written to.
+    /// Several writes, each as by itself. What goes to whole new chunks is written together: those lie one
+    /// after the other on the COW device, wherever they are written to.
     ///
     /// # Ordering
     ///
-    /// As [`write_snapshot`](Self::write_snapshot).
-    pub(super) async fn write_snapshot_many(
-        &self,
-        snapshot: &Snapshot<C>,
-        writes: Vec<(u64, Bytes)>,
-    ) -> io::Result<()> {
+    /// As [`write`](Self::write).
+    pub(super) async fn write_many(&self, writes: Vec<(u64, Bytes)>) -> io::Result<()> {
+        let snapshot = self.snapshot;
         snapshot.writable()?;
-        snapshot.present()?;
+        snapshot.standing().present()?;
         let mut together = Vec::with_capacity(writes.len());
         let mut taken = Vec::with_capacity(writes.len());
         let mut singly = Vec::new();
         for (at, data) in writes {
             let holds = !taken.is_empty();
-            match self.take_whole(snapshot, at..at + data.len() as u64, holds).await {
+            match self.take_whole(at..at + data.len() as u64, holds).await {
                 Some((prepared, old)) => {
-                    together.push((prepared.chunk().get() * snapshot.chunk_size.bytes(), data));
+                    together.push((snapshot.map().cow_byte(prepared.chunk()), data));
                     taken.push((prepared, old));
                 }
-                None => singly.push(self.write_snapshot(snapshot, at, Payload::Data(data))),
+                None => singly.push(self.write(at, Payload::Data(data))),
             }
         }
         together.sort_unstable_by_key(|(byte, _)| *byte);
-        let cow = snapshot.store.device();
+        let cow = snapshot.cow_device();
         let requests = joined(together, JOINED_BYTES).into_iter();
         let requests = requests.map(|(byte, pieces, _)| cow.write_vectored(byte, pieces));
         let together = async {
             let written = join_all(requests).await.into_iter().collect();
             settle(snapshot, taken, written)
         };
-        // Each is driven to its end, also beside one that fails, and some may wait for another.
+        // Each is driven to its end, also while another one fails, and some may wait for another.
         let (together, singly) = join(together, join_all(singly)).await;
         singly.into_iter().fold(together, io::Result::and)?;
-        self.bound_unpublished(snapshot).await
+        self.bound_unpublished().await
     }
 
-    /// A new chunk for a write of exactly one that has no exception yet, if there is one to be had.
-    async fn take_whole(
-        &self,
-        snapshot: &Snapshot<C>,
-        range: Range<u64>,
-        holds: bool,
-    ) -> Option<(Prepared, u64)> {
-        let chunks = snapshot.chunks(&range);
-        match self.next(snapshot, range) {
+    /// A new chunk for a write of exactly one that has no exception yet, if there is one.
+    async fn take_whole(&self, range: Range<u64>, holds: bool) -> Option<(Prepared, u64)> {
+        let chunks = self.snapshot.map().chunks(&range);
+        match self.next(range) {
             Next::Whole(1) if chunks.end - chunks.start == 1 => {
-                let begun = self.begin_own(snapshot, chunks.start, holds).await.ok()?;
+                let begun = self.begin(chunks.start, holds).await.ok()?;
                 begun.map(|prepared| (prepared, chunks.start))
             }
             _ => None,
         }
     }
 
-    fn next(&self, snapshot: &Snapshot<C>, range: Range<u64>) -> Next {
-        let chunk = snapshot.chunk_size.bytes();
+    async fn begin(&self, old: u64, holds: bool) -> Result<Option<Prepared>, StoreError> {
+        self.origin_writes.begin_own(self.snapshot, old, holds).await
+    }
+
+    fn next(&self, range: Range<u64>) -> Next {
+        let (map, pending) = (self.snapshot.map(), self.snapshot.pending());
+        let chunk = map.chunk_bytes();
         let old = range.start / chunk;
-        let run = snapshot.table.borrow().next_run(OriginChunk::new(old));
+        let run = map.next_run(old);
         if let Some(run) = run.filter(|run| run.old.get() == old) {
             let offset = range.start - old * chunk;
             let len = (run.len * chunk - offset).min(range.end - range.start);
             return Next::InPlace(run.new.get() * chunk + offset, len);
         }
-        if snapshot.is_pending(old) {
+        if pending.contains(old) {
             return Next::Wait(old);
         }
         let whole = |old: u64| {
-            let bytes = snapshot.chunk_range(old, self.origin_bytes);
+            let bytes = map.chunk_range(old, self.origin().len_bytes());
             range.start <= bytes.start && bytes.end <= range.end
         };
         let before = run.map_or(u64::MAX, |run| run.old.get());
-        let free = |old: u64| old < before && old * chunk < range.end && !snapshot.is_pending(old);
+        let free = |old: u64| old < before && old * chunk < range.end && !pending.contains(old);
         let chunks = (old..old.saturating_add(CHUNKS_AT_ONCE))
             .take_while(|old| free(*old) && whole(*old))
             .count() as u64;
@@ -177,18 +186,13 @@ impl<O: Device, C: Device> Volume<O, C> {
 
     /// Writes `chunks` whole chunks from `at` on, as many as there is room for: at least one, or an
     /// error. Returns how many bytes were written. Nothing is copied.
-    async fn write_whole(
-        &self,
-        snapshot: &Snapshot<C>,
-        at: u64,
-        chunks: u64,
-        payload: &Payload,
-    ) -> io::Result<u64> {
-        let chunk = snapshot.chunk_size.bytes();
+    async fn write_whole(&self, at: u64, chunks: u64, payload: &Payload) -> io::Result<u64> {
+        let snapshot = self.snapshot;
+        let chunk = snapshot.map().chunk_bytes();
         let first = at / chunk;
         let mut taken: Vec<(Prepared, u64)> = Vec::new();
         for old in first..first + chunks {
-            match self.begin_own(snapshot, old, !taken.is_empty()).await {
+            match self.begin(old, !taken.is_empty()).await {
                 Ok(Some(prepared)) => taken.push((prepared, old)),
                 Ok(None) => break,
                 Err(error) if taken.is_empty() => return Err(no_room(snapshot, error)),
@@ -203,9 +207,9 @@ impl<O: Device, C: Device> Volume<O, C> {
             let offset = first * chunk;
             first += run.len() as u64;
             let data = payload.part(offset, len(first) - offset);
-            data.write_to(snapshot.store.device(), run[0].0.chunk().get() * chunk)
+            data.write_to(snapshot.cow_device(), snapshot.map().cow_byte(run[0].0.chunk()))
         });
-        // Every write is driven to its end, also beside one that fails.
+        // Every write is driven to its end, also while another one fails.
         let ended = join_all(writes).await;
         settle(snapshot, taken, ended.into_iter().collect())?;
         Ok(written)
@@ -219,23 +223,19 @@ impl<O: Device, C: Device> Volume<O, C> {
     ///
     /// All of the new chunk is written before the exception becomes visible. Until then the chunk is pending,
     /// which keeps writes to the origin out of it. A crash, or an error, leaves the snapshot as it was.
-    async fn write_part(
-        &self,
-        snapshot: &Snapshot<C>,
-        at: u64,
-        payload: Payload,
-    ) -> io::Result<u64> {
-        let old = at / snapshot.chunk_size.bytes();
-        let begun = self.begin_own(snapshot, old, false).await;
+    async fn write_part(&self, at: u64, payload: Payload) -> io::Result<u64> {
+        let snapshot = self.snapshot;
+        let old = at / snapshot.map().chunk_bytes();
+        let begun = self.begin(old, false).await;
         let begun = begun.map_err(|error| no_room(snapshot, error))?;
         let Some(prepared) = begun else { return Ok(0) };
-        let byte = prepared.chunk().get() * snapshot.chunk_size.bytes();
-        let bytes = snapshot.chunk_range(old, self.origin_bytes);
+        let byte = snapshot.map().cow_byte(prepared.chunk());
+        let bytes = snapshot.map().chunk_range(old, self.origin().len_bytes());
         let (payload, new) = (&payload, at..at + payload.len());
         let merged = async |piece: Range<u64>| {
             let len = piece.end - piece.start;
-            let _memory = self.scratch.take(&snapshot.share, len).await;
-            let mut data = self.origin.read(piece.start, index(len)).await?;
+            let _memory = self.scratch().take(snapshot.share(), len).await;
+            let mut data = self.origin().device().read(piece.start, index(len)).await?;
             if planted(Planted::PartWithoutRest) {
                 data.fill(0);
             }
@@ -245,7 +245,7 @@ impl<O: Device, C: Device> Volume<O, C> {
                 payload.part(from - new.start, to - from).lay_over(over);
             }
             let byte = byte + (piece.start - bytes.start);
-            snapshot.store.device().write(byte, data.freeze()).await
+            snapshot.cow_device().write(byte, data.freeze()).await
         };
         let written = match bytes.end - bytes.start <= REQUEST_BYTES {
             true => merged(bytes.clone()).await,

@@ -13,7 +13,7 @@ pub const ORIGIN: &str = "origin";
 /// A volume's origin or one of its snapshots, to be served.
 ///
 /// Clients can ask which chunks differ: `qemu:dirty-bitmap:NAME` is set where the origin may have changed since
-/// snapshot NAME was made ([`Volume::changes`]). It is the table the snapshot lives by, so it survives crashes as
+/// snapshot NAME was made ([`Volume::changed_since`]). It is the table the snapshot lives by, so it survives crashes as
 /// the snapshot does, and is not offered for one that was dropped, or whose merge was begun.
 #[derive(Debug)]
 pub struct Live<O, C> {
@@ -108,7 +108,7 @@ impl<O: Device + 'static, C: Device + 'static> Export for Live<O, C> {
     }
 
     fn hurry(&self) {
-        self.view.hurry();
+        self.view.stop_waiting_for_room();
     }
 
     fn description(&self) -> Option<String> {
@@ -165,7 +165,7 @@ impl<O: Device + 'static, C: Device + 'static> Export for Live<O, C> {
                 "the snapshot no longer tells what has changed: dropped, merged or removed",
             )
         })?;
-        let changes = self.volume.changes(&snapshot, range, most)?.into_iter();
+        let changes = self.volume.changed_since(&snapshot, range, most)?.into_iter();
         let extent = |(len_bytes, changed)| Extent { len_bytes, flags: u32::from(changed) };
         Ok(changes.map(extent).collect())
     }

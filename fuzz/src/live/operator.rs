@@ -43,7 +43,7 @@ impl Machine {
             Ok(()) => {
                 assert!(!busy);
                 self.layers[n].moment = None;
-                assert!(self.volume.changes(&snapshot, 0..512, 1).is_err(), "it is merged");
+                assert!(self.volume.changed_since(&snapshot, 0..512, 1).is_err(), "it is merged");
                 if let Some(before) = self.merging.replace(n) {
                     self.content = self.layers[before].content.clone().expect("it is there");
                 }

@@ -71,7 +71,7 @@ impl Machine {
             else {
                 continue;
             };
-            let Ok(told) = self.volume.changes(&snapshot, 0..self.len(), usize::MAX) else {
+            let Ok(told) = self.volume.changed_since(&snapshot, 0..self.len(), usize::MAX) else {
                 continue;
             };
             let content = self.content(None);

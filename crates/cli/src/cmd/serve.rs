@@ -263,7 +263,7 @@ impl Args {
         let serving = server.run(listeners, async {
             stopping.clone().await;
             notify(NotifyState::Stopping);
-            volume.hurry();
+            volume.stop_waiting_for_room();
         });
         let controlling = async {
             if let Some(control) = control {

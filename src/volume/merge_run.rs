@@ -1,0 +1,180 @@
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
+
+use dmsnap_format::Exception;
+
+use super::error::{VolumeError, to_io};
+use super::merging::{MergeState, Merges, Merging};
+use super::origin_writes::OriginWrites;
+use crate::copy::{Observer, Progress, Reader, Transfer, Write, all, index, union};
+use crate::device::Device;
+use crate::merge::window_start;
+use crate::planted::{Planted, planted};
+use crate::store::{Persistent, Store};
+
+/// The most that one request brings: a client on the same thread may have to wait for it.
+const LIVE_REQUEST_BYTES: u64 = 128 << 10;
+
+/// Writes to the origin in flight.
+const WRITES: usize = 64;
+
+/// When no more than this many chunks were rewritten meanwhile, they are copied again with their writers held.
+const MAX_RECOPIED_HELD: usize = 8;
+
+/// Rounds of copying again what was written meanwhile; then writers are held whatever is left.
+const ROUNDS: u32 = 16;
+
+/// One run of a merge, until it has finished, pauses or fails.
+pub(super) struct MergeRun<'a, O, C, P> {
+    pub(super) merging: &'a Merging<C>,
+    pub(super) merges: &'a Merges<C>,
+    pub(super) store: &'a Persistent<C>,
+    pub(super) origin_writes: OriginWrites<'a, O, C>,
+    pub(super) window_bytes: u64,
+    pub(super) observer: &'a P,
+    /// Bytes moved so far.
+    pub(super) done: Cell<u64>,
+}
+
+impl<O: Device, C: Device, P: Observer> MergeRun<'_, O, C, P> {
+    /// Merges window by window.
+    ///
+    /// # Ordering
+    ///
+    /// As [`Volume::run_merge`](super::Volume::run_merge).
+    pub(super) async fn run(&self) -> Result<MergeState, VolumeError> {
+        let merging = self.merging;
+        merging.set_state(MergeState::Running);
+        while merging.state() == MergeState::Running {
+            if self.store.published() == 0 {
+                merging.set_state(MergeState::Finished);
+                break;
+            }
+            if self.observer.stop_requested() {
+                merging.set_state(MergeState::Paused);
+                break;
+            }
+            let ended = self.window().await;
+            merging.close();
+            if let Err(error) = ended {
+                let waited = VolumeError::ticks_to_wait(&error).is_some();
+                if merging.state() == MergeState::Paused && waited {
+                    break;
+                }
+                merging.set_state(MergeState::Failed);
+                return Err(error.into());
+            }
+        }
+        Ok(merging.state())
+    }
+
+    async fn window(&self) -> io::Result<()> {
+        let end = self.store.published();
+        let (snapshot, layout) = (self.merging.snapshot(), self.store.layout());
+        let most = self.window_bytes / layout.chunk_size().bytes();
+        let first = window_start(layout, self.store.unit_slots(), end, most);
+        let (cow, origin_bytes) = (self.store.device(), snapshot.len_bytes());
+        let reader = Reader { cow, layout, origin_bytes, request_bytes: LIVE_REQUEST_BYTES };
+        let exceptions = reader.slots(first..end).await.map_err(to_io)?;
+        self.merging.open(&exceptions);
+        self.keep_for_others(&exceptions).await?;
+        self.bring(&reader, &exceptions, self.done.get() + end * layout.chunk_size().bytes())
+            .await?;
+        self.bring_rewritten().await?;
+        if !planted(Planted::ClearBeforeOriginFlush) {
+            self.origin_writes.flush().await?;
+        }
+        self.store.clear(end - first).await.map_err(to_io)?;
+        snapshot.map().remove(&exceptions);
+        self.merges.has_moved();
+        Ok(())
+    }
+
+    /// Every other snapshot gets published exceptions for these chunks.
+    async fn keep_for_others(&self, exceptions: &[Exception]) -> io::Result<()> {
+        let snapshot = self.merging.snapshot();
+        let range = |it: &Exception| snapshot.map().chunk_range(it.old.get(), snapshot.len_bytes());
+        let ranges = union(exceptions.iter().map(range).collect());
+        let wanted = || self.merging.state() == MergeState::Running;
+        let protect = &self.origin_writes.protect;
+        let attempt = async || protect.all_but(Some(snapshot), &ranges).await;
+        match planted(Planted::MergeUnprotected) {
+            true => Ok(()),
+            false => self.origin_writes.clock.wait_for_room(wanted, attempt).await,
+        }
+    }
+
+    /// Brings these chunks to the origin. `total` is what the observer is told.
+    async fn bring(
+        &self,
+        reader: &Reader<'_, C>,
+        exceptions: &[Exception],
+        total: u64,
+    ) -> io::Result<()> {
+        let observer = self.observer;
+        if reader.layout.chunk_size().bytes() >= LIVE_REQUEST_BYTES {
+            // Each request is one stretch of both devices in any case: nothing is gained by having more of
+            // them in memory, and a chunk may have a gibibyte.
+            let runs = reader.runs(exceptions.to_vec()).into_iter();
+            let pieces = runs.flat_map(|run| run.pieces(LIVE_REQUEST_BYTES));
+            let copies = pieces.map(|Transfer { at, len, from }| async move {
+                observer.give_way().await;
+                let data = reader.read_bytes(from, len).await.map_err(to_io)?;
+                self.write(Write { at, len, pieces: vec![data] }, total).await
+            });
+            return all(WRITES, copies).await;
+        }
+        let give_way = async || observer.give_way().await;
+        let writes = reader.read(exceptions.to_vec(), give_way).await.map_err(to_io)?;
+        all(WRITES, writes.into_iter().map(|it| self.write(it, total))).await
+    }
+
+    async fn write(&self, Write { at, len, pieces }: Write, total: u64) -> io::Result<()> {
+        self.observer.pace(len).await;
+        self.observer.give_way().await;
+        let origin = self.origin_writes.protect.origin;
+        if !planted(Planted::MergeOverReads) {
+            origin.reads().wait_clear(at..at + len).await;
+        }
+        origin.device().write_vectored(at, pieces).await?;
+        self.done.set(self.done.get() + len);
+        self.observer.progress(Progress { done: self.done.get(), total });
+        Ok(())
+    }
+
+    /// Brings again what clients have written to the window's chunks meanwhile, the last few with their
+    /// writers held from then on.
+    async fn bring_rewritten(&self) -> io::Result<()> {
+        let merging = self.merging;
+        for _ in 0..ROUNDS {
+            if merging.rewritten_len() <= MAX_RECOPIED_HELD {
+                break;
+            }
+            self.copy_again(merging.take_rewritten()).await?;
+        }
+        merging.hold_writes();
+        let origin_bytes = self.origin_writes.protect.origin.len_bytes();
+        merging.snapshot().cow_writes().wait_clear(0..origin_bytes).await;
+        self.copy_again(merging.take_rewritten()).await
+    }
+
+    async fn copy_again(&self, olds: BTreeSet<u64>) -> io::Result<()> {
+        let snapshot = self.merging.snapshot();
+        let map = snapshot.map();
+        let pieces = olds.into_iter().flat_map(|old| {
+            let Range { start, end } = map.chunk_range(old, map.len_bytes());
+            let starts = (start..end).step_by(index(LIVE_REQUEST_BYTES));
+            starts.map(move |at| (old, at - start, at..(at + LIVE_REQUEST_BYTES).min(end)))
+        });
+        let origin = self.origin_writes.protect.origin.device();
+        let copies = pieces.map(|(old, offset, piece)| async move {
+            let Some(new) = map.get(old) else { return Ok(()) };
+            let byte = map.cow_byte(new) + offset;
+            let data = snapshot.cow_device().read(byte, index(piece.end - piece.start)).await?;
+            origin.write(piece.start, data.freeze()).await
+        });
+        all(WRITES, copies).await
+    }
+}
