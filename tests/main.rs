@@ -4,6 +4,7 @@ mod common;
 mod sources;
 
 mod block_status;
+mod change_counter;
 mod check_findings;
 mod device;
 mod hangs;

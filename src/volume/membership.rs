@@ -48,8 +48,17 @@ impl<O: Device, C: Device> Volume<O, C> {
         }
         self.merges().refuse_unfinished()?;
         let id = self.members().next_id();
-        let snapshot = Rc::new(Snapshot::new(name.into(), id, len_bytes, store, table, options));
+        let snapshot = Rc::new(Snapshot::new(
+            name.into(),
+            id,
+            len_bytes,
+            store,
+            table,
+            options,
+            self.changes_rc(),
+        ));
         self.members().add(snapshot.clone());
+        snapshot.set_added();
         Ok(snapshot)
     }
 

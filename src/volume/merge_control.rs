@@ -103,7 +103,7 @@ impl<O: Device, C: Device> Volume<O, C> {
     pub fn pause_merge(&self) {
         let running = self.merges().current().filter(|it| it.state() == MergeState::Running);
         if let Some(merging) = running {
-            merging.set_state(MergeState::Paused);
+            self.merges().set_state(&merging, MergeState::Paused);
             self.clock().look_again();
         }
     }

@@ -46,14 +46,14 @@ impl<O: Device, C: Device, P: Observer> MergeRun<'_, O, C, P> {
     /// As [`Volume::run_merge`](super::Volume::run_merge).
     pub(super) async fn run(&self) -> Result<MergeState, VolumeError> {
         let merging = self.merging;
-        merging.set_state(MergeState::Running);
+        self.merges.set_state(merging, MergeState::Running);
         while merging.state() == MergeState::Running {
             if self.store.published() == 0 {
-                merging.set_state(MergeState::Finished);
+                self.merges.set_state(merging, MergeState::Finished);
                 break;
             }
             if self.observer.stop_requested() {
-                merging.set_state(MergeState::Paused);
+                self.merges.set_state(merging, MergeState::Paused);
                 break;
             }
             let ended = self.window().await;
@@ -63,7 +63,7 @@ impl<O: Device, C: Device, P: Observer> MergeRun<'_, O, C, P> {
                 if merging.state() == MergeState::Paused && waited {
                     break;
                 }
-                merging.set_state(MergeState::Failed);
+                self.merges.set_state(merging, MergeState::Failed);
                 return Err(error.into());
             }
         }
@@ -87,8 +87,8 @@ impl<O: Device, C: Device, P: Observer> MergeRun<'_, O, C, P> {
             self.origin_writes.flush().await?;
         }
         self.store.clear(end - first).await.map_err(to_io)?;
-        snapshot.map().remove(&exceptions);
-        self.merges.has_moved();
+        snapshot.forget(&exceptions);
+        self.merges.window_merged();
         Ok(())
     }
 

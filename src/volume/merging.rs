@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use dmsnap_format::Exception;
 
+use super::changes::{Changed, Changes};
 use super::error::VolumeError;
 use super::snapshot::Snapshot;
 use super::standing::State;
@@ -31,15 +32,26 @@ pub(super) struct Merges<C> {
     current: RefCell<Option<Rc<Merging<C>>>>,
     /// How often exceptions went away, or a device became another one.
     moved: Cell<u64>,
-}
-
-impl<C> Default for Merges<C> {
-    fn default() -> Self {
-        Self { current: RefCell::default(), moved: Cell::default() }
-    }
+    changed: Changed,
 }
 
 impl<C> Merges<C> {
+    pub(super) fn new(changes: &Rc<Changes>) -> Self {
+        let (current, moved) = (RefCell::default(), Cell::default());
+        Self { current, moved, changed: Changed::never(changes) }
+    }
+
+    /// Was one started, paused, ended, or has one merged a window since a generation?
+    pub(super) fn changed_after(&self, generation: u64) -> bool {
+        self.changed.after(generation)
+    }
+
+    /// How the merge is from now on.
+    pub(super) fn set_state(&self, merging: &Merging<C>, state: MergeState) {
+        merging.state.set(state);
+        self.changed.now();
+    }
+
     /// The merge that was started last, unless it was given up or its snapshot taken out.
     pub(super) fn current(&self) -> Option<Rc<Merging<C>>> {
         self.current.borrow().clone()
@@ -53,13 +65,21 @@ impl<C> Merges<C> {
     pub(super) fn begin(&self, merging: Merging<C>) {
         self.current.replace(Some(Rc::new(merging)));
         self.has_moved();
+        self.changed.now();
     }
 
     /// Origin and snapshot are two devices again. Returns the merge that made them one, if there was one.
     pub(super) fn end(&self) -> Option<Rc<Merging<C>>> {
         let ended = self.current.take()?;
         self.has_moved();
+        self.changed.now();
         Some(ended)
+    }
+
+    /// A window was merged: its exceptions went away.
+    pub(super) fn window_merged(&self) {
+        self.has_moved();
+        self.changed.now();
     }
 
     /// A merge has taken exceptions away, or made a device another one.
@@ -151,10 +171,6 @@ impl<C> Merging<C> {
 
     pub(super) fn state(&self) -> MergeState {
         self.state.get()
-    }
-
-    pub(super) fn set_state(&self, state: MergeState) {
-        self.state.set(state);
     }
 
     pub(super) fn is_finished(&self) -> bool {

@@ -22,6 +22,7 @@
 
 mod error; // why a volume does not do something
 mod payload; // data, or zeroes
+mod changes; // generations, for those who show how a volume is
 mod clock; // ticks, and what waits for them
 mod gates; // closed when nobody is inside
 mod scratch; // memory for copying, bounded
@@ -55,6 +56,7 @@ mod merge_control; // a merge begins, runs, pauses, is given up
 mod view; // the devices of a volume
 
 pub use crate::store::Strays;
+pub use changes::{ChangeSet, Changes, SnapshotChange};
 pub use error::VolumeError;
 pub use layers::Layer;
 pub use merging::MergeState;

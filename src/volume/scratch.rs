@@ -9,7 +9,7 @@ const USUAL_BYTES: u64 = 64 << 20;
 
 /// Memory for what a volume copies by itself: parts of reads, the rest of a chunk that is written in part, old
 /// data on its way to snapshots. It is taken for one step, a read and a write of devices, and never held
-/// while other requests are waited for: so whoever waits for it gets it once devices answer.
+/// while other requests are waited for: so those who wait for it get it once devices answer.
 ///
 /// Each of its users (a snapshot, the origin) may have as much as is left free. So users whose devices
 /// hang leave a share for the others; and a user that has nothing gets what it asks for in any case.
@@ -161,7 +161,7 @@ impl Drop for Place<'_> {
             WaiterState::Granted => self.scratch.give_back(self.share, self.waiter.bytes),
             WaiterState::Waiting => {
                 self.share.queue.borrow_mut().retain(|it| !Rc::ptr_eq(it, &self.waiter));
-                // Whoever waits after it may be let in, and a user without a queue has no place.
+                // Those who wait after it may be let in, and a user without a queue has no place.
                 self.scratch.grant();
             }
         }

@@ -1,13 +1,15 @@
+mod exceptions; // made, seen, published, lost
+
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 
-use dmsnap_format::{ChunkSize, Exception, OriginChunk, Usage};
+use dmsnap_format::{ChunkSize, Exception, Usage};
 
+use super::changes::{Changed, Changes, SnapshotChange};
 use super::chunk_map::ChunkMap;
-use super::error::{VolumeError, to_io};
-use super::grow::grow;
+use super::error::VolumeError;
 use super::options::SnapshotOptions;
 use super::pending::Pending;
 use super::scratch::Share;
@@ -15,7 +17,7 @@ use super::standing::{Standing, State};
 use super::unpublished::Unpublished;
 use crate::device::Device;
 use crate::planted::{Planted, planted};
-use crate::store::{AnyStore, Persistent, Prepared, Store, StoreError};
+use crate::store::{AnyStore, Persistent, Store, StoreError};
 use crate::sync::{Gate, Tracked};
 use crate::table::Table;
 
@@ -31,6 +33,10 @@ pub struct Snapshot<C> {
     unpublished: RefCell<Unpublished>,
     pending: Pending,
     standing: Standing,
+    added: Changed,
+    state_changed: Changed,
+    exceptions_changed: Changed,
+    /// A merge of it was begun.
     was_merged: Cell<bool>,
     /// Every write to this snapshot is inside; closed while it is taken out, and while its merge begins or
     /// is given up.
@@ -41,6 +47,7 @@ pub struct Snapshot<C> {
     cow_reads: Tracked,
     /// Writes in place under way, by bytes of the snapshot.
     cow_writes: Tracked,
+    /// Of the memory for copying.
     share: Rc<Share>,
 }
 
@@ -52,6 +59,7 @@ impl<C: Device> Snapshot<C> {
         store: AnyStore<C>,
         table: Table,
         options: SnapshotOptions,
+        changes: &Rc<Changes>,
     ) -> Self {
         let chunk_size = store.chunk_size();
         Self {
@@ -63,6 +71,9 @@ impl<C: Device> Snapshot<C> {
             unpublished: Unpublished::new(chunk_size.bytes()).into(),
             pending: Pending::default(),
             standing: Standing::default(),
+            added: Changed::never(changes),
+            state_changed: Changed::never(changes),
+            exceptions_changed: Changed::never(changes),
             was_merged: Cell::default(),
             gate: Gate::default(),
             store_writes: Tracked::default(),
@@ -191,6 +202,29 @@ impl<C: Device> Snapshot<C> {
         self.was_merged.get()
     }
 
+    /// These exceptions are in the origin, and cleared.
+    pub(super) fn forget(&self, exceptions: &[Exception]) {
+        self.map.remove(exceptions);
+        self.exceptions_changed.now();
+    }
+
+    /// What has changed since a generation, if anything has.
+    pub(super) fn change_after(&self, generation: u64) -> Option<SnapshotChange> {
+        let change = SnapshotChange {
+            id: self.id,
+            is_new: self.added.after(generation),
+            state_changed: self.state_changed.after(generation),
+            exceptions_changed: self.exceptions_changed.after(generation),
+        };
+        let any = change.is_new || change.state_changed || change.exceptions_changed;
+        any.then_some(change)
+    }
+
+    /// It is one of the volume's from now on.
+    pub(super) fn set_added(&self) {
+        self.added.now();
+    }
+
     pub(super) fn set_was_merged(&self) {
         self.was_merged.set(true);
     }
@@ -207,142 +241,9 @@ impl<C: Device> Snapshot<C> {
         }
     }
 
-    /// An error if a failed flush may have lost something of this range: what nobody has published,
-    /// and whatever a transient store holds. The rest of such a chunk is not old data but whatever
-    /// lay on the COW device before.
-    pub(super) fn trusted(&self, range: &Range<u64>) -> io::Result<()> {
-        if !self.store.is_broken() || planted(Planted::LostChunksShown) {
-            return Ok(());
-        }
-        let lost = match self.store.persistent() {
-            Some(_) => self.newest_ticket_in(range).is_some(),
-            None => {
-                let chunks = self.map.chunks(range);
-                let next = self.map.next_run(chunks.start);
-                next.is_some_and(|run| run.old.get() < chunks.end)
-            }
-        };
-        match lost {
-            true => Err(VolumeError::LostInFlush.into()),
-            false => Ok(()),
-        }
-    }
-
-    /// Do origin writes to this range need nothing of the snapshot any more?
-    pub(super) fn is_published(&self, range: &Range<u64>) -> bool {
-        let unpublished = self.unpublished.borrow();
-        self.map.chunks(range).all(|old| self.map.has(old) && !unpublished.contains(old))
-    }
-
-    /// The newest ticket of any chunk that a range touches, which has to be published before an origin write
-    /// to it; `None` if all is that has an exception.
-    pub(super) fn newest_ticket_in(&self, range: &Range<u64>) -> Option<u64> {
-        self.unpublished.borrow().newest_of(self.map.chunks(range))
-    }
-
-    /// Should what was written be published, although nobody has asked for it?
-    pub(super) fn is_publish_due(&self) -> bool {
-        let is_due = self.unpublished.borrow().is_due();
-        is_due && self.state() != State::Invalid && !self.store.is_broken()
-    }
-
-    /// That was tried. If it failed, it is tried again when as much has come again.
-    pub(super) fn publish_attempted(&self) {
-        self.unpublished.borrow_mut().attempted();
-    }
-
-    /// Gives out a chunk for `old`, which is pending from now on; `None` if somebody else came
-    /// first, maybe while the COW device grew, for this chunk or for one before.
-    pub(super) async fn begin(&self, old: u64) -> Result<Option<Prepared>, StoreError> {
-        loop {
-            match self.begin_at_once(old) {
-                // Others may take what was grown before this one looks again.
-                Err(StoreError::Full) => grow(self.cow_device(), self.options.max_bytes).await?,
-                begun => return begun,
-            }
-        }
-    }
-
-    /// The same, as long as that needs no request of the COW device.
-    pub(super) fn begin_at_once(&self, old: u64) -> Result<Option<Prepared>, StoreError> {
-        if self.map.has(old) || self.pending.contains(old) {
-            return Ok(None);
-        }
-        let prepared = self.store.prepare()?;
-        self.pending.begin(old);
-        Ok(Some(prepared))
-    }
-
-    /// The chunk holds the data of `old`: from now on reads see it.
-    pub(super) fn complete(&self, prepared: Prepared, old: u64) {
-        let exception = Exception { old: OriginChunk::new(old), new: prepared.chunk() };
-        let ticket = prepared.ticket();
-        self.store.commit(prepared, exception.old);
-        self.map.insert(exception);
-        self.unpublished.borrow_mut().insert(old, ticket);
-        self.pending.settle(old);
-    }
-
-    /// The chunk is not needed, or its copy failed.
-    pub(super) fn give_up(&self, prepared: Prepared, old: u64) {
-        self.store.abandon(prepared);
-        self.pending.settle(old);
-    }
-
-    /// Publishes everything up to and including `ticket`. Older chunks that still wait for their
-    /// data are waited for. Returns true if the COW device was flushed for it after the call.
-    pub(super) async fn publish_through(&self, ticket: u64) -> Result<bool, StoreError> {
-        let mut flushed = false;
-        loop {
-            let before = self.pending.settled();
-            let published = {
-                let _under_way = self.store_writes.enter(0..1);
-                self.store.publish().await?
-            };
-            flushed |= published.flushed;
-            self.unpublished.borrow_mut().remove_below(published.next_ticket);
-            if published.next_ticket > ticket {
-                return Ok(flushed);
-            }
-            if !self.standing.is_kept() {
-                return Err(StoreError::Invalid);
-            }
-            // An older chunk has no data yet. What was settled while the publish was under way
-            // counts as well.
-            let waiting = || self.pending.settled() == before && self.standing.is_kept();
-            self.pending.wait_until(|| !waiting()).await;
-        }
-    }
-
-    /// Everything acknowledged on the snapshot is durable afterwards.
-    pub(super) async fn flush(&self) -> io::Result<()> {
-        let newest = self.unpublished.borrow().newest();
-        let flushed = match newest.filter(|_| !planted(Planted::FlushWithoutPublish)) {
-            Some(ticket) => self.publish_through(ticket).await.map_err(to_io)?,
-            None => false,
-        };
-        match flushed {
-            true => Ok(()),
-            // Writes in place, or another publish had begun before this call.
-            false => self.store.flush().await.map_err(to_io),
-        }
-    }
-
-    /// What was written to it is published, or that it was dropped is marked.
-    pub(super) async fn last_flush(&self) -> io::Result<()> {
-        match self.state() {
-            State::Invalid if !self.is_unmarked() => {
-                self.wait_marked().await;
-                Ok(())
-            }
-            State::Invalid => self.mark_again().await.map_err(to_io),
-            State::Active | State::Overflowed => self.flush().await,
-        }
-    }
-
     pub(super) fn set_overflowed(&self, overflowed: bool) {
         if self.standing.set_overflowed(overflowed) {
-            self.pending.notify();
+            self.state_has_changed();
         }
     }
 
@@ -353,8 +254,12 @@ impl<C: Device> Snapshot<C> {
         if self.is_read_only() {
             return Err(StoreError::ReadOnly);
         }
-        let marked = self.standing.drop_with(self.mark()).await;
-        self.pending.notify();
+        let mark = async {
+            self.state_changed.now();
+            self.mark().await
+        };
+        let marked = self.standing.drop_with(mark).await;
+        self.state_has_changed();
         marked
     }
 
@@ -369,7 +274,14 @@ impl<C: Device> Snapshot<C> {
     /// Writes the mark of a snapshot that was dropped without one. Origin writes do not wait for it: they
     /// fail until it is there.
     pub(super) async fn mark_again(&self) -> Result<(), StoreError> {
-        self.standing.mark_again(self.mark()).await
+        let marked = self.standing.mark_again(self.mark()).await;
+        self.state_has_changed();
+        marked
+    }
+
+    fn state_has_changed(&self) {
+        self.state_changed.now();
+        self.pending.notify();
     }
 
     async fn mark(&self) -> Result<(), StoreError> {

@@ -1,6 +1,7 @@
 use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 
+use super::changes::{Changed, Changes};
 use super::snapshot::Snapshot;
 
 /// The snapshots of a volume, oldest first.
@@ -9,15 +10,19 @@ pub(super) struct Snapshots<C> {
     list: RefCell<Vec<Rc<Snapshot<C>>>>,
     /// How many were ever added.
     added: Cell<u64>,
-}
-
-impl<C> Default for Snapshots<C> {
-    fn default() -> Self {
-        Self { list: RefCell::default(), added: Cell::default() }
-    }
+    changed: Changed,
 }
 
 impl<C> Snapshots<C> {
+    pub(super) fn new(changes: &Rc<Changes>) -> Self {
+        Self { list: RefCell::default(), added: Cell::default(), changed: Changed::never(changes) }
+    }
+
+    /// Was one added or taken out since a generation?
+    pub(super) fn changed_after(&self, generation: u64) -> bool {
+        self.changed.after(generation)
+    }
+
     /// What the next snapshot is told from every other one by.
     pub(super) fn next_id(&self) -> u64 {
         self.added.get()
@@ -26,10 +31,18 @@ impl<C> Snapshots<C> {
     pub(super) fn add(&self, snapshot: Rc<Snapshot<C>>) {
         self.added.set(self.added.get() + 1);
         self.list.borrow_mut().push(snapshot);
+        self.changed.now();
     }
 
     pub(super) fn remove(&self, snapshot: &Rc<Snapshot<C>>) {
-        self.list.borrow_mut().retain(|other| !Rc::ptr_eq(other, snapshot));
+        let mut list = self.list.borrow_mut();
+        let before = list.len();
+        list.retain(|other| !Rc::ptr_eq(other, snapshot));
+        let is_out = list.len() < before;
+        drop(list);
+        if is_out {
+            self.changed.now();
+        }
     }
 
     pub(super) fn contains(&self, snapshot: &Rc<Snapshot<C>>) -> bool {

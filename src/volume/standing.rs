@@ -62,13 +62,14 @@ impl Standing {
         self.out.set(true);
     }
 
-    /// False if it was dropped, and stays so.
+    /// True if that changes anything. One that was dropped stays so.
     pub(super) fn set_overflowed(&self, overflowed: bool) -> bool {
-        let is_valid = self.state.get() != State::Invalid;
-        if is_valid {
-            self.state.set(if overflowed { State::Overflowed } else { State::Active });
+        let state = if overflowed { State::Overflowed } else { State::Active };
+        let changes = ![state, State::Invalid].contains(&self.state.get());
+        if changes {
+            self.state.set(state);
         }
-        is_valid
+        changes
     }
 
     /// It is dropped, and `mark` says so on the COW device.

@@ -39,12 +39,14 @@ impl Unpublished {
         self.by_ticket.insert(ticket, old);
     }
 
-    /// What is below this ticket is published.
-    pub(super) fn remove_below(&mut self, ticket: u64) {
+    /// What is below this ticket is published. False if nothing is.
+    pub(super) fn remove_below(&mut self, ticket: u64) -> bool {
+        let before = self.by_ticket.len();
         let rest = self.by_ticket.split_off(&ticket);
         for old in std::mem::replace(&mut self.by_ticket, rest).into_values() {
             self.by_old.remove(&old);
         }
+        self.by_ticket.len() < before
     }
 
     pub(super) fn contains(&self, old: u64) -> bool {

@@ -3,6 +3,7 @@ use std::rc::Rc;
 
 use futures_util::future::{join, join_all};
 
+use super::changes::{ChangeSet, Changes};
 use super::clock::Clock;
 use super::differences;
 use super::error::VolumeError;
@@ -32,6 +33,7 @@ pub struct Volume<O, C> {
     gate: Gate,
     scratch: Scratch,
     clock: Clock,
+    changes: Rc<Changes>,
 }
 
 impl<O: Device, C: Device> Volume<O, C> {
@@ -42,13 +44,15 @@ impl<O: Device, C: Device> Volume<O, C> {
     ///
     /// An error of the device when asked for its size.
     pub fn new(origin: O) -> Result<Self, VolumeError> {
+        let changes = Rc::default();
         Ok(Self {
             origin: Origin::new(origin)?,
-            snapshots: Snapshots::default(),
-            merges: Merges::default(),
+            snapshots: Snapshots::new(&changes),
+            merges: Merges::new(&changes),
             gate: Gate::default(),
             scratch: Scratch::default(),
             clock: Clock::default(),
+            changes,
         })
     }
 
@@ -209,6 +213,22 @@ impl<O: Device, C: Device> Volume<O, C> {
         }
     }
 
+    /// Counts what changes: which snapshots there are, their states and exceptions, how a merge is.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// What has changed since a generation of [`changes`](Self::changes). Of generation 0 everything has.
+    pub fn changes_after(&self, generation: u64) -> ChangeSet {
+        let snapshots = self.snapshots.borrow();
+        ChangeSet {
+            generation: self.changes.generation(),
+            snapshots_changed: self.snapshots.changed_after(generation),
+            merge_changed: self.merges.changed_after(generation),
+            snapshots: snapshots.iter().filter_map(|it| it.change_after(generation)).collect(),
+        }
+    }
+
     /// Where the origin, as its clients see it, may differ from what it was when `snapshot` was made: lengths
     /// in bytes, one after the other from the beginning of the range on, at most `most` of them (at
     /// least one), no two neighbours alike. What is called unchanged is so at the moment of the call.
@@ -249,6 +269,10 @@ impl<O: Device, C: Device> Volume<O, C> {
 
     pub(super) fn origin(&self) -> &Origin<O> {
         &self.origin
+    }
+
+    pub(super) fn changes_rc(&self) -> &Rc<Changes> {
+        &self.changes
     }
 
     pub(super) fn members(&self) -> &Snapshots<C> {
