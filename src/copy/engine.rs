@@ -4,19 +4,14 @@ use std::io;
 use dmsnap_format::Exception;
 
 use super::observer::{Observer, Progress};
-use super::ranges::{REQUEST_BYTES, Transfer, Write, all};
+use super::ranges::{Transfer, Write, all};
 use super::reader::Reader;
+use super::target::Target;
 use crate::device::{Device, share};
 use crate::store::StoreError;
 
-/// Writes to the target in flight.
-const WRITES: usize = 128;
-
 /// Requests to share extents in flight; a file system takes them one by one.
 const SHARES: usize = 2;
-
-/// Copies in flight, each of up to a request.
-const COPIES: usize = 16;
 
 /// Why chunks could not be moved.
 #[derive(Debug)]
@@ -49,24 +44,45 @@ pub(crate) enum Moves {
     Copies(Vec<Transfer>),
 }
 
+/// How many requests are in flight.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InFlight {
+    /// Writes of data that is in memory.
+    pub(crate) writes: usize,
+    /// Copies, each of up to a request.
+    pub(crate) copies: usize,
+}
+
 /// Brings chunks of a COW device to a target, and counts them.
-pub(crate) struct Engine<'a, C, O, P> {
+pub(crate) struct Engine<'a, C, T, P> {
     pub(crate) reader: Reader<'a, C>,
-    pub(crate) target: &'a O,
+    pub(crate) target: T,
     pub(crate) observer: &'a P,
+    in_flight: InFlight,
     /// Bytes to move in all.
-    pub(crate) total: u64,
+    total: Cell<u64>,
     done: Cell<u64>,
     shared: Cell<u64>,
     /// Extents are shared as long as that has always worked.
     sharing: Cell<bool>,
 }
 
-impl<'a, C: Device, O: Device, P: Observer> Engine<'a, C, O, P> {
+impl<'a, C: Device, T: Target, P: Observer> Engine<'a, C, T, P> {
     /// Nothing is shared until [`try_sharing`](Self::try_sharing) found that it works.
-    pub(crate) fn new(reader: Reader<'a, C>, target: &'a O, observer: &'a P, total: u64) -> Self {
-        let (done, shared, sharing) = (Cell::default(), Cell::default(), Cell::default());
-        Self { reader, target, observer, total, done, shared, sharing }
+    pub(crate) fn new(
+        reader: Reader<'a, C>,
+        target: T,
+        observer: &'a P,
+        in_flight: InFlight,
+    ) -> Self {
+        let (total, done, shared) = (Cell::default(), Cell::default(), Cell::default());
+        let sharing = Cell::default();
+        Self { reader, target, observer, in_flight, total, done, shared, sharing }
+    }
+
+    /// How many bytes are to be moved in all, as far as the observer is told.
+    pub(crate) fn set_total(&self, bytes: u64) {
+        self.total.set(bytes);
     }
 
     /// Bytes moved so far, shared ones included.
@@ -91,7 +107,9 @@ impl<'a, C: Device, O: Device, P: Observer> Engine<'a, C, O, P> {
         let are_long = bytes / (runs.len() as u64).max(1) >= long_run_bytes;
         match self.sharing.get() || are_long {
             true => Ok(Moves::Copies(runs)),
-            false => Ok(Moves::Writes(self.reader.read(exceptions, async || ()).await?)),
+            false => Ok(Moves::Writes(
+                self.reader.read(exceptions, async || self.observer.give_way().await).await?,
+            )),
         }
     }
 
@@ -103,13 +121,17 @@ impl<'a, C: Device, O: Device, P: Observer> Engine<'a, C, O, P> {
     /// In any order, without a flush.
     pub(crate) async fn bring(&self, moves: Moves) -> Result<(), CopyError> {
         match moves {
-            Moves::Writes(writes) => all(WRITES, writes.into_iter().map(|it| self.write(it))).await,
+            Moves::Writes(writes) => {
+                let writes = writes.into_iter().map(|it| self.write(it));
+                all(self.in_flight.writes, writes).await
+            }
             Moves::Copies(runs) if self.sharing.get() => {
                 all(SHARES, runs.into_iter().map(|it| self.share_or_copy(it))).await
             }
             Moves::Copies(runs) => {
-                let pieces = runs.into_iter().flat_map(|run| run.pieces(REQUEST_BYTES));
-                all(COPIES, pieces.map(|it| self.copy(it))).await
+                let most = self.reader.request_bytes;
+                let pieces = runs.into_iter().flat_map(|run| run.pieces(most));
+                all(self.in_flight.copies, pieces.map(|it| self.copy(it))).await
             }
         }
     }
@@ -126,23 +148,25 @@ impl<'a, C: Device, O: Device, P: Observer> Engine<'a, C, O, P> {
         Ok(())
     }
 
-    async fn write(&self, Write { at, len, pieces }: Write) -> Result<(), CopyError> {
+    async fn write(&self, Write { at, len, mut pieces }: Write) -> Result<(), CopyError> {
         self.observer.pace(len).await;
-        let written = self.target.write_vectored(at, pieces).await;
+        self.observer.give_way().await;
+        self.target.wait_unread(at..at + len).await;
+        let device = self.target.device();
+        let written = match pieces.len() {
+            1 => device.write(at, pieces.remove(0)).await,
+            _ => device.write_vectored(at, pieces).await,
+        };
         written.map_err(CopyError::target(format!("cannot write at byte {at}")))?;
         self.count(len);
         Ok(())
     }
 
     /// Copies at most a request.
-    async fn copy(&self, it: Transfer) -> Result<(), CopyError> {
-        let Transfer { at, len, from } = it;
-        self.observer.pace(len).await;
+    async fn copy(&self, Transfer { at, len, from }: Transfer) -> Result<(), CopyError> {
+        self.observer.give_way().await;
         let data = self.reader.read_bytes(from, len).await?;
-        let written = self.target.write(at, data).await;
-        written.map_err(CopyError::target(format!("cannot write at byte {at}")))?;
-        self.count(len);
-        Ok(())
+        self.write(Write { at, len, pieces: vec![data] }).await
     }
 
     async fn share_or_copy(&self, it: Transfer) -> Result<(), CopyError> {
@@ -151,7 +175,7 @@ impl<'a, C: Device, O: Device, P: Observer> Engine<'a, C, O, P> {
             self.count(it.len);
             return Ok(());
         }
-        for piece in it.pieces(REQUEST_BYTES) {
+        for piece in it.pieces(self.reader.request_bytes) {
             self.copy(piece).await?;
         }
         Ok(())
@@ -159,12 +183,12 @@ impl<'a, C: Device, O: Device, P: Observer> Engine<'a, C, O, P> {
 
     async fn share(&self, it: Transfer) -> Result<bool, CopyError> {
         let Transfer { at, len, from } = it;
-        let shared = share((self.reader.cow, from), (self.target, at), len).await;
+        let shared = share((self.reader.cow, from), (self.target.device(), at), len).await;
         shared.map_err(CopyError::target(format!("cannot share extents at byte {at}")))
     }
 
     fn count(&self, len: u64) {
         self.done.set(self.done.get() + len);
-        self.observer.progress(Progress { done: self.done.get(), total: self.total });
+        self.observer.progress(Progress { done: self.done.get(), total: self.total.get() });
     }
 }

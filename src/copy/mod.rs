@@ -4,9 +4,11 @@
 mod observer; // progress, rate, stop
 mod ranges; // neighbours joined, requests cut
 mod reader; // chunks of a COW device, in large reads
+mod target; // where they are brought, and who else is there
 mod engine; // chunks of a COW device, brought to a target
 
-pub(crate) use engine::{CopyError, Engine, Moves};
+pub(crate) use engine::{CopyError, Engine, InFlight, Moves};
 pub use observer::{Observer, Progress, Silent};
-pub(crate) use ranges::{REQUEST_BYTES, Transfer, Write, all, index, joined, union};
+pub(crate) use ranges::{REQUEST_BYTES, all, index, joined, union};
 pub(crate) use reader::Reader;
+pub(crate) use target::{Alone, Target};

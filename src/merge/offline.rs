@@ -3,10 +3,13 @@ use std::cell::Cell;
 use futures_util::future;
 
 use super::window::window_start;
-use crate::copy::{CopyError, Engine, Moves, Observer};
+use crate::copy::{Alone, CopyError, Engine, InFlight, Moves, Observer, Reader, Target};
 use crate::device::Device;
 use crate::planted::{Planted, planted};
 use crate::store::{Persistent, Store, StoreError};
+
+/// Requests in flight.
+const IN_FLIGHT: InFlight = InFlight { writes: 128, copies: 16 };
 
 /// A window that is ready to be brought to the origin.
 struct Window {
@@ -38,7 +41,7 @@ pub(crate) struct Finished {
 /// that is read; none is overtaken. So a crash finds up to two windows in part or whole on the origin
 /// and still in the store.
 pub(crate) struct Merge<'a, C, O, P> {
-    pub(crate) engine: Engine<'a, C, O, P>,
+    pub(crate) engine: Engine<'a, C, Alone<'a, O>, P>,
     pub(crate) store: &'a Persistent<C>,
     pub(crate) window_chunks: u64,
     /// See [`Engine::moves`].
@@ -48,11 +51,14 @@ pub(crate) struct Merge<'a, C, O, P> {
 
 impl<'a, C: Device, O: Device, P: Observer> Merge<'a, C, O, P> {
     pub(crate) fn new(
-        engine: Engine<'a, C, O, P>,
+        (reader, origin, observer): (Reader<'a, C>, &'a O, &'a P),
+        total: u64,
         store: &'a Persistent<C>,
         window_chunks: u64,
         long_run_bytes: u64,
     ) -> Self {
+        let engine = Engine::new(reader, Alone(origin), observer, IN_FLIGHT);
+        engine.set_total(total);
         Self { engine, store, window_chunks, long_run_bytes, origin_flushes: Cell::default() }
     }
 
@@ -112,7 +118,7 @@ impl<'a, C: Device, O: Device, P: Observer> Merge<'a, C, O, P> {
         self.origin_flushes.set(self.origin_flushes.get() + 1);
         let flushed = match planted(Planted::OfflineClearBeforeFlush) {
             true => Ok(()),
-            false => self.engine.target.flush().await,
+            false => self.engine.target.device().flush().await,
         };
         flushed.map_err(CopyError::target("cannot make merged data durable"))?;
         self.store.clear(exceptions).await?;

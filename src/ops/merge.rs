@@ -3,7 +3,7 @@ use serde::Serialize;
 
 use super::devices::{right_way_round, snapshot_bytes};
 use super::{Error, Observer};
-use crate::copy::{Engine, REQUEST_BYTES, Reader};
+use crate::copy::{REQUEST_BYTES, Reader};
 use crate::device::Device;
 use crate::merge::{Finished, Merge, window_start};
 use crate::store::{Loaded, Store, Strays};
@@ -141,8 +141,14 @@ pub async fn merge<C: Device, O: Device>(
     let (layout, before) = (store.layout(), store.published());
     let cow = store.device();
     let reader = Reader { cow, layout, origin_bytes, request_bytes: REQUEST_BYTES };
-    let engine = Engine::new(reader, &origin, observer, total);
-    let merge = Merge::new(engine, &store, options.window_chunks(layout), options.long_run_bytes);
+    let window_chunks = options.window_chunks(layout);
+    let merge = Merge::new(
+        (reader, &origin, observer),
+        total,
+        &store,
+        window_chunks,
+        options.long_run_bytes,
+    );
     let Finished { windows, origin_flushes } = merge.run(options.share).await?;
     let left = store.published();
     Ok(Merged {

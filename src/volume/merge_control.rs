@@ -1,4 +1,3 @@
-use std::cell::Cell;
 use std::rc::Rc;
 
 use super::error::VolumeError;
@@ -85,15 +84,8 @@ impl<O: Device, C: Device> Volume<O, C> {
         let store = merging.snapshot().store().persistent().ok_or(VolumeError::Transient)?;
         merging.snapshot().writable()?;
         let _at_work = merging.begin_work().ok_or(VolumeError::MergeRunning)?;
-        let run = MergeRun {
-            merging: &merging,
-            merges: self.merges(),
-            store,
-            origin_writes: self.origin_writes(),
-            window_bytes,
-            observer,
-            done: Cell::new(0),
-        };
+        let merge = (&*merging, self.merges());
+        let run = MergeRun::new(merge, store, self.origin_writes(), window_bytes, observer);
         // Boxed, once for a run: what callers wrap around it is deep enough without it.
         Box::pin(run.run()).await
     }

@@ -1,4 +1,3 @@
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
@@ -7,8 +6,9 @@ use dmsnap_format::Exception;
 
 use super::error::{VolumeError, to_io};
 use super::merging::{MergeState, Merges, Merging};
+use super::origin::Origin;
 use super::origin_writes::OriginWrites;
-use crate::copy::{Observer, Progress, Reader, Transfer, Write, all, index, union};
+use crate::copy::{CopyError, Engine, InFlight, Observer, Reader, Target, all, index, union};
 use crate::device::Device;
 use crate::merge::window_start;
 use crate::planted::{Planted, planted};
@@ -17,8 +17,8 @@ use crate::store::{Persistent, Store};
 /// The most that one request brings: a client on the same thread may have to wait for it.
 const LIVE_REQUEST_BYTES: u64 = 128 << 10;
 
-/// Writes to the origin in flight.
-const WRITES: usize = 64;
+/// Requests in flight.
+const IN_FLIGHT: InFlight = InFlight { writes: 64, copies: 64 };
 
 /// When no more than this many chunks were rewritten meanwhile, they are copied again with their writers held.
 const MAX_RECOPIED_HELD: usize = 8;
@@ -26,19 +26,52 @@ const MAX_RECOPIED_HELD: usize = 8;
 /// Rounds of copying again what was written meanwhile; then writers are held whatever is left.
 const ROUNDS: u32 = 16;
 
-/// One run of a merge, until it has finished, pauses or fails.
-pub(super) struct MergeRun<'a, O, C, P> {
-    pub(super) merging: &'a Merging<C>,
-    pub(super) merges: &'a Merges<C>,
-    pub(super) store: &'a Persistent<C>,
-    pub(super) origin_writes: OriginWrites<'a, O, C>,
-    pub(super) window_bytes: u64,
-    pub(super) observer: &'a P,
-    /// Bytes moved so far.
-    pub(super) done: Cell<u64>,
+/// The origin, while clients read it and its snapshots.
+struct Shared<'a, O>(&'a Origin<O>);
+
+impl<O: Device> Target for Shared<'_, O> {
+    type Device = O;
+
+    fn device(&self) -> &O {
+        self.0.device()
+    }
+
+    async fn wait_unread(&self, range: Range<u64>) {
+        if !planted(Planted::MergeOverReads) {
+            self.0.reads().wait_clear(range).await;
+        }
+    }
 }
 
-impl<O: Device, C: Device, P: Observer> MergeRun<'_, O, C, P> {
+/// One run of a merge, until it has finished, pauses or fails.
+pub(super) struct MergeRun<'a, O, C, P> {
+    merging: &'a Merging<C>,
+    merges: &'a Merges<C>,
+    store: &'a Persistent<C>,
+    origin_writes: OriginWrites<'a, O, C>,
+    engine: Engine<'a, C, Shared<'a, O>, P>,
+    window_bytes: u64,
+}
+
+impl<'a, O: Device, C: Device, P: Observer> MergeRun<'a, O, C, P> {
+    pub(super) fn new(
+        (merging, merges): (&'a Merging<C>, &'a Merges<C>),
+        store: &'a Persistent<C>,
+        origin_writes: OriginWrites<'a, O, C>,
+        window_bytes: u64,
+        observer: &'a P,
+    ) -> Self {
+        let reader = Reader {
+            cow: store.device(),
+            layout: store.layout(),
+            origin_bytes: merging.snapshot().len_bytes(),
+            request_bytes: LIVE_REQUEST_BYTES,
+        };
+        let target = Shared(origin_writes.protect.origin);
+        let engine = Engine::new(reader, target, observer, IN_FLIGHT);
+        Self { merging, merges, store, origin_writes, engine, window_bytes }
+    }
+
     /// Merges window by window.
     ///
     /// # Ordering
@@ -52,7 +85,7 @@ impl<O: Device, C: Device, P: Observer> MergeRun<'_, O, C, P> {
                 self.merges.set_state(merging, MergeState::Finished);
                 break;
             }
-            if self.observer.stop_requested() {
+            if self.engine.observer.stop_requested() {
                 self.merges.set_state(merging, MergeState::Paused);
                 break;
             }
@@ -75,13 +108,11 @@ impl<O: Device, C: Device, P: Observer> MergeRun<'_, O, C, P> {
         let (snapshot, layout) = (self.merging.snapshot(), self.store.layout());
         let most = self.window_bytes / layout.chunk_size().bytes();
         let first = window_start(layout, self.store.unit_slots(), end, most);
-        let (cow, origin_bytes) = (self.store.device(), snapshot.len_bytes());
-        let reader = Reader { cow, layout, origin_bytes, request_bytes: LIVE_REQUEST_BYTES };
-        let exceptions = reader.slots(first..end).await.map_err(to_io)?;
+        let exceptions = self.engine.reader.slots(first..end).await.map_err(to_io)?;
         self.merging.open(&exceptions);
         self.keep_for_others(&exceptions).await?;
-        self.bring(&reader, &exceptions, self.done.get() + end * layout.chunk_size().bytes())
-            .await?;
+        self.engine.set_total(self.engine.done() + end * layout.chunk_size().bytes());
+        self.bring(&exceptions).await?;
         self.bring_rewritten().await?;
         if !planted(Planted::ClearBeforeOriginFlush) {
             self.origin_writes.flush().await?;
@@ -106,42 +137,17 @@ impl<O: Device, C: Device, P: Observer> MergeRun<'_, O, C, P> {
         }
     }
 
-    /// Brings these chunks to the origin. `total` is what the observer is told.
-    async fn bring(
-        &self,
-        reader: &Reader<'_, C>,
-        exceptions: &[Exception],
-        total: u64,
-    ) -> io::Result<()> {
-        let observer = self.observer;
-        if reader.layout.chunk_size().bytes() >= LIVE_REQUEST_BYTES {
-            // Each request is one stretch of both devices in any case: nothing is gained by having more of
-            // them in memory, and a chunk may have a gibibyte.
-            let runs = reader.runs(exceptions.to_vec()).into_iter();
-            let pieces = runs.flat_map(|run| run.pieces(LIVE_REQUEST_BYTES));
-            let copies = pieces.map(|Transfer { at, len, from }| async move {
-                observer.give_way().await;
-                let data = reader.read_bytes(from, len).await.map_err(to_io)?;
-                self.write(Write { at, len, pieces: vec![data] }, total).await
-            });
-            return all(WRITES, copies).await;
-        }
-        let give_way = async || observer.give_way().await;
-        let writes = reader.read(exceptions.to_vec(), give_way).await.map_err(to_io)?;
-        all(WRITES, writes.into_iter().map(|it| self.write(it, total))).await
-    }
-
-    async fn write(&self, Write { at, len, pieces }: Write, total: u64) -> io::Result<()> {
-        self.observer.pace(len).await;
-        self.observer.give_way().await;
-        let origin = self.origin_writes.protect.origin;
-        if !planted(Planted::MergeOverReads) {
-            origin.reads().wait_clear(at..at + len).await;
-        }
-        origin.device().write_vectored(at, pieces).await?;
-        self.done.set(self.done.get() + len);
-        self.observer.progress(Progress { done: self.done.get(), total });
-        Ok(())
+    /// Brings these chunks to the origin.
+    async fn bring(&self, exceptions: &[Exception]) -> io::Result<()> {
+        // Where a chunk is a request or more, each is one stretch of both devices in any case: nothing is
+        // gained by having more of them in memory, and a chunk may have a gibibyte.
+        let chunk_bytes = self.store.layout().chunk_size().bytes();
+        let long_run_bytes = if chunk_bytes >= LIVE_REQUEST_BYTES { 0 } else { u64::MAX };
+        let moves = self.engine.moves(exceptions.to_vec(), long_run_bytes).await.map_err(to_io)?;
+        self.engine.bring(moves).await.map_err(|error| match error {
+            CopyError::Source(error) => to_io(error),
+            CopyError::Target(_, error) => error,
+        })
     }
 
     /// Brings again what clients have written to the window's chunks meanwhile, the last few with their
@@ -175,6 +181,6 @@ impl<O: Device, C: Device, P: Observer> MergeRun<'_, O, C, P> {
             let data = snapshot.cow_device().read(byte, index(piece.end - piece.start)).await?;
             origin.write(piece.start, data.freeze()).await
         });
-        all(WRITES, copies).await
+        all(IN_FLIGHT.copies, copies).await
     }
 }
