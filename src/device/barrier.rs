@@ -3,9 +3,10 @@ use std::io;
 
 use futures_util::lock::Mutex;
 
-use super::Device;
+use super::interface::Device;
 
-/// The flushes of one device, one at a time, for all who share it.
+/// The flushes of one device, one at a time, for all who share it. Not a meeting point of threads, as
+/// [`std::sync::Barrier`] is.
 ///
 /// Two things make a bare [`flush`](Device::flush) unsafe to share. A system tells a failed write-back
 /// once, to the first flush that asks: one under way at the same time, or the next one, succeeds

@@ -11,8 +11,8 @@ use super::ioctl::trim_heap;
 /// blocks of up to 4 KiB.
 pub const ALIGNMENT: usize = 4096;
 
-/// Returned memory is kept for the next buffer up to this many bytes a thread, unless it is told otherwise.
-const USUAL_BYTES: usize = 64 << 20;
+/// Returned memory is kept for the next buffer up to this many bytes a thread, unless [`Buffer::keep_at_most`] says otherwise.
+const DEFAULT_KEPT_BYTES: usize = 64 << 20;
 
 /// Memory for I/O, aligned to [`ALIGNMENT`]. Dropping it, or the last [`Bytes`] made of it, gives
 /// the memory back to this thread's pool.
@@ -45,14 +45,14 @@ impl Buffer {
     /// called about once a second.
     pub fn give_back_idle() {
         /// Worth the time to look through the heap.
-        const MUCH: usize = 1 << 20;
+        const MIN_TRIM_BYTES: usize = 1 << 20;
         let given_back = POOL.with_borrow_mut(|pool| {
             let before = pool.kept_bytes;
             pool.give_back_idle();
             pool.freed_bytes += before - pool.kept_bytes;
             pool.freed_bytes
         });
-        if given_back >= MUCH {
+        if given_back >= MIN_TRIM_BYTES {
             POOL.with_borrow_mut(|pool| pool.freed_bytes = 0);
             // The C library keeps what was freed in the middle of its heap.
             trim_heap();
@@ -83,7 +83,7 @@ impl Buffer {
         Bytes::from_owner(self)
     }
 
-    /// The memory itself and where in it the buffer's bytes lie, for who can only fill such.
+    /// The memory itself and where in it the buffer's bytes lie, for callers that can only fill a `Vec`.
     pub fn into_memory(mut self) -> (Vec<u8>, Range<usize>) {
         let range = self.start..self.start + self.len;
         (std::mem::take(&mut self.memory), range)
@@ -151,13 +151,18 @@ struct Pool {
 #[derive(Default)]
 struct Kept {
     memory: Vec<Vec<u8>>,
-    /// The fewest there were since somebody last looked: so many were not needed.
+    /// The fewest there were since somebody last looked: that many were not needed.
     least: usize,
 }
 
 impl Default for Pool {
     fn default() -> Self {
-        Self { most_bytes: USUAL_BYTES, kept_bytes: 0, freed_bytes: 0, by_class: BTreeMap::new() }
+        Self {
+            most_bytes: DEFAULT_KEPT_BYTES,
+            kept_bytes: 0,
+            freed_bytes: 0,
+            by_class: BTreeMap::new(),
+        }
     }
 }
 
@@ -277,6 +282,6 @@ mod tests {
         drop(Buffer::recycled(4096));
         assert_eq!(Buffer::kept_bytes(), 0);
         // Other tests of this thread go on as before.
-        Buffer::keep_at_most(USUAL_BYTES);
+        Buffer::keep_at_most(DEFAULT_KEPT_BYTES);
     }
 }

@@ -5,77 +5,9 @@ use bytes::Bytes;
 use dmsnap_format::SECTOR_BYTES;
 use futures_util::future::join_all;
 
-use super::{Allocation, Buffer, Device};
-
-/// A stretch of a mapped device, in stripes that go round its columns. One column is a linear
-/// stretch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// Length of the stretch, in bytes.
-    pub len_bytes: u64,
-    /// Length of a stripe, in bytes; means nothing with one column.
-    pub stripe_bytes: u64,
-    /// Where the stripes lie.
-    pub columns: Vec<Column>,
-}
-
-/// Consecutive bytes of a device below.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Column {
-    /// Which device, counted from 0.
-    pub device: usize,
-    /// The first byte on it.
-    pub at: u64,
-}
-
-impl Segment {
-    /// Consecutive bytes of one device.
-    pub fn linear(device: usize, at: u64, len_bytes: u64) -> Self {
-        Self { len_bytes, stripe_bytes: len_bytes, columns: vec![Column { device, at }] }
-    }
-
-    /// A linear stretch is one stripe.
-    fn stripe(&self) -> u64 {
-        if self.columns.len() == 1 { self.len_bytes } else { self.stripe_bytes }
-    }
-
-    /// Column, and byte in it, of a byte of the segment.
-    fn place(&self, byte: u64) -> (usize, u64) {
-        let (stripe, count) = (self.stripe(), self.columns.len() as u64);
-        let (number, within) = (byte / stripe, byte % stripe);
-        (index(number % count), number / count * stripe + within)
-    }
-
-    /// The reverse of [`place`](Self::place).
-    fn byte(&self, column: usize, at: u64) -> u64 {
-        let (stripe, count) = (self.stripe(), self.columns.len() as u64);
-        (at / stripe * count + column as u64) * stripe + at % stripe
-    }
-
-    /// The first byte of a column that lies at or behind `byte` of the segment.
-    fn first_at(&self, column: usize, byte: u64) -> u64 {
-        let stripe = self.stripe();
-        let (here, at) = self.place(byte);
-        match here.cmp(&column) {
-            std::cmp::Ordering::Equal => at,
-            // Its stripe of this round is still to come.
-            std::cmp::Ordering::Less => at - at % stripe,
-            std::cmp::Ordering::Greater => at - at % stripe + stripe,
-        }
-    }
-
-    /// Bytes that a column has.
-    fn column_len(&self, column: usize) -> u64 {
-        let (stripe, count) = (self.stripe(), self.columns.len() as u64);
-        let whole = self.len_bytes / stripe;
-        let rest = match (whole % count).cmp(&(column as u64)) {
-            std::cmp::Ordering::Greater => stripe,
-            std::cmp::Ordering::Equal => self.len_bytes % stripe,
-            std::cmp::Ordering::Less => 0,
-        };
-        whole / count * stripe + rest
-    }
-}
+use super::buffer::Buffer;
+use super::interface::{Allocation, Device, within};
+use super::segment::{Column, Segment, index};
 
 /// Why segments make no device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -125,7 +57,7 @@ pub struct Mapped<D> {
 
 /// Consecutive bytes of a device below, and the parts of the request that they are.
 #[derive(Debug)]
-struct Run {
+struct Part {
     device: usize,
     at: u64,
     len: u64,
@@ -133,7 +65,7 @@ struct Run {
 }
 
 impl<D: Device> Mapped<D> {
-    /// A device of these segments, one behind the other.
+    /// A device of these segments, one after the other.
     ///
     /// # Errors
     ///
@@ -168,53 +100,46 @@ impl<D: Device> Mapped<D> {
         &self.devices
     }
 
-    fn within(&self, at: u64, len: u64) -> io::Result<()> {
-        match at.checked_add(len) {
-            Some(end) if end <= self.len_bytes => Ok(()),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
-
     /// The number of the segment that holds a byte.
     fn segment_at(&self, at: u64) -> usize {
         self.segments.partition_point(|(start, _)| *start <= at).saturating_sub(1)
     }
 
-    /// What a request is on the devices below: one run for each column that it touches.
-    fn runs(&self, at: u64, len: u64) -> io::Result<Vec<Run>> {
-        self.within(at, len)?;
-        let mut runs = Vec::new();
+    /// What a request is on the devices below: one part for each column that it touches.
+    fn parts(&self, at: u64, len: u64) -> io::Result<Vec<Part>> {
+        within(at, len, self.len_bytes)?;
+        let mut parts = Vec::new();
         let mut done = 0;
         let mut number = self.segment_at(at);
         while done < len {
             let (start, segment) = &self.segments[number];
             let from = at + done - start;
             let part = (len - done).min(segment.len_bytes - from);
-            cut(segment, from..from + part, index(done), &mut runs);
+            split_by_column(segment, from..from + part, index(done), &mut parts);
             done += part;
             number += 1;
         }
-        Ok(runs)
+        Ok(parts)
     }
 
     /// Reads from the devices below; past their caches if `medium` says so.
-    async fn read_runs(&self, at: u64, len: usize, medium: bool) -> io::Result<Buffer> {
+    async fn read_parts(&self, at: u64, len: usize, medium: bool) -> io::Result<Buffer> {
         let from = async |device: usize, at, len| match medium {
             true => self.devices[device].read_medium(at, len).await,
             false => self.devices[device].read(at, len).await,
         };
-        let runs = self.runs(at, len as u64)?;
-        if let [Run { device, at, pieces, .. }] = &runs[..]
+        let parts = self.parts(at, len as u64)?;
+        if let [Part { device, at, pieces, .. }] = &parts[..]
             && pieces.len() == 1
         {
             return from(*device, *at, len).await;
         }
-        let reads = runs.iter().map(|run| from(run.device, run.at, index(run.len)));
+        let reads = parts.iter().map(|part| from(part.device, part.at, index(part.len)));
         let mut whole = Buffer::recycled(len);
-        for (run, read) in runs.iter().zip(join_all(reads).await) {
+        for (part, read) in parts.iter().zip(join_all(reads).await) {
             let read = read?;
             let mut from = 0;
-            for piece in &run.pieces {
+            for piece in &part.pieces {
                 let end = from + piece.len();
                 whole[piece.clone()].copy_from_slice(&read[from..end]);
                 from = end;
@@ -225,14 +150,14 @@ impl<D: Device> Mapped<D> {
 
     async fn for_each<F: Future<Output = io::Result<()>>>(
         &self,
-        runs: Vec<Run>,
-        act: impl Fn(Run) -> F,
+        parts: Vec<Part>,
+        act: impl Fn(Part) -> F,
     ) -> io::Result<()> {
-        let ended = join_all(runs.into_iter().map(act)).await;
+        let ended = join_all(parts.into_iter().map(act)).await;
         ended.into_iter().collect()
     }
 
-    /// The next data of a segment at or behind `from`, both as bytes of the segment.
+    /// The next data of a segment at or after `from`, both as bytes of the segment.
     async fn data_in(&self, segment: &Segment, from: u64) -> io::Result<Option<Range<u64>>> {
         let mut found: Vec<Option<Range<u64>>> = Vec::new();
         for (n, column) in segment.columns.iter().enumerate() {
@@ -262,7 +187,7 @@ fn data_end(segment: &Segment, start: u64, found: &[Option<Range<u64>>]) -> u64 
     let stripe = segment.stripe();
     let mut end = start;
     for _ in 0..MOST_STRIPES {
-        let (column, at) = segment.place(end);
+        let (column, at) = segment.locate(end);
         let Some(data) = found[column].as_ref().filter(|data| data.contains(&at)) else { break };
         let next = (at - at % stripe).saturating_add(stripe);
         end += next.min(data.end) - at;
@@ -320,25 +245,25 @@ fn untorn_bytes<D: Device>(devices: &[D], segments: &[(u64, Segment)]) -> u32 {
 
 /// Adds what a range of a segment is on the devices below. The range begins at byte `done` of the
 /// request.
-fn cut(segment: &Segment, range: Range<u64>, done: usize, runs: &mut Vec<Run>) {
+fn split_by_column(segment: &Segment, range: Range<u64>, done: usize, parts: &mut Vec<Part>) {
     let stripe = segment.stripe();
-    let first = runs.len();
+    let first = parts.len();
     let mut columns: Vec<Option<usize>> = vec![None; segment.columns.len()];
     let mut from = range.start;
     while from < range.end {
-        let (column, at) = segment.place(from);
+        let (column, at) = segment.locate(from);
         let len = (stripe - at % stripe).min(range.end - from);
         let begin = done + index(from - range.start);
         let piece = begin..begin + index(len);
         // Stripes of one column that follow each other lie together.
-        let run = *columns[column].get_or_insert_with(|| {
+        let part = *columns[column].get_or_insert_with(|| {
             let Column { device, at: base } = segment.columns[column];
-            runs.push(Run { device, at: base + at, len: 0, pieces: Vec::new() });
-            runs.len() - 1
+            parts.push(Part { device, at: base + at, len: 0, pieces: Vec::new() });
+            parts.len() - 1
         });
-        debug_assert!(run >= first, "a column's run is of this segment");
-        runs[run].len += len;
-        runs[run].pieces.push(piece);
+        debug_assert!(part >= first, "a column's part is of this segment");
+        parts[part].len += len;
+        parts[part].pieces.push(piece);
         from += len;
     }
 }
@@ -355,17 +280,13 @@ fn slice(pieces: &[Bytes], range: &Range<usize>, into: &mut Vec<Bytes>) {
     }
 }
 
-fn index(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
-}
-
 impl<D: Device> Device for Mapped<D> {
     async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
-        self.read_runs(at, len, false).await
+        self.read_parts(at, len, false).await
     }
 
     async fn read_medium(&self, at: u64, len: usize) -> io::Result<Buffer> {
-        self.read_runs(at, len, true).await
+        self.read_parts(at, len, true).await
     }
 
     async fn forget_cached(&self) -> io::Result<()> {
@@ -376,44 +297,45 @@ impl<D: Device> Device for Mapped<D> {
     }
 
     async fn write(&self, at: u64, data: Bytes) -> io::Result<()> {
-        let runs = self.runs(at, data.len() as u64)?;
-        if let [Run { device, at, pieces, .. }] = &runs[..]
+        let parts = self.parts(at, data.len() as u64)?;
+        if let [Part { device, at, pieces, .. }] = &parts[..]
             && pieces.len() == 1
         {
             return self.devices[*device].write(*at, data).await;
         }
-        self.for_each(runs, |run| {
-            let pieces = run.pieces.into_iter().map(|piece| data.slice(piece)).collect();
-            self.devices[run.device].write_vectored(run.at, pieces)
+        self.for_each(parts, |part| {
+            let pieces = part.pieces.into_iter().map(|piece| data.slice(piece)).collect();
+            self.devices[part.device].write_vectored(part.at, pieces)
         })
         .await
     }
 
     async fn write_vectored(&self, at: u64, pieces: Vec<Bytes>) -> io::Result<()> {
         let len = pieces.iter().map(|piece| piece.len() as u64).sum();
-        let runs = self.runs(at, len)?;
-        if let [Run { device, at, pieces: one, .. }] = &runs[..]
+        let parts = self.parts(at, len)?;
+        if let [Part { device, at, pieces: one, .. }] = &parts[..]
             && one.len() == 1
         {
             return self.devices[*device].write_vectored(*at, pieces).await;
         }
-        self.for_each(runs, |run| {
+        self.for_each(parts, |part| {
             let mut own = Vec::new();
-            run.pieces.iter().for_each(|piece| slice(&pieces, piece, &mut own));
-            self.devices[run.device].write_vectored(run.at, own)
+            part.pieces.iter().for_each(|piece| slice(&pieces, piece, &mut own));
+            self.devices[part.device].write_vectored(part.at, own)
         })
         .await
     }
 
     async fn write_zeroes(&self, at: u64, len: u64, allocation: Allocation) -> io::Result<()> {
-        let runs = self.runs(at, len)?;
-        let zero = |run: Run| self.devices[run.device].write_zeroes(run.at, run.len, allocation);
-        self.for_each(runs, zero).await
+        let parts = self.parts(at, len)?;
+        let zero =
+            |part: Part| self.devices[part.device].write_zeroes(part.at, part.len, allocation);
+        self.for_each(parts, zero).await
     }
 
     async fn discard(&self, at: u64, len: u64) -> io::Result<()> {
-        let runs = self.runs(at, len)?;
-        self.for_each(runs, |run| self.devices[run.device].discard(run.at, run.len)).await
+        let parts = self.parts(at, len)?;
+        self.for_each(parts, |part| self.devices[part.device].discard(part.at, part.len)).await
     }
 
     async fn flush(&self) -> io::Result<()> {

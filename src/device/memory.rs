@@ -4,7 +4,8 @@ use std::io;
 use bytes::Bytes;
 use dmsnap_format::SECTOR_BYTES;
 
-use super::{Allocation, Buffer, Device};
+use super::buffer::Buffer;
+use super::interface::{Allocation, Device};
 
 /// A device in memory. Every write is at once as durable as it will ever be.
 #[derive(Debug, Default)]

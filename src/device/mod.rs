@@ -1,267 +1,34 @@
 //! The only door to storage.
 
 mod buffer; // aligned, pooled memory for I/O
-mod pages; // direct and buffered writes kept apart
-mod at_once; // what the page cache has
-mod turns; // so many at a time
-mod threads; // calls on other threads
-mod workers; // threads of the kernel that wait for files
-mod file; // regular files and block devices, over io_uring
-mod ioctl; // what no library asks without `unsafe`
-mod locks; // flock, and the locks of QEMU
-mod open; // modes, who else has it, why not
-mod new_file; // made for whom, and durable
-mod limits; // what a disk or a file system can do
-mod identity; // which bytes of which file is it really
-mod loops; // who else has it through a loop device
+mod interface; // what a device is
+mod forward; // devices that pass everything on to another one
 mod memory; // bytes in memory
+mod zeroes; // nothing but zeroes
 mod barrier; // flushes that are shared
 mod shared; // one device below several
+mod segment; // a stretch of a device, in stripes over others
 mod mapped; // stretches of others, as one
-mod zeroes; // nothing but zeroes
-mod any; // files, and what is mapped from them
-mod share; // extents of one file lent to another
-
-use std::io;
-use std::ops::Range;
-use std::rc::Rc;
-use std::sync::Arc;
-
-use bytes::Bytes;
-use futures_util::future::join_all;
+mod ioctl; // what no library asks without `unsafe`
+mod file; // what Linux files and disks are
+mod share; // extents of one device lent to another
+mod object; // what a device is, as an object
+mod dynamic; // of any type
+mod any; // files, or of any other type
 
 pub use any::AnyDevice;
 pub use barrier::Barrier;
 pub use buffer::{ALIGNMENT, Buffer};
-pub use file::File;
-pub use identity::{Identity, is_same};
-pub use loops::{Loop, loops_on};
-pub use mapped::{Column, MapError, Mapped, Segment};
+pub use dynamic::DynDevice;
+pub use file::{
+    Access, Caching, File, Identity, Loop, Mode, OpenError, User, is_open_elsewhere, is_same,
+    loops_on, new_file, new_file_of,
+};
+pub(crate) use interface::is_no_room;
+pub use interface::{Allocation, Device, within};
+pub use mapped::{MapError, Mapped};
 pub use memory::Memory;
-pub use new_file::{Access, new_file, new_file_of};
-pub use open::{Caching, Mode, OpenError, User, is_open_elsewhere};
+pub use segment::{Column, Segment};
 pub use share::share;
 pub use shared::Shared;
 pub use zeroes::Zeroes;
-
-/// May zeroed bytes lose their place on the medium?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Allocation {
-    /// The range may become a hole.
-    MayPunch,
-    /// The range stays (or becomes) allocated: later writes to it find room.
-    Keep,
-}
-
-/// Is the error that there is no room below the device: a file without all its blocks on a full file
-/// system, a quota, a limit of file sizes?
-pub(crate) fn is_no_room(error: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
-}
-
-/// Bytes at positions.
-///
-/// All positions and lengths are in bytes. Completion of a write promises nothing about a power
-/// cut; only [`flush`](Device::flush) does. Requests in flight at the same time may reach the
-/// medium in any order. A future that writes must be driven to its end: what was handed to the
-/// disk cannot be called back, and a dropped future leaves it open whether it happened.
-#[allow(async_fn_in_trait, reason = "a volume lives on one thread: its futures need not be Send")]
-pub trait Device {
-    /// Reads exactly `len` bytes from `at` on. A device whose length is not a multiple of 512 reads as zeroes
-    /// from its end to the end of that sector; a write there makes it longer.
-    ///
-    /// # Errors
-    ///
-    /// [`io::ErrorKind::UnexpectedEof`] if the device ends before; any error of the device.
-    async fn read(&self, at: u64, len: usize) -> io::Result<Buffer>;
-
-    /// The same from the medium, where a cache between here and there may hold something else: what a
-    /// failed flush has lost, or what somebody has changed past it. For metadata, on which other data
-    /// depends. A write that completed before is seen.
-    ///
-    /// # Errors
-    ///
-    /// As [`read`](Device::read).
-    async fn read_medium(&self, at: u64, len: usize) -> io::Result<Buffer> {
-        self.read(at, len).await
-    }
-
-    /// Drops what a cache between here and the medium holds and the medium has, or should have: later
-    /// reads see the medium. What was written and not yet brought there stays.
-    ///
-    /// # Errors
-    ///
-    /// Any error of the device.
-    async fn forget_cached(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// Writes all of `data` at `at`.
-    ///
-    /// # Errors
-    ///
-    /// Any error of the device; how much was written is then unknown.
-    async fn write(&self, at: u64, data: Bytes) -> io::Result<()>;
-
-    /// Writes `pieces` one behind the other from `at` on, in one request where the device can.
-    ///
-    /// # Errors
-    ///
-    /// As [`write`](Device::write).
-    async fn write_vectored(&self, mut at: u64, pieces: Vec<Bytes>) -> io::Result<()> {
-        for piece in pieces {
-            let len = piece.len() as u64;
-            self.write(at, piece).await?;
-            at += len;
-        }
-        Ok(())
-    }
-
-    /// Makes these writes, independent of each other, in as few requests as the device can. None should
-    /// lie over another: which of them is the last is open.
-    ///
-    /// # Errors
-    ///
-    /// An error of any of them; which were made is then unknown.
-    async fn write_many(&self, writes: Vec<(u64, Bytes)>) -> io::Result<()> {
-        let writes = writes.into_iter().map(|(at, data)| self.write(at, data));
-        join_all(writes).await.into_iter().collect()
-    }
-
-    /// Makes the range read as zeroes.
-    ///
-    /// # Errors
-    ///
-    /// As [`write`](Device::write).
-    async fn write_zeroes(&self, at: u64, len: u64, allocation: Allocation) -> io::Result<()>;
-
-    /// Gives the range back. What it reads as afterwards is undefined.
-    ///
-    /// # Errors
-    ///
-    /// [`io::ErrorKind::Unsupported`] where the device cannot; any error of the device.
-    async fn discard(&self, at: u64, len: u64) -> io::Result<()>;
-
-    /// Makes every write that has completed survive a power cut.
-    ///
-    /// # Errors
-    ///
-    /// Any error of the device. What is on the medium is then unknown, and a second flush that
-    /// succeeds says nothing about the writes before the first.
-    async fn flush(&self) -> io::Result<()>;
-
-    /// The next stretch at or after `at` that may hold something else than zeroes; `None` if only
-    /// holes follow. A device that does not know of holes says "everything".
-    ///
-    /// # Errors
-    ///
-    /// Any error of the device.
-    async fn next_data(&self, at: u64) -> io::Result<Option<Range<u64>>> {
-        let end = self.len_bytes()?;
-        Ok((at < end).then_some(at..end))
-    }
-
-    /// The size now. Asked anew each time, so that a device that has grown is noticed.
-    ///
-    /// # Errors
-    ///
-    /// Any error of the device.
-    fn len_bytes(&self) -> io::Result<u64>;
-
-    /// Makes the device at least `len_bytes` long.
-    ///
-    /// # Errors
-    ///
-    /// [`io::ErrorKind::Unsupported`] where the device cannot grow by itself; any error of the
-    /// device.
-    async fn grow(&self, len_bytes: u64) -> io::Result<()> {
-        match self.len_bytes()? >= len_bytes {
-            true => Ok(()),
-            false => Err(io::ErrorKind::Unsupported.into()),
-        }
-    }
-
-    /// What the device writes untorn, in bytes: a power of two, at least 512.
-    fn block_bytes(&self) -> u32;
-
-    /// The size of the blocks that the device is addressed by, in bytes: a power of two. Requests that are
-    /// not made of whole ones are served too, but kernels map nothing else.
-    fn logical_block_bytes(&self) -> u32 {
-        512
-    }
-
-    /// The open file behind the device, if the kernel may copy from it or to it by itself (see
-    /// [`share`]).
-    fn kernel_file(&self) -> Option<Arc<std::fs::File>> {
-        None
-    }
-}
-
-macro_rules! by_reference {
-    ($($pointer:ty),*) => {$(
-        impl<D: Device> Device for $pointer {
-            async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
-                (**self).read(at, len).await
-            }
-
-            async fn read_medium(&self, at: u64, len: usize) -> io::Result<Buffer> {
-                (**self).read_medium(at, len).await
-            }
-
-            async fn forget_cached(&self) -> io::Result<()> {
-                (**self).forget_cached().await
-            }
-
-            async fn write(&self, at: u64, data: Bytes) -> io::Result<()> {
-                (**self).write(at, data).await
-            }
-
-            async fn write_vectored(&self, at: u64, pieces: Vec<Bytes>) -> io::Result<()> {
-                (**self).write_vectored(at, pieces).await
-            }
-
-            async fn write_many(&self, writes: Vec<(u64, Bytes)>) -> io::Result<()> {
-                (**self).write_many(writes).await
-            }
-
-            async fn write_zeroes(&self, at: u64, len: u64, allocation: Allocation) -> io::Result<()> {
-                (**self).write_zeroes(at, len, allocation).await
-            }
-
-            async fn discard(&self, at: u64, len: u64) -> io::Result<()> {
-                (**self).discard(at, len).await
-            }
-
-            async fn flush(&self) -> io::Result<()> {
-                (**self).flush().await
-            }
-
-            async fn next_data(&self, at: u64) -> io::Result<Option<Range<u64>>> {
-                (**self).next_data(at).await
-            }
-
-            fn len_bytes(&self) -> io::Result<u64> {
-                (**self).len_bytes()
-            }
-
-            async fn grow(&self, len_bytes: u64) -> io::Result<()> {
-                (**self).grow(len_bytes).await
-            }
-
-            fn block_bytes(&self) -> u32 {
-                (**self).block_bytes()
-            }
-
-            fn logical_block_bytes(&self) -> u32 {
-                (**self).logical_block_bytes()
-            }
-
-            fn kernel_file(&self) -> Option<Arc<std::fs::File>> {
-                (**self).kernel_file()
-            }
-        }
-    )*};
-}
-
-by_reference!(&D, Rc<D>);

@@ -1,7 +1,8 @@
 use std::io;
 use std::num::NonZeroU64;
 
-use super::Device;
+use super::file::reflink;
+use super::interface::Device;
 
 /// Lets `to` share the extents of `from` for a range, without moving a byte. Durable, like a
 /// write, after a flush of `to`.
@@ -17,30 +18,8 @@ pub async fn share<F: Device, T: Device>(
     (to, to_at): (&T, u64),
     len: u64,
 ) -> io::Result<bool> {
-    let (Some(source), Some(target), Some(len)) =
-        (from.kernel_file(), to.kernel_file(), NonZeroU64::new(len))
-    else {
-        return Ok(false);
-    };
-    let clone = move || {
-        reflink_copy::ReflinkBlockBuilder::new(&source, &target, len)
-            .from_offset(from_at)
-            .to_offset(to_at)
-            .reflink_block()
-    };
-    match super::threads::blocking(clone).await {
-        Ok(()) => Ok(true),
-        Err(error) if fatal(&error) => Err(error),
-        Err(_) => Ok(false),
+    match (from.kernel_file(), to.kernel_file(), NonZeroU64::new(len)) {
+        (Some(from), Some(to), Some(len)) => reflink((from, from_at), (to, to_at), len).await,
+        _ => Ok(false),
     }
-}
-
-/// Everything else says "not this way": EXDEV, EINVAL, EOPNOTSUPP, ENOTTY, EPERM, ...
-fn fatal(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::ReadOnlyFilesystem
-    ) || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }

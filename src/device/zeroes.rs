@@ -3,7 +3,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{Allocation, Buffer, Device};
+use super::buffer::Buffer;
+use super::interface::{Allocation, Device, within};
 
 /// A device of zeroes that lie nowhere. Nothing can be written to it.
 #[derive(Debug)]
@@ -12,7 +13,7 @@ pub struct Zeroes {
 }
 
 impl Zeroes {
-    /// So many.
+    /// This many bytes.
     pub fn new(len_bytes: u64) -> Self {
         Self { len_bytes }
     }
@@ -24,10 +25,8 @@ fn refused() -> io::Error {
 
 impl Device for Zeroes {
     async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
-        match at.checked_add(len as u64) {
-            Some(end) if end <= self.len_bytes => Ok(Buffer::zeroed(len)),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
+        within(at, len as u64, self.len_bytes)?;
+        Ok(Buffer::zeroed(len))
     }
 
     async fn write(&self, _: u64, _: Bytes) -> io::Result<()> {

@@ -14,7 +14,7 @@ use super::merging::Merging;
 use super::payload::Payload;
 use super::snapshot::Snapshot;
 use super::volume::Volume;
-use crate::device::{Allocation, Buffer, Device};
+use crate::device::{Allocation, Buffer, Device, within};
 use crate::planted::{Planted, planted};
 use crate::store::Store;
 use crate::sync::{Gate, Inside};
@@ -152,10 +152,7 @@ impl<O: Device, C: Device> View<O, C> {
     }
 
     fn within(&self, at: u64, len: u64) -> io::Result<()> {
-        match at.checked_add(len) {
-            Some(end) if end <= self.len() => Ok(()),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
+        within(at, len, self.len())
     }
 
     /// Zeroes the whole chunks of a range that have an exception; the edges, and everything else,

@@ -2,7 +2,7 @@ use io_uring::IoUring;
 
 /// Threads of the kernel that may wait for files at a time, for each thread of ours. Each is there only while
 /// it waits, and not long after.
-const MOST: u32 = 16_384;
+const MAX_WORKERS: u32 = 16_384;
 
 thread_local! {
     static ALLOWED: () = allow();
@@ -22,7 +22,7 @@ fn allow() {
     // nobody waits in them.
     if let Ok(ring) = IoUring::new(1) {
         // The second is that of sockets, and bounded by the limit of processes alone: unchanged.
-        let _ = ring.submitter().register_iowq_max_workers(&mut [MOST, 0]);
+        let _ = ring.submitter().register_iowq_max_workers(&mut [MAX_WORKERS, 0]);
     }
 }
 

@@ -27,11 +27,11 @@ pub(super) struct Pages {
 
 /// One write under way; over when dropped.
 #[derive(Debug)]
-pub(super) struct Turn<'a>(&'a Pages, u64);
+pub(super) struct PageWrite<'a>(&'a Pages, u64);
 
 impl Pages {
     /// Returns when no write that goes the other way touches a page of these bytes.
-    pub(super) async fn enter(&self, at: u64, len: u64, way: Way) -> Turn<'_> {
+    pub(super) async fn enter(&self, at: u64, len: u64, way: Way) -> PageWrite<'_> {
         let end = at.saturating_add(len).checked_next_multiple_of(PAGE_BYTES).unwrap_or(u64::MAX);
         let pages = at / PAGE_BYTES * PAGE_BYTES..end;
         let id = self.next.get();
@@ -41,11 +41,11 @@ impl Pages {
         };
         self.left.wait_until(|| !self.under_way.borrow().iter().any(clashes)).await;
         self.under_way.borrow_mut().push((id, pages.clone(), way));
-        Turn(self, id)
+        PageWrite(self, id)
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for PageWrite<'_> {
     fn drop(&mut self) {
         self.0.under_way.borrow_mut().retain(|(id, ..)| *id != self.1);
         self.0.left.notify();
@@ -64,7 +64,7 @@ mod tests {
         let pages = Pages::default();
         let mut context = Context::from_waker(Waker::noop());
         let mut enter = |at, len, way| match pin!(pages.enter(at, len, way)).poll(&mut context) {
-            Poll::Ready(turn) => Some(turn),
+            Poll::Ready(write) => Some(write),
             Poll::Pending => None,
         };
         let cached = enter(4097, 5, Way::Cached).expect("the first");

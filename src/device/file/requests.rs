@@ -1,9 +1,6 @@
-use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,205 +8,16 @@ use compio::BufResult;
 use compio::buf::{IntoInner, IoBuf};
 use compio::io::{AsyncReadAt, AsyncWriteAt};
 use dmsnap_format::SECTOR_BYTES;
-use rustix::fs::{
-    Advice, AtFlags, FallocateFlags, IFlags, OFlags, SeekFrom, StatxFlags, fadvise, ioctl_getflags,
-    ioctl_setflags, statx,
-};
+use rustix::fs::{Advice, AtFlags, FallocateFlags, SeekFrom, StatxFlags, fadvise, statx};
 
-use super::at_once::AtOnce;
-use super::identity::Descent;
-use super::ioctl::flush_disk_cache;
-use super::limits::{Direct, untorn_bytes};
-use super::locks::{self, Locked};
-use super::open::{self, Opened, is_one};
-use super::pages::{Pages, Turn, Way};
-use super::threads::{Calls, blocking, sleeps};
-use super::turns::Turns;
-use super::workers::allow_many;
-use super::{Access, Allocation, Buffer, Caching, Device, Identity, Mode, OpenError, new_file};
-
-/// Requests of one file that the ring has at a time. Each may take a thread of the kernel until it ends, and
-/// on a device that hangs it does not.
-const MOST_REQUESTS: usize = 128;
-
-/// A regular file or a block device, over io_uring; where that is forbidden, or would have this thread sleep
-/// (FUSE), over a thread pool.
-///
-/// Must be used inside a compio runtime.
-#[derive(Debug)]
-pub struct File {
-    /// Holds the locks; for calls that io_uring does not have.
-    std: Arc<fs::File>,
-    buffered: compio::fs::File,
-    direct: Option<(compio::fs::File, Direct)>,
-    at_once: AtOnce,
-    calls: Calls,
-    requests: Turns<MOST_REQUESTS>,
-    pages: Pages,
-    is_disk: bool,
-    /// Every request is made on another thread.
-    sleeps: bool,
-    block_bytes: u32,
-    /// The page cache has been told to drop what it held when the file was opened.
-    forgotten: Cell<bool>,
-    is_locked: bool,
-    /// Holds the locks on the file that a loop device is attached to.
-    _below: Option<fs::File>,
-}
+use super::direct::Direct;
+use super::handle::File;
+use super::pages::{PageWrite, Way};
+use crate::device::buffer::Buffer;
+use crate::device::interface::{Allocation, Device};
+use crate::device::ioctl::flush_disk_cache;
 
 impl File {
-    /// Opens what is there, and takes the locks of `mode`.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError`]; what somebody else has is waited for for a second, and no longer.
-    pub async fn open(path: &Path, mode: Mode, caching: Caching) -> Result<Self, OpenError> {
-        let opened = open::open(path, mode).await?;
-        Self::with_locks(path, opened, mode, caching).await
-    }
-
-    /// Makes a new file of `len_bytes`, all hole, and locks it. Its name is durable when this returns.
-    ///
-    /// # Errors
-    ///
-    /// [`io::ErrorKind::AlreadyExists`] if there is one: nothing is ever overwritten.
-    pub async fn create_new(
-        path: &Path,
-        len_bytes: u64,
-        caching: Caching,
-        access: Access,
-    ) -> Result<Self, OpenError> {
-        Self::make(path, len_bytes, caching, access, |_| {}).await
-    }
-
-    /// The same, for a file that is to be written in place, so that what has its blocks keeps them: on a
-    /// file system that else writes everything to a new place (btrfs), and may find no room for it.
-    ///
-    /// # Errors
-    ///
-    /// As [`create_new`](Self::create_new).
-    pub async fn create_in_place(
-        path: &Path,
-        len_bytes: u64,
-        caching: Caching,
-        access: Access,
-    ) -> Result<Self, OpenError> {
-        let in_place = |file: &fs::File| {
-            // Only of an empty file, and only there: elsewhere it is refused, and nothing is lost by that.
-            if let Ok(flags) = ioctl_getflags(file) {
-                let _ = ioctl_setflags(file, flags | IFlags::NOCOW);
-            }
-        };
-        Self::make(path, len_bytes, caching, access, in_place).await
-    }
-
-    async fn make(
-        path: &Path,
-        len_bytes: u64,
-        caching: Caching,
-        access: Access,
-        prepare: impl FnOnce(&fs::File) + Send + 'static,
-    ) -> Result<Self, OpenError> {
-        let owned = path.to_owned();
-        let made = blocking(move || {
-            let file = new_file(&owned, access)?;
-            prepare(&file);
-            match set_len(&file, len_bytes).and_then(|()| file.sync_all()) {
-                Ok(()) => Ok(file),
-                Err(error) => {
-                    let _ = fs::remove_file(&owned);
-                    Err(error)
-                }
-            }
-        });
-        let file = made.await?;
-        let descent = Descent::of(&file.metadata()?, Some(&file));
-        let opened = Opened { file, is_disk: false, descent };
-        Self::with_locks(path, opened, Mode::Write, caching).await
-    }
-
-    async fn with_locks(
-        path: &Path,
-        opened: Opened,
-        mode: Mode,
-        caching: Caching,
-    ) -> Result<Self, OpenError> {
-        allow_many();
-        let Opened { file: std, is_disk, descent } = opened;
-        let locked = locks::take(&std, mode).await?;
-        let below = locks::take_below(&descent, mode).await?;
-        let write = mode == Mode::Write;
-        // The cache of a disk that others use is not the disk: the kernel's own devices write past it.
-        let caching = if is_disk && mode == Mode::Look { Caching::Direct } else { caching };
-        let sleeps = !is_disk && sleeps(&std);
-        let direct = match (caching, Direct::of(&std, is_disk)) {
-            (Caching::Direct, Some(direct)) if !sleeps => {
-                // A file system may still refuse; then the page cache has to do.
-                reopen(path, &std, write, OFlags::DIRECT).await.ok().map(|file| (file, direct))
-            }
-            _ => None,
-        };
-        let std = Arc::new(std);
-        let file = Self {
-            buffered: reopen(path, &std, write, OFlags::empty()).await?,
-            direct,
-            at_once: AtOnce::default(),
-            calls: Calls::of(std.clone()),
-            requests: Turns::default(),
-            pages: Pages::default(),
-            is_disk,
-            sleeps,
-            block_bytes: untorn_bytes(&std, is_disk),
-            std,
-            forgotten: Cell::default(),
-            is_locked: locked == Locked::Yes,
-            _below: below,
-        };
-        // What goes around the cache need not be forgotten; others may be glad of it.
-        if !file.is_direct() && (write || is_disk) {
-            file.forget_cached().await?;
-        }
-        Ok(file)
-    }
-
-    /// Which file or disk it is.
-    ///
-    /// # Errors
-    ///
-    /// Whatever `stat` says.
-    pub fn identity(&self) -> io::Result<Identity> {
-        Identity::of_open(&self.std)
-    }
-
-    /// What the system tells of it.
-    ///
-    /// # Errors
-    ///
-    /// Whatever `stat` says.
-    pub fn metadata(&self) -> io::Result<fs::Metadata> {
-        self.std.metadata()
-    }
-
-    /// False if the file system has no locks, or not all kinds: then others may have it open without anybody
-    /// knowing.
-    pub fn is_locked(&self) -> bool {
-        self.is_locked
-    }
-
-    /// True if large aligned requests go around the page cache.
-    pub fn is_direct(&self) -> bool {
-        self.direct.is_some()
-    }
-
-    /// Sets the size of a regular file.
-    ///
-    /// # Errors
-    ///
-    /// Any error of the file system; [`io::ErrorKind::InvalidInput`] for a disk.
-    pub async fn set_len(&self, len_bytes: u64) -> io::Result<()> {
-        self.calls.call(move |file| set_len(file, len_bytes)).await
-    }
-
     /// The descriptor for a request: direct if position, length and memory allow it.
     fn route(
         &self,
@@ -224,7 +32,12 @@ impl File {
 
     /// For a write by this descriptor, once no other way of writing touches its pages; `None` where there is
     /// one way alone.
-    async fn turn(&self, file: &compio::fs::File, at: u64, len: u64) -> Option<Turn<'_>> {
+    async fn enter_pages(
+        &self,
+        file: &compio::fs::File,
+        at: u64,
+        len: u64,
+    ) -> Option<PageWrite<'_>> {
         if !self.is_direct() {
             return None;
         }
@@ -247,19 +60,19 @@ impl File {
         }
     }
 
-    /// True if the page cache is to be asked although it is gone around. Never that of a disk: others
-    /// write to disks behind its back, a volume manager to a partition, say.
+    /// True if the page cache is worth asking although the file bypasses it. Never that of a disk: others
+    /// write to disks without it, a volume manager to a partition, say.
     fn is_cached(&self, at: u64, len: usize) -> bool {
-        self.is_direct() && !self.is_disk && self.at_once.is_cached(&self.std, at, len)
+        self.is_direct() && !self.is_disk && self.cached.is_cached(&self.std, at, len)
     }
 
-    /// True if a read goes around the page cache, by itself or widened to what the disk reads.
+    /// True if a read bypasses the page cache, by itself or widened to what the disk reads.
     fn is_around(&self, at: u64, len: usize) -> bool {
         let allows = |direct: &Direct| direct.allows(at, [(0, len as u64)]);
         self.direct.as_ref().is_some_and(|(_, direct)| self.is_disk || allows(direct))
     }
 
-    /// Reads around the page cache where that is possible. From a disk more is read than was asked for
+    /// Reads past the page cache where that is possible. From a disk more is read than was asked for
     /// rather than what its cache holds.
     async fn read_around(&self, at: u64, len: usize) -> io::Result<Buffer> {
         let direct = self
@@ -292,11 +105,11 @@ impl File {
         let mut file = file.unwrap_or_else(|| self.route(at, [(address, len as u64)]));
         let mut filled = match self.is_direct() {
             true => 0,
-            false => self.at_once.read(&self.std, at, &mut memory[range.clone()]),
+            false => self.cached.read(&self.std, at, &mut memory[range.clone()]),
         };
         while filled < len {
             let slice = memory.slice(range.start + filled..range.end);
-            let request = self.requests.take().await;
+            let request = self.requests.acquire().await;
             let BufResult(read, slice) = file.read_at(slice, at + filled as u64).await;
             drop(request);
             memory = slice.into_inner();
@@ -369,8 +182,8 @@ impl Device for File {
         }
         let mut file = self.route(at, [(data.as_ptr().addr() as u64, data.len() as u64)]);
         while !data.is_empty() {
-            let _turn = self.turn(file, at, data.len() as u64).await;
-            let request = self.requests.take().await;
+            let _pages = self.enter_pages(file, at, data.len() as u64).await;
+            let request = self.requests.acquire().await;
             let BufResult(written, mut rest) = file.write_at(data, at).await;
             drop(request);
             let written = match self.moved(file, written)? {
@@ -387,20 +200,20 @@ impl Device for File {
 
     async fn write_vectored(&self, at: u64, mut pieces: Vec<Bytes>) -> io::Result<()> {
         /// IOV_MAX of Linux.
-        const MOST: usize = 1024;
+        const MAX_PIECES: usize = 1024;
         if self.sleeps {
             return self.calls.write(at, pieces).await;
         }
         let mut at = at;
         while !pieces.is_empty() {
-            let rest = pieces.split_off(pieces.len().min(MOST));
+            let rest = pieces.split_off(pieces.len().min(MAX_PIECES));
             let lens = pieces.iter().map(|p| (p.as_ptr().addr() as u64, p.len() as u64));
             let mut file = self.route(at, lens);
             let len = pieces.iter().map(|piece| piece.len() as u64).sum();
-            let turn = self.turn(file, at, len).await;
-            let request = self.requests.take().await;
+            let in_pages = self.enter_pages(file, at, len).await;
+            let request = self.requests.acquire().await;
             let BufResult(written, batch) = file.write_vectored_at(pieces, at).await;
-            drop((turn, request));
+            drop((in_pages, request));
             let mut written = self.moved(file, written)?.unwrap_or(0);
             pieces = batch;
             // What a short write left over goes out piece by piece.
@@ -520,42 +333,6 @@ impl Device for File {
     }
 }
 
-/// The same file once more, under other flags. By its number, so that it is surely the same; where no
-/// `/proc` is mounted by its name, if that still leads to it.
-async fn reopen(
-    path: &Path,
-    file: &fs::File,
-    write: bool,
-    flags: OFlags,
-) -> io::Result<compio::fs::File> {
-    let flags = (flags | OFlags::NOCTTY).bits().cast_signed();
-    let mut options = compio::fs::OpenOptions::new();
-    options.read(true).write(write).custom_flags(flags);
-    let by_number = options.open(format!("/proc/self/fd/{}", file.as_raw_fd())).await;
-    if by_number.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-        let replaced = || io::Error::other("it was replaced while it was opened");
-        if !is_one(&fs::metadata(path)?, &file.metadata()?) {
-            return Err(replaced());
-        }
-        let again = options.open(path).await?;
-        let found = rustix::fs::fstat(&again)?;
-        let expected = rustix::fs::fstat(file)?;
-        return match (found.st_dev, found.st_ino) == (expected.st_dev, expected.st_ino) {
-            true => Ok(again),
-            false => Err(replaced()),
-        };
-    }
-    by_number
-}
-
-/// Positions in files are signed: a larger size is one that no file can have.
-fn set_len(file: &fs::File, len_bytes: u64) -> io::Result<()> {
-    match i64::try_from(len_bytes) {
-        Ok(_) => file.set_len(len_bytes),
-        Err(_) => Err(rustix::io::Errno::FBIG.into()),
-    }
-}
-
 fn not_supported(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
@@ -564,6 +341,10 @@ fn not_supported(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::OFlags;
+
+    use super::super::handle::reopen;
+    use super::super::mode::{Caching, Mode};
     use super::*;
 
     /// The kernel refuses direct requests that the file was said to allow; all are served.

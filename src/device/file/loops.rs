@@ -1,16 +1,17 @@
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::ffi::OsStr;
+use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{OFlags, major, makedev, minor};
+use rustix::fs::{OFlags, major, makedev};
 
-use super::identity::{Below, Descent, Identity, What, sysfs};
-use super::ioctl::{LoopStatus, loop_status};
-
-/// Linux: `LOOP_MAJOR`.
-const LOOP_MAJOR: u32 = 7;
+use super::backing::{LOOP_MAJOR, open_quietly};
+use super::descent::Descent;
+use super::identity::{Identity, What};
+use super::sysfs;
 
 /// A loop device that is attached to a file or a disk. What the kernel does through one passes by everybody
 /// who has the file open, and no lock tells of it.
@@ -60,76 +61,21 @@ pub(super) fn others(path: &Path, here: &Descent) -> Vec<Loop> {
 /// Whether a loop device whose file has a name that leads nowhere here may be on this file: by the end of the
 /// name and by the size.
 fn seems_on(disk: u64, path: &Path) -> bool {
-    let number = |attribute| sysfs(disk, attribute)?.trim_end().parse::<u64>().ok();
-    let Some(told) = sysfs(disk, "loop/backing_file") else { return false };
+    let dir = sysfs::dir(disk);
+    let Some(told) = sysfs::backing_file(&dir) else { return false };
     let Ok(metadata) = fs::metadata(path) else { return false };
-    let rest = metadata.len().saturating_sub(number("loop/offset").unwrap_or(0));
-    let is_cut = number("loop/sizelimit").is_some_and(|limit| limit != 0);
-    ends_alike(told.trim_end_matches('\n'), path) && (is_cut || number("size") == Some(rest / 512))
+    let rest = metadata.len().saturating_sub(sysfs::number(&dir, "loop/offset").unwrap_or(0));
+    let is_cut = sysfs::number(&dir, "loop/sizelimit").is_some_and(|limit: u64| limit != 0);
+    let fits = is_cut || sysfs::number(&dir, "size") == Some(rest / 512);
+    ends_alike(&told, path) && fits
 }
 
 /// The kernel says of a file that was removed that it was.
-fn ends_alike(told: &str, path: &Path) -> bool {
-    let told = Path::new(told.strip_suffix(" (deleted)").unwrap_or(told));
+fn ends_alike(told: &Path, path: &Path) -> bool {
+    let bytes = told.as_os_str().as_bytes();
+    let told = Path::new(OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes)));
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     told.file_name().is_some_and(|name| Some(name) == path.file_name())
-}
-
-/// What a loop device is attached to; `None` if this is no such device, attached to nothing, or cannot be
-/// found out. `open` is the device, if it is open.
-pub(super) fn attached(disk: u64, open: Option<&fs::File>) -> Option<Below> {
-    if major(disk) != LOOP_MAJOR {
-        return None;
-    }
-    let asked = match open {
-        Some(open) => loop_status(open),
-        None => open_node(disk).and_then(loop_status),
-    };
-    match asked {
-        Ok(status) => Some(below(disk, status)),
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => None,
-        Err(_) => told_by_sysfs(disk),
-    }
-}
-
-fn below(disk: u64, status: LoopStatus) -> Below {
-    let (device, inode) = status.inode;
-    let what = status.disk.map_or(What::Inode(device, inode), What::Disk);
-    let told = sysfs(disk, "loop/backing_file").map(|told| told.trim_end_matches('\n').into());
-    let path = Some(told.unwrap_or(status.file_name));
-    Below { what, from: status.offset_bytes, len: status.size_bytes, path }
-}
-
-/// Where no node of it can be opened. The name may lead to another file here.
-fn told_by_sysfs(disk: u64) -> Option<Below> {
-    let told = sysfs(disk, "loop/backing_file")?;
-    let path = Path::new(told.trim_end_matches('\n'));
-    let metadata = fs::metadata(path).ok()?;
-    let number = |attribute| sysfs(disk, attribute)?.trim_end().parse::<u64>().ok();
-    let what = match metadata.file_type().is_block_device() {
-        true => What::Disk(metadata.rdev()),
-        false => What::Inode(metadata.dev(), metadata.ino()),
-    };
-    let len = number("loop/sizelimit").filter(|len| *len != 0);
-    Some(Below { what, from: number("loop/offset").unwrap_or(0), len, path: Some(path.into()) })
-}
-
-/// For questions only.
-fn open_node(disk: u64) -> io::Result<fs::File> {
-    let name = sysfs(disk, "uevent");
-    let name = name.as_deref().and_then(|it| it.lines().find_map(|it| it.strip_prefix("DEVNAME=")));
-    let name = name.map_or_else(|| format!("loop{}", minor(disk)), str::to_owned);
-    let node = open_quietly(&Path::new("/dev").join(name), OFlags::empty())?;
-    match node.metadata()?.rdev() == disk {
-        true => Ok(node),
-        // The name is left over from another device.
-        false => Err(io::ErrorKind::NotFound.into()),
-    }
-}
-
-fn open_quietly(path: &Path, flags: OFlags) -> io::Result<fs::File> {
-    let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
-    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
 }
 
 /// A disk that is mounted, or part of another, can not be opened for oneself.
@@ -170,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_leads_nowhere_is_held_against_the_end_of_a_path() {
+    fn a_name_that_leads_nowhere_is_compared_with_the_end_of_a_path() {
         let path = Path::new("/img/disk.img");
         for (told, expected) in [
             ("/host/images/disk.img", true),
@@ -178,7 +124,7 @@ mod tests {
             ("/host/images/other.img", false),
             ("/", false),
         ] {
-            assert_eq!(ends_alike(told, path), expected, "{told}");
+            assert_eq!(ends_alike(Path::new(told), path), expected, "{told}");
         }
     }
 }

@@ -8,17 +8,17 @@ use bytes::Bytes;
 use rustix::fs::{FallocateFlags, FsWord};
 use rustix::io::{pwritev, retry_on_intr};
 
-use super::turns::Turns;
+use super::semaphore::Semaphore;
 
 /// FUSE's number among file systems (`statfs`).
 const FUSE: FsWord = 0x6573_5546;
 
 /// Pieces of one write; IOV_MAX of Linux.
-const MOST_PIECES: usize = 1024;
+const MAX_PIECES: usize = 1024;
 
 /// Calls of one file that sleep on other threads at a time. There are 256 threads for all files: one whose
 /// device hangs must not take them all.
-const MOST_CALLS: usize = 8;
+const MAX_CALLS: usize = 8;
 
 /// Runs a call that may sleep off this thread.
 pub(super) async fn blocking<T: Send + 'static>(
@@ -34,21 +34,21 @@ pub(super) async fn blocking<T: Send + 'static>(
 #[derive(Debug)]
 pub(super) struct Calls {
     file: Arc<fs::File>,
-    turns: Turns<MOST_CALLS>,
+    calls: Semaphore<MAX_CALLS>,
 }
 
 impl Calls {
     pub(super) fn of(file: Arc<fs::File>) -> Self {
-        Self { file, turns: Turns::default() }
+        Self { file, calls: Semaphore::default() }
     }
 
-    /// Makes a call that may sleep, when it is its turn.
+    /// Makes a call that may sleep, when there are not too many others.
     pub(super) async fn call<T: Send + 'static>(
         &self,
         call: impl FnOnce(&fs::File) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let file = self.file.clone();
-        let _turn = self.turns.take().await;
+        let _permit = self.calls.acquire().await;
         blocking(move || call(&file)).await
     }
 
@@ -114,10 +114,10 @@ fn read(file: &fs::File, into: &mut [u8], at: u64) -> io::Result<usize> {
 }
 
 fn write(file: &fs::File, pieces: &[Bytes], mut at: u64) -> io::Result<()> {
-    for batch in pieces.chunks(MOST_PIECES) {
+    for batch in pieces.chunks(MAX_PIECES) {
         let mut slices: Vec<_> = batch.iter().map(|piece| IoSlice::new(piece)).collect();
         let mut rest = &mut slices[..];
-        // Empty ones in front are passed over.
+        // Empty ones in front are skipped.
         IoSlice::advance_slices(&mut rest, 0);
         while !rest.is_empty() {
             let written = retry_on_intr(|| pwritev(file, rest, at))?;

@@ -8,8 +8,10 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use rustix::fs::{FlockOperation, OFlags};
 
-use super::identity::{Descent, Identity};
-use super::{Mode, OpenError, User};
+use super::descent::Descent;
+use super::error::{OpenError, User};
+use super::identity::Identity;
+use super::mode::Mode;
 
 /// QEMU (`block/file-posix.c`): whoever uses a permission has a lock for reading on the byte of its number
 /// from here on ...

@@ -1,88 +1,16 @@
 use std::fs::{self, Metadata, OpenOptions};
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::{fmt, io};
+use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::identity::Descent;
-use super::ioctl::{is_open, is_open_for_writing, is_read_only};
+use super::descent::Descent;
+use super::error::{OpenError, User, refusal};
 use super::locks::patiently;
 use super::loops::others;
-
-/// What the device is opened for, and so who else may have it open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Reading, whoever else writes: for looking at a device in use.
-    Look,
-    /// Reading, while nobody who locks writes (shared locks).
-    Read,
-    /// Reading and writing, alone: exclusive locks; on disks `O_EXCL`, which also keeps out mounts and
-    /// device-mapper tables; files that anybody else has open for writing, and what a loop device is
-    /// attached to, are refused.
-    Write,
-}
-
-/// Whether the page cache is used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Caching {
-    /// Around it (`O_DIRECT`) where the device can and the request is aligned; the rest through it.
-    #[default]
-    Direct,
-    /// Through it.
-    Buffered,
-}
-
-/// Why a device cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// What the system says: not found, permission denied, ...
-    #[error("{0}")]
-    System(#[from] io::Error),
-    /// Somebody else has it.
-    #[error("in use{0}")]
-    InUse(User),
-    /// Marked as not to be written.
-    #[error("read-only: {0}")]
-    ReadOnly(String),
-    /// A directory, a socket, ...
-    #[error("neither a regular file nor a block device")]
-    NotStorage,
-}
-
-/// Who else has a device, as far as the system tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum User {
-    /// A process with a lock (`flock`) on it, or on the same part of the same file.
-    Lock,
-    /// A process with the byte locks of QEMU.
-    Qemu,
-    /// A process that has the file open for writing, or the kernel.
-    Writer,
-    /// The disk is mounted, part of another disk, or opened by somebody for himself alone.
-    Claimed,
-    /// A program that is running.
-    Running,
-    /// The loop device that is attached to it.
-    Loop(PathBuf),
-}
-
-impl fmt::Display for User {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Lock => f.write_str(" by another process, which has it locked"),
-            Self::Qemu => f.write_str(" by another process, which has it locked as QEMU does"),
-            Self::Writer => f.write_str(" by another process, which has it open for writing"),
-            Self::Claimed => {
-                f.write_str(" by another process (or mounted, or part of a device-mapper table)")
-            }
-            Self::Running => f.write_str(": it is a program that is running"),
-            Self::Loop(node) => write!(f, ": {} is attached to it", node.display()),
-        }
-    }
-}
+use super::mode::Mode;
+use crate::device::ioctl::{is_open, is_open_for_writing, is_read_only};
 
 /// A file or disk that is open, and surely what it is said to be.
 #[derive(Debug)]
@@ -108,7 +36,8 @@ pub(super) async fn open(path: &Path, mode: Mode) -> Result<Opened, OpenError> {
             patiently(|| refuse_writers(&looked.file)).await?;
         }
         let exclusive = if looked.is_disk { OFlags::EXCL } else { OFlags::empty() };
-        let file = open_at_once(path, true, exclusive).map_err(|error| refusal(error, mode))?;
+        let file =
+            open_without_waiting(path, true, exclusive).map_err(|error| refusal(error, mode))?;
         if is_one(&looked.file.metadata()?, &file.metadata()?) {
             return Ok(Opened { file, ..looked });
         }
@@ -119,7 +48,7 @@ pub(super) async fn open(path: &Path, mode: Mode) -> Result<Opened, OpenError> {
 /// Opens for reading. Devices that are no storage are not opened: some mind.
 fn look(path: &Path, mode: Mode) -> Result<Opened, OpenError> {
     is_disk(&fs::metadata(path)?)?;
-    let file = match open_at_once(path, false, OFlags::empty()) {
+    let file = match open_without_waiting(path, false, OFlags::empty()) {
         // A socket that was put there meanwhile.
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
             return Err(OpenError::NotStorage);
@@ -146,7 +75,7 @@ pub(super) fn is_one(a: &Metadata, b: &Metadata) -> bool {
 }
 
 /// Without waiting for anybody at the other end of a pipe. Requests wait as they should.
-fn open_at_once(path: &Path, write: bool, flags: OFlags) -> io::Result<fs::File> {
+fn open_without_waiting(path: &Path, write: bool, flags: OFlags) -> io::Result<fs::File> {
     let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
     let mut options = OpenOptions::new();
     let file =
@@ -201,18 +130,4 @@ pub async fn is_open_elsewhere(path: &Path) -> Result<bool, OpenError> {
         _ => Ok(()),
     };
     Ok(!looked.is_disk && patiently(attempt).await.is_err())
-}
-
-pub(super) fn refusal(error: io::Error, mode: Mode) -> OpenError {
-    use rustix::io::Errno;
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    match errno {
-        Some(Errno::BUSY) => OpenError::InUse(User::Claimed),
-        Some(Errno::ROFS) => OpenError::ReadOnly("so is its file system".into()),
-        Some(Errno::TXTBSY) => OpenError::InUse(User::Running),
-        Some(Errno::PERM) if mode == Mode::Write => {
-            OpenError::ReadOnly("it is marked so, or immutable".into())
-        }
-        _ => OpenError::System(error),
-    }
 }

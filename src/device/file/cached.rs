@@ -4,12 +4,12 @@ use std::io::IoSliceMut;
 
 use rustix::io::{Errno, ReadWriteFlags, preadv2, retry_on_intr};
 
-/// A shorter read of a file that is otherwise gone to directly does not ask the page cache first: that
+/// A shorter read of a file opened with `O_DIRECT` does not ask the page cache first: that
 /// may make the system read ahead more than was wanted.
-const LEAST_BYTES: usize = 64 << 10;
+const MIN_BYTES: usize = 64 << 10;
 
 /// Direct reads between two questions whether the page cache has what it did not have before.
-const MOST_SKIPPED: u32 = 64;
+const MAX_SKIPPED: u32 = 64;
 
 /// Reads that the page cache can answer on the spot.
 ///
@@ -20,15 +20,15 @@ const MOST_SKIPPED: u32 = 64;
 /// frozen, throttled, or somewhere else, it does, and with it would everybody whom this thread serves. Even
 /// `RWF_NOWAIT` sleeps on a frozen one; only the ring looks first.
 #[derive(Debug, Default)]
-pub(super) struct AtOnce {
+pub(super) struct CachedIo {
     /// The file system cannot tell whether it would have to wait.
     no_reads: Cell<bool>,
-    /// Direct reads that do not ask, and how many it were after the last miss.
+    /// Direct reads that do not ask, and the back-off chosen after the last miss.
     skip: Cell<u32>,
     skipped: Cell<u32>,
 }
 
-impl AtOnce {
+impl CachedIo {
     /// Reads what is in the page cache. Returns how many bytes; for whatever is missing, and for
     /// errors, there is the ring.
     pub(super) fn read(&self, file: &fs::File, at: u64, into: &mut [u8]) -> usize {
@@ -45,11 +45,11 @@ impl AtOnce {
         }
     }
 
-    /// True if a long read of a file that is gone to directly should take what the page cache has, because
+    /// True if a long read of a file opened with `O_DIRECT` should take what the page cache has, because
     /// it was written not long ago: memory is faster than any disk. Asks for the first page only, and after
-    /// a miss ever more seldom.
+    /// a miss less and less often.
     pub(super) fn is_cached(&self, file: &fs::File, at: u64, len: usize) -> bool {
-        if len < LEAST_BYTES {
+        if len < MIN_BYTES {
             return false;
         }
         if let Some(left) = self.skip.get().checked_sub(1) {
@@ -57,7 +57,7 @@ impl AtOnce {
             return false;
         }
         let is_cached = self.read(file, at, &mut [0; 4096]) > 0;
-        let skip = if is_cached { 0 } else { (2 * self.skipped.get()).clamp(1, MOST_SKIPPED) };
+        let skip = if is_cached { 0 } else { (2 * self.skipped.get()).clamp(1, MAX_SKIPPED) };
         self.skip.set(skip);
         self.skipped.set(skip);
         is_cached
@@ -70,7 +70,7 @@ mod tests {
 
     use super::*;
 
-    /// A new file of so many bytes of 7, all of them in the page cache. Gone when dropped.
+    /// A new file of `len` bytes of 7, all of them in the page cache. Gone when dropped.
     struct Scratch(PathBuf, fs::File);
 
     impl Scratch {
@@ -90,9 +90,9 @@ mod tests {
 
     #[test]
     fn a_read_gets_what_is_there_and_nothing_else() {
-        let scratch = Scratch::new("at-once-read", 1 << 20);
+        let scratch = Scratch::new("cached-read", 1 << 20);
         let mut bytes = vec![0; 8192];
-        let read = AtOnce::default().read(&scratch.1, (1 << 20) - 4096, &mut bytes);
+        let read = CachedIo::default().read(&scratch.1, (1 << 20) - 4096, &mut bytes);
         if read == 0 {
             eprintln!("SKIPPED: this file system cannot tell what is cached");
             return;
@@ -103,13 +103,13 @@ mod tests {
 
     #[test]
     fn what_the_disk_has_to_bring_is_left_to_the_ring() {
-        let scratch = Scratch::new("at-once-cold", 1 << 20);
+        let scratch = Scratch::new("cached-cold", 1 << 20);
         scratch.1.sync_all().expect("it is written");
         let forget = rustix::fs::Advice::DontNeed;
         rustix::fs::fadvise(&scratch.1, 0, None, forget).expect("it is forgotten");
-        let at_once = AtOnce::default();
+        let cached = CachedIo::default();
         let mut bytes = vec![0; 1 << 20];
-        let read = at_once.read(&scratch.1, 0, &mut bytes);
+        let read = cached.read(&scratch.1, 0, &mut bytes);
         if read == 1 << 20 {
             eprintln!("SKIPPED: this file system is in memory, and forgets nothing");
         }
@@ -117,24 +117,24 @@ mod tests {
     }
 
     #[test]
-    fn after_a_miss_the_cache_is_asked_ever_more_seldom() {
-        let scratch = Scratch::new("at-once-beside", 1 << 20);
+    fn after_a_miss_the_cache_is_asked_less_and_less_often() {
+        let scratch = Scratch::new("cached-misses", 1 << 20);
         scratch.1.sync_all().expect("it is written");
-        let at_once = AtOnce::default();
-        let is_cached = |len| at_once.is_cached(&scratch.1, 0, len);
+        let cached = CachedIo::default();
+        let is_cached = |len| cached.is_cached(&scratch.1, 0, len);
         if !is_cached(1 << 20) {
             eprintln!("SKIPPED: this file system cannot tell what is cached");
             return;
         }
         assert!(!is_cached(4096), "a short read is not worth the question");
-        at_once.skip.set(2);
+        cached.skip.set(2);
         let hits: Vec<_> = (0..4).map(|_| is_cached(1 << 20)).collect();
         assert_eq!(hits, [false, false, true, true]);
-        // Behind the end nothing is cached.
+        // Past the end nothing is cached.
         let mut asked = Vec::new();
         for n in 0..300 {
-            at_once.is_cached(&scratch.1, 1 << 20, 1 << 20);
-            asked.extend((at_once.skip.get() == at_once.skipped.get()).then_some(n));
+            cached.is_cached(&scratch.1, 1 << 20, 1 << 20);
+            asked.extend((cached.skip.get() == cached.skipped.get()).then_some(n));
         }
         assert_eq!(asked, [0, 2, 5, 10, 19, 36, 69, 134, 199, 264]);
     }

@@ -2,49 +2,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::StatxFlags;
-
-use super::identity::sysfs_dir;
-
-/// What direct I/O demands.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Direct {
-    pub(super) memory: u64,
-    pub(super) position: u64,
-}
-
-impl Direct {
-    /// What the kernel says it needs; `None` where it says it cannot.
-    pub(super) fn of(file: &fs::File, is_disk: bool) -> Option<Self> {
-        if is_disk {
-            let block = rustix::fs::ioctl_blksszget(file).ok()?.into();
-            return Some(Self { memory: block, position: block });
-        }
-        let stat = rustix::fs::statx(
-            file,
-            c"",
-            rustix::fs::AtFlags::EMPTY_PATH,
-            StatxFlags::BASIC_STATS | StatxFlags::DIOALIGN,
-        )
-        .ok()?;
-        let told = stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0;
-        match (told, stat.stx_dio_mem_align, stat.stx_dio_offset_align) {
-            // Kernels before 6.1 do not tell: a page is enough wherever it works at all.
-            (false, ..) => Some(Self { memory: 4096, position: 4096 }),
-            (true, _, 0) => None,
-            (true, memory, position) => {
-                Some(Self { memory: memory.max(1).into(), position: position.into() })
-            }
-        }
-    }
-
-    pub(super) fn allows(self, position: u64, lens: impl IntoIterator<Item = (u64, u64)>) -> bool {
-        position.is_multiple_of(self.position)
-            && lens.into_iter().all(|(address, len)| {
-                address.is_multiple_of(self.memory) && len.is_multiple_of(self.position)
-            })
-    }
-}
+use super::sysfs;
 
 /// What every disk writes untorn.
 const SMALLEST: u32 = 512;
@@ -63,7 +21,7 @@ const DEPTH: u32 = 16;
 pub(super) fn untorn_bytes(file: &fs::File, is_disk: bool) -> u32 {
     let Ok(metadata) = file.metadata() else { return SMALLEST };
     let found = match is_disk {
-        true => of_disk(&sysfs_dir(metadata.rdev()), DEPTH),
+        true => of_disk(&sysfs::dir(metadata.rdev()), DEPTH),
         false => rustix::fs::fstatvfs(file)
             .ok()
             .and_then(|system| of_file(system.f_frsize, metadata.dev(), DEPTH)),
@@ -73,37 +31,37 @@ pub(super) fn untorn_bytes(file: &fs::File, is_disk: bool) -> u32 {
 
 /// Of a file on a file system with this block, on the disk `dev`.
 fn of_file(block: u64, dev: u64, depth: u32) -> Option<u32> {
-    believed(of_disk(&sysfs_dir(dev), depth)?.min(u32::try_from(block).ok()?))
+    believed(of_disk(&sysfs::dir(dev), depth)?.min(u32::try_from(block).ok()?))
 }
 
 /// `dir` is what the kernel tells about a disk or a partition.
 fn of_disk(dir: &Path, depth: u32) -> Option<u32> {
     let depth = depth.checked_sub(1)?;
     // Partitions, and disks made of parts of others, may begin anywhere.
-    if number(dir, "alignment_offset")? != 0 {
+    if sysfs::number::<u32>(dir, "alignment_offset")? != 0 {
         return None;
     }
     let is_partition = dir.join("partition").exists();
     let whole = if is_partition { dir.join("..") } else { dir.to_owned() };
-    let mut smallest = number(&whole, "queue/physical_block_size")?;
+    let mut smallest: u32 = sysfs::number(&whole, "queue/physical_block_size")?;
     // A disk made of others tells the largest block of them.
     for below in below(&whole) {
         smallest = smallest.min(of_disk(&below, depth)?);
     }
-    if let Some(file) = line(&whole, "loop/backing_file") {
-        smallest = smallest.min(behind_loop(&whole, Path::new(&file), depth)?);
+    if let Some(file) = sysfs::backing_file(&whole) {
+        smallest = smallest.min(below_loop(&whole, &file, depth)?);
     }
     believed(smallest)
 }
 
-/// A loop device writes through the file behind it, whatever it says about itself.
-fn behind_loop(dir: &Path, file: &Path, depth: u32) -> Option<u32> {
+/// A loop device writes through the file below it, whatever it says about itself.
+fn below_loop(dir: &Path, file: &Path, depth: u32) -> Option<u32> {
     let metadata = fs::metadata(file).ok()?;
     let block = match metadata.file_type().is_block_device() {
-        true => of_disk(&sysfs_dir(metadata.rdev()), depth)?,
+        true => of_disk(&sysfs::dir(metadata.rdev()), depth)?,
         false => of_file(rustix::fs::statvfs(file).ok()?.f_frsize, metadata.dev(), depth)?,
     };
-    let offset: u64 = line(dir, "loop/offset")?.parse().ok()?;
+    let offset: u64 = sysfs::number(dir, "loop/offset")?;
     offset.is_multiple_of(block.into()).then_some(block)
 }
 
@@ -115,14 +73,6 @@ fn believed(bytes: u32) -> Option<u32> {
 fn below(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let entries = fs::read_dir(dir.join("slaves")).into_iter().flatten();
     entries.filter_map(|entry| entry.ok().map(|entry| entry.path()))
-}
-
-fn number(dir: &Path, attribute: &str) -> Option<u32> {
-    line(dir, attribute)?.parse().ok()
-}
-
-fn line(dir: &Path, attribute: &str) -> Option<String> {
-    Some(fs::read_to_string(dir.join(attribute)).ok()?.trim_end().to_owned())
 }
 
 #[cfg(test)]
