@@ -1,9 +1,10 @@
 //! Device-mapper snapshots in user space: the exception stores of Linux's `snapshot` and
 //! `snapshot-merge` targets, opened, checked, merged and served without a kernel module.
 //!
-//! Everything works on a [`Device`](device::Device): a file, a disk, or memory. Files and disks want
-//! a compio runtime around them; nothing else does. [`ops`] has one function for each whole task,
-//! [`volume`] an origin and its snapshots while clients use them.
+//! Everything works on a [`Device`](device::Device): a file, a disk, memory, or one of the caller's own. Files
+//! and disks want a [`compio`] runtime around them; nothing else does. [`ops`] has one function for each whole
+//! task, [`volume`] an origin and its snapshots while clients use them, and [`blocking`] the usual tasks for
+//! programs without a runtime.
 //!
 //! ```
 //! use dmsnap::device::{Device, Memory};
@@ -35,8 +36,17 @@
 //! # }
 //! ```
 //!
-//! The floors, in the order bytes travel; each may use only the ones above it:
+//! # Features
+//!
+//! - `file` (default): files and disks, and [`blocking`]. Without it there is no runtime, and no call to the
+//!   system, in what is built.
+//! - `serde` (default): what tasks return can be serialised.
+//!
+//! # Floors
+//!
+//! In the order bytes travel; each may use only the ones above it:
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // One module has some: `device/ioctl.rs`. The lint table denies it everywhere else.
 #![deny(unsafe_code)]
 
@@ -54,5 +64,14 @@ pub mod copy; // many chunks, from one device to another
 mod merge; // a snapshot's chunks, back to the origin
 pub mod volume; // one origin and its snapshots, live
 pub mod ops; // whole tasks: create, info, check, dump, export, merge
+#[cfg(feature = "file")]
+#[cfg_attr(docsrs, doc(cfg(feature = "file")))]
+pub mod blocking; // the usual ones, without a runtime
 
+/// The pieces of memory that are written.
+pub use bytes;
+/// The runtime of files.
+#[cfg(feature = "file")]
+#[cfg_attr(docsrs, doc(cfg(feature = "file")))]
+pub use compio;
 pub use dmsnap_format as format;

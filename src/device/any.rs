@@ -12,19 +12,19 @@ use super::interface::{Allocation, Device};
 
 /// A file or disk as it is, or a device of any other type.
 ///
-/// Nearly all devices are files, and requests of a [`DynDevice`] cost some instructions more: for a read that
-/// the page cache answers that can be told, for the others it cannot. So files have a way of their own.
+/// A request of a [`DynDevice`] takes about 200 instructions more, which is a tenth of what a volume takes for a
+/// read in memory. Nearly all devices are files, so files have a way of their own.
 #[derive(Debug)]
 pub enum AnyDevice {
     /// All of a file or disk.
-    File(File),
+    File(Box<File>),
     /// Anything else.
     Dyn(DynDevice),
 }
 
 impl From<File> for AnyDevice {
     fn from(file: File) -> Self {
-        Self::File(file)
+        Self::File(file.into())
     }
 }
 
@@ -36,5 +36,5 @@ impl<D: Into<DynDevice>> From<D> for AnyDevice {
 
 #[deny(clippy::missing_trait_methods)]
 impl Device for AnyDevice {
-    forward!(self: Self::File(file) => file, Self::Dyn(device) => device);
+    forward!(self: Self::File(file) => **file, Self::Dyn(device) => device);
 }

@@ -165,9 +165,9 @@ mod tests {
     #[test]
     fn after_a_failure_no_flush_succeeds() {
         let (device, barrier) = (ending(&[false, true, true]), Barrier::default());
-        let (first, beside) = block_on(join(barrier.flush(&device), barrier.flush(&device)));
+        let (first, second) = block_on(join(barrier.flush(&device), barrier.flush(&device)));
         assert_eq!(first.expect_err("fails").kind(), io::ErrorKind::StorageFull);
-        beside.expect_err("the device would have said that all is well");
+        second.expect_err("the device would have said that all is well");
         block_on(barrier.flush(&device)).expect_err("and again");
         block_on(barrier.flush_after_failure(&device)).expect("the device takes it");
         block_on(barrier.flush(&device)).expect_err("what was lost before is lost");

@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut, Range};
 
 use bytes::Bytes;
 
+#[cfg(feature = "file")]
 use super::ioctl::trim_heap;
 
 /// Every buffer begins at a multiple of this many bytes: enough for direct I/O on any disk with
@@ -55,6 +56,7 @@ impl Buffer {
         if given_back >= MIN_TRIM_BYTES {
             POOL.with_borrow_mut(|pool| pool.freed_bytes = 0);
             // The C library keeps what was freed in the middle of its heap.
+            #[cfg(feature = "file")]
             trim_heap();
         }
     }

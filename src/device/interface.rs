@@ -171,7 +171,7 @@ pub trait Device {
         512
     }
 
-    /// The open file behind the device, if the kernel may copy from it or to it by itself (see
+    /// The open file that the device is, if the kernel may copy from it or to it by itself (see
     /// [`share`](fn@super::share)).
     fn kernel_file(&self) -> Option<Arc<std::fs::File>> {
         None

@@ -60,7 +60,7 @@ pub(super) struct LoopStatus {
     pub(super) file_name: PathBuf,
 }
 
-/// What the loop device behind this descriptor is attached to: any descriptor, also one for reading
+/// What the loop device of this descriptor is attached to: any descriptor, also one for reading
 /// only.
 ///
 /// # Errors
@@ -138,7 +138,7 @@ fn is_leased(file: impl AsFd, kind: libc::c_int) -> io::Result<bool> {
             _ => Ok(()),
         }
     };
-    // Whoever opens the file while the lease is held goes on when it is given back, but we are sent a signal.
+    // Anyone who opens the file while the lease is held goes on when it is given back, but we are sent a signal.
     // SIGIO would end the process; SIGURG is ignored unless somebody waits for it.
     set(F_SETSIG, libc::SIGURG)?;
     match set(libc::F_SETLEASE, kind) {
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_a_file_open_for_writing_is_noticed() {
+    fn a_writer_of_a_file_is_noticed() {
         let scratch = Scratch::new("ioctl-lease");
         let look = File::open(&scratch.0).expect("opened");
         let reader = File::open(&scratch.0).expect("opened");

@@ -13,7 +13,7 @@ use super::segment::{Column, Segment, index};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MapError {
-    /// A length or a position that is no multiple of 512 bytes, or a stripe of no bytes.
+    /// A length or a position that is not a multiple of 512 bytes, or a stripe of no bytes.
     #[error("segment {segment} does not lie on whole sectors")]
     Unaligned {
         /// Counted from 0.
@@ -37,7 +37,7 @@ pub enum MapError {
         /// Counted from 0.
         segment: usize,
     },
-    /// The sum of the lengths is no number.
+    /// The sum of the lengths does not fit into 64 bits.
     #[error("the segments are too long")]
     TooLong,
 }
@@ -183,10 +183,10 @@ impl<D: Device> Mapped<D> {
 /// Where data that begins at `start` ends, as far as `found`, the next data of each column, tells.
 fn data_end(segment: &Segment, start: u64, found: &[Option<Range<u64>>]) -> u64 {
     /// Who asks may ask again.
-    const MOST_STRIPES: usize = 4096;
+    const MAX_STRIPES: usize = 4096;
     let stripe = segment.stripe();
     let mut end = start;
-    for _ in 0..MOST_STRIPES {
+    for _ in 0..MAX_STRIPES {
         let (column, at) = segment.locate(end);
         let Some(data) = found[column].as_ref().filter(|data| data.contains(&at)) else { break };
         let next = (at - at % stripe).saturating_add(stripe);

@@ -1,6 +1,7 @@
 use std::io;
 use std::num::NonZeroU64;
 
+#[cfg(feature = "file")]
 use super::file::reflink;
 use super::interface::Device;
 
@@ -8,7 +9,8 @@ use super::interface::Device;
 /// write, after a flush of `to`.
 ///
 /// Returns false, with nothing changed, where that cannot be: not both are files, not of one file
-/// system, the file system cannot, or the range is not aligned to its blocks.
+/// system, the file system cannot, or the range is not aligned to its blocks. Without the feature `file`
+/// it never can.
 ///
 /// # Errors
 ///
@@ -22,4 +24,9 @@ pub async fn share<F: Device, T: Device>(
         (Some(from), Some(to), Some(len)) => reflink((from, from_at), (to, to_at), len).await,
         _ => Ok(false),
     }
+}
+
+#[cfg(not(feature = "file"))]
+async fn reflink<F>(_: (F, u64), _: (F, u64), _: NonZeroU64) -> io::Result<bool> {
+    Ok(false)
 }

@@ -1,7 +1,6 @@
 use std::collections::BTreeMap;
 
 use dmsnap_format::{Exception, HeaderError, Layout, MAGIC, RawHeader};
-use serde::Serialize;
 
 use super::devices::{has_magic, snapshot_bytes};
 use super::finding::{Finding, Place};
@@ -13,7 +12,8 @@ use crate::store::{self, Damage, End, Fault, Ledger, Reader, Severity, StoreErro
 const LOOK_UP: usize = 4096;
 
 /// The sum of a check.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Report {
     /// True if nothing is damaged.
     pub sound: bool,
@@ -98,7 +98,7 @@ async fn was_store<C: Device>(cow: &C, error: HeaderError) -> Result<bool, Error
 
 /// Whether what there is of the magic is that of a store.
 async fn begins_as_store<C: Device>(cow: &C) -> Result<bool, Error> {
-    let len = cow.len_bytes().map_err(Error::io(Which::Cow, "cannot find out the size"))?;
+    let len = cow.len_bytes().map_err(Error::unknown_size(Which::Cow))?;
     let len = usize::try_from(len).unwrap_or(usize::MAX).min(MAGIC.len());
     let bytes = cow.read(0, len).await.map_err(Error::io(Which::Cow, "cannot read"))?;
     Ok(MAGIC.starts_with(&bytes))

@@ -1,7 +1,6 @@
 use std::ops::Range;
 
 use dmsnap_format::{ChunkSize, Layout, SECTOR_BYTES};
-use serde::Serialize;
 
 use super::devices::whole_sectors;
 use super::{Error, Which};
@@ -10,7 +9,8 @@ use crate::signature::{self, Sample};
 use crate::store;
 
 /// What a new store offers.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Created {
     /// In sectors.
     pub chunk_size_sectors: u32,

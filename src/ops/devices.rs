@@ -8,7 +8,7 @@ use crate::store::refuse_part_blocks;
 /// used, as with kernels. An origin or an output is whole: the rest of a last sector that is cut short
 /// reads as zeroes ([`Device::read`]).
 pub(super) fn whole_sectors<D: Device>(device: &D, which: Which) -> Result<u64, Error> {
-    let len = device.len_bytes().map_err(Error::io(which, "cannot find out the size"))?;
+    let len = device.len_bytes().map_err(Error::unknown_size(which))?;
     Ok(match which {
         Which::Cow => len - len % SECTOR_BYTES,
         _ => len.checked_next_multiple_of(SECTOR_BYTES).unwrap_or(len - len % SECTOR_BYTES),

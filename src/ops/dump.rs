@@ -1,7 +1,6 @@
 use std::io;
 
 use dmsnap_format::{Layout, Run};
-use serde::Serialize;
 
 use super::Error;
 use crate::device::Device;
@@ -9,7 +8,8 @@ use crate::store::Reader;
 
 /// A run of exceptions and the slot of its first one. Runs are cut where the old or the new chunks
 /// are not consecutive in the order of the slots, and at the end of each area.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct PlacedRun {
     /// First chunk on the origin.
     pub old: u64,

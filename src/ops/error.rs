@@ -1,16 +1,16 @@
 use std::io;
 
 use dmsnap_format::HeaderError;
-use serde::Serialize;
 
 use crate::copy::CopyError;
 use crate::signature::Found;
-use crate::store::StoreError;
+use crate::store::{StoreError, UNKNOWN_SIZE};
 use crate::volume::VolumeError;
 
 /// Which of a task's devices something is about. The caller knows their names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 pub enum Which {
     /// The COW device.
     Cow,
@@ -142,6 +142,11 @@ impl Error {
     /// About another snapshot of the origin.
     pub(super) fn other(name: &str, error: Self) -> Self {
         Self::Other { name: name.to_owned(), source: Box::new(error) }
+    }
+
+    /// For `map_err` on the size of a device.
+    pub(crate) fn unknown_size(device: Which) -> impl FnOnce(io::Error) -> Self {
+        Self::io(device, UNKNOWN_SIZE)
     }
 
     /// For `map_err` on what a device said.

@@ -4,7 +4,6 @@ use std::ops::Range;
 use bytes::Bytes;
 use dmsnap_format::{OriginChunk, Run};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use serde::Serialize;
 
 use super::devices::{right_way_round, snapshot_bytes, whole_sectors};
 use super::{Error, Observer, Progress, Which};
@@ -34,7 +33,8 @@ pub struct ExportOptions {
 }
 
 /// What an export did.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Exported {
     /// Size of the image, in bytes.
     pub image_bytes: u64,

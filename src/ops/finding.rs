@@ -1,20 +1,19 @@
 use std::fmt;
 
-use serde::{Serialize, Serializer};
-
-use crate::store::{self, Damage, Severity};
+use crate::store::{self, Damage};
 
 /// Where on the COW device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Place {
     /// Chunk.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub chunk: Option<u64>,
     /// Area.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub area: Option<u64>,
     /// Slot in the area.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub slot: Option<u64>,
 }
 
@@ -45,11 +44,12 @@ impl Finding {
     }
 }
 
-impl Serialize for Finding {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
+#[cfg(feature = "serde")]
+impl serde::Serialize for Finding {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(serde::Serialize)]
         struct Told {
-            severity: Severity,
+            severity: store::Severity,
             kind: &'static str,
             #[serde(flatten)]
             place: Place,
@@ -58,7 +58,8 @@ impl Serialize for Finding {
 
         let Self { place, damage } = *self;
         let (severity, kind, message) = (damage.severity(), damage.name(), damage.to_string());
-        Told { severity, kind, place, message }.serialize(serializer)
+        let told = Told { severity, kind, place, message };
+        serde::Serialize::serialize(&told, serializer)
     }
 }
 

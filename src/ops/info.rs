@@ -1,12 +1,12 @@
 use dmsnap_format::{Run, VERSION};
-use serde::Serialize;
 
 use super::Error;
 use crate::device::Device;
 use crate::store::{Ledger, Reader};
 
 /// What a store holds, and how full it is.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Info {
     /// False once the snapshot was dropped.
     pub valid: bool,

@@ -1,8 +1,6 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use serde::Serialize;
-
 use super::devices::snapshot_bytes;
 use super::merge::{MergeOptions, MergePlan, Merged, merge, plan_merge};
 use super::room::Holdings;
@@ -23,7 +21,8 @@ pub struct Other<C> {
 }
 
 /// What becomes of another snapshot of the origin.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Kept {
     /// Its name.
     pub name: String,

@@ -1,5 +1,4 @@
 use dmsnap_format::{Exception, Layout};
-use serde::Serialize;
 
 use super::devices::{right_way_round, snapshot_bytes};
 use super::{Error, Observer};
@@ -47,7 +46,8 @@ impl MergeOptions {
 }
 
 /// What a merge would do.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct MergePlan {
     /// Exceptions to copy back.
     pub exceptions: u64,
@@ -60,7 +60,8 @@ pub struct MergePlan {
 }
 
 /// What a merge did.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Merged {
     /// True if the store is empty now; false if the observer asked to stop before.
     pub finished: bool,

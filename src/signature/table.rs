@@ -1,12 +1,11 @@
 use std::fmt;
 
-use serde::Serialize;
-
 use super::sample::Sample;
 
 /// What kind of thing it is. The order is that from the outside to the inside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 pub enum Class {
     /// A file that has to be unpacked.
     Compressed,
@@ -29,12 +28,13 @@ pub enum Class {
 }
 
 /// A kind of thing that lies on devices.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Kind {
     /// As `blkid` calls it; formats of images as `qemu-img` does, others as their own tool does.
     pub name: &'static str,
     /// For people: "an ext4 file system".
-    #[serde(skip)]
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub words: &'static str,
     /// What sort of thing it is.
     pub class: Class,
@@ -98,10 +98,11 @@ impl Entry {
 }
 
 /// Something that was found on a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Found {
     /// What it is.
-    #[serde(flatten)]
+    #[cfg_attr(feature = "serde", serde(flatten))]
     pub kind: &'static Kind,
     /// Where its magic lies, in bytes.
     pub at: u64,

@@ -43,7 +43,7 @@ impl<'a, D: Device> Builder<'a, D> {
     ///
     /// [`StoreError::TooSmall`] before anything is written; any error of the device.
     pub async fn new(cow: &'a D, chunk_size: ChunkSize) -> Result<Self, StoreError> {
-        let cow_bytes = cow.len_bytes().map_err(StoreError::io("cannot find out the size"))?;
+        let cow_bytes = cow.len_bytes().map_err(StoreError::unknown_size)?;
         let needed_bytes = 2 * chunk_size.bytes();
         if cow_bytes < needed_bytes {
             return Err(StoreError::TooSmall { cow_bytes, needed_bytes });

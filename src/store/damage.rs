@@ -1,13 +1,13 @@
 use std::fmt;
 
 use dmsnap_format::{Exception, ExceptionFault, HeaderError};
-use serde::Serialize;
 
 use super::{Fault, Place, StoreError};
 
 /// How bad something is that was found in a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 pub enum Severity {
     /// Worth knowing; the store is sound.
     Note,

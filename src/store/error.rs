@@ -133,7 +133,15 @@ pub enum StoreError {
     Transient,
 }
 
+/// What is said of a device that does not tell its size.
+pub(crate) const UNKNOWN_SIZE: &str = "cannot find out the size";
+
 impl StoreError {
+    /// For `map_err` on the size of a device.
+    pub(crate) fn unknown_size(source: io::Error) -> Self {
+        Self::Io { doing: UNKNOWN_SIZE.into(), source }
+    }
+
     /// For `map_err` on what the device said.
     pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let doing = doing.into();

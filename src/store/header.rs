@@ -11,7 +11,7 @@ use crate::device::{Buffer, Device};
 ///
 /// [`StoreError::Header`] if there is no store that could be opened; an error of the device.
 pub async fn read_header<D: Device>(cow: &D) -> Result<Header, StoreError> {
-    let cow_bytes = cow.len_bytes().map_err(StoreError::io("cannot find out the size"))?;
+    let cow_bytes = cow.len_bytes().map_err(StoreError::unknown_size)?;
     let needed_bytes = 2 * ChunkSize::MIN.bytes();
     if cow_bytes < needed_bytes {
         return Err(StoreError::TooSmall { cow_bytes, needed_bytes });

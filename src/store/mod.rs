@@ -26,6 +26,7 @@ use dmsnap_format::{ChunkSize, CowChunk, OriginChunk, Usage};
 pub use any::AnyStore;
 pub use builder::{Builder, format};
 pub use damage::{Damage, Severity};
+pub(crate) use error::UNKNOWN_SIZE;
 pub use error::{Fault, Place, StoreError};
 pub use header::{read_header, refuse_part_blocks};
 pub use ledger::Ledger;

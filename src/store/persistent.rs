@@ -238,7 +238,7 @@ impl<D: Device> Store for Persistent<D> {
             Some(chunk) => chunk,
             None => {
                 let grown = self.slots.cow.len_bytes();
-                let grown = grown.map_err(StoreError::io("cannot find out the size"))?;
+                let grown = grown.map_err(StoreError::unknown_size)?;
                 room.cow_chunks = self.slots.layout.chunk_size().whole_chunks(grown);
                 room.take(self.slots.layout, index).ok_or(StoreError::Full)?
             }
@@ -385,8 +385,7 @@ impl<D: Device> Store for Persistent<D> {
         if self.standing.get() == Standing::Invalid {
             return Err(StoreError::Invalid);
         }
-        let cow_bytes =
-            self.slots.cow.len_bytes().map_err(StoreError::io("cannot find out the size"))?;
+        let cow_bytes = self.slots.cow.len_bytes().map_err(StoreError::unknown_size)?;
         let chunk = u64::from(self.slots.layout.chunk_size().sectors());
         let (area, _) = self.slots.layout.position(self.published.get());
         Ok(Usage {

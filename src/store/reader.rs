@@ -28,7 +28,7 @@ impl<'a, D: Device> Reader<'a, D> {
     /// As [`read_header`].
     pub async fn open(cow: &'a D, origin_bytes: Option<u64>) -> Result<Self, StoreError> {
         let header = read_header(cow).await?;
-        let cow_bytes = cow.len_bytes().map_err(StoreError::io("cannot find out the size"))?;
+        let cow_bytes = cow.len_bytes().map_err(StoreError::unknown_size)?;
         let extents = Extents::new(Layout::new(header.chunk_size), cow_bytes, origin_bytes);
         Ok(Self { cow, header, extents, cow_bytes })
     }

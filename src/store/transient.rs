@@ -40,7 +40,7 @@ impl<D: Device> Transient<D> {
     }
 
     fn cow_bytes(&self) -> Result<u64, StoreError> {
-        self.cow.len_bytes().map_err(StoreError::io("cannot find out the size"))
+        self.cow.len_bytes().map_err(StoreError::unknown_size)
     }
 }
 

@@ -16,6 +16,19 @@ async fn refusal(path: &Path, mode: Mode) -> OpenError {
     }
 }
 
+#[test]
+fn without_a_runtime_a_file_is_refused_and_nothing_panics() {
+    let scratch = Scratch::new();
+    let (there, new) = (scratch.file("image", &[0; 4096]), scratch.path("new"));
+    futures_executor::block_on(async {
+        let refused = refusal(&there, Mode::Read).await;
+        assert!(refused.to_string().contains("no compio runtime"), "{refused}");
+        let made = File::create_new(&new, 4096, Caching::Direct, Access::default()).await;
+        assert!(matches!(made, Err(OpenError::NoRuntime)), "{made:?}");
+    });
+    assert!(!new.exists());
+}
+
 /// Every pair of modes. A lock is one of an open file, so two of this process do as well as two of
 /// two processes.
 #[test]

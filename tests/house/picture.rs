@@ -22,7 +22,7 @@ const fn room(name: &'static str, floor: usize, column: usize, noun: &'static st
 }
 
 /// Every room of the house, from the ground up.
-const ROOMS: [Room; 16] = [
+const ROOMS: [Room; 17] = [
     room("lvm", 0, 0, "LVM2 on disk"),
     room("sync", 0, 1, "tasks that wait"),
     room("format", 0, 2, "stores as bytes"),
@@ -35,6 +35,7 @@ const ROOMS: [Room; 16] = [
     room("merge", 4, 2, "back to the origin"),
     room("volume", 5, 2, "origin and snapshots"),
     room("ops", 6, 2, "whole tasks"),
+    room("blocking", 7, 2, "without a runtime"),
     room("images", 7, 0, "LVM in disk images"),
     room("serve", 7, 4, "servers and control"),
     room("cli", 8, 2, "words and signals"),

@@ -12,7 +12,7 @@ use crate::device::ioctl::{LoopStatus, loop_status};
 /// Linux: `LOOP_MAJOR`.
 pub(super) const LOOP_MAJOR: u32 = 7;
 
-/// What a loop device is attached to; `None` if this is no such device, attached to nothing, or cannot be
+/// What a loop device is attached to; `None` if this is not such a device, attached to nothing, or cannot be
 /// found out. `open` is the device, if it is open.
 pub(super) fn attached(disk: u64, open: Option<&fs::File>) -> Option<Below> {
     if major(disk) != LOOP_MAJOR {

@@ -10,6 +10,11 @@ pub enum OpenError {
     /// What the system says: not found, permission denied, ...
     #[error("{0}")]
     System(#[from] io::Error),
+    /// No compio runtime runs on this thread. Files are opened, used and closed inside one.
+    #[error(
+        "no compio runtime runs on this thread: open files inside `Runtime::block_on`, or use `dmsnap::blocking`"
+    )]
+    NoRuntime,
     /// Somebody else has it.
     #[error("in use{0}")]
     InUse(User),

@@ -19,7 +19,7 @@ use super::new_file::{Access, new_file};
 use super::open::{self, Opened, is_one};
 use super::pages::Pages;
 use super::semaphore::Semaphore;
-use super::threads::{Calls, blocking, sleeps};
+use super::threads::{Calls, blocking, need_runtime, sleeps};
 use super::workers::allow_many;
 use crate::device::interface::Device;
 
@@ -30,7 +30,7 @@ const MAX_REQUESTS: usize = 128;
 /// A regular file or a block device, over io_uring; where that is forbidden, or would have this thread sleep
 /// (FUSE), over a thread pool.
 ///
-/// Must be used inside a compio runtime.
+/// Must be opened, used and closed inside one compio runtime.
 #[derive(Debug)]
 pub struct File {
     /// Holds the locks; for calls that io_uring does not have.
@@ -57,8 +57,10 @@ impl File {
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; what somebody else has is waited for for a second, and no longer.
+    /// [`OpenError`]; what somebody else has is waited for for a second, and no longer. Without a runtime on this
+    /// thread [`OpenError::NoRuntime`].
     pub async fn open(path: &Path, mode: Mode, caching: Caching) -> Result<Self, OpenError> {
+        need_runtime()?;
         let opened = open::open(path, mode).await?;
         Self::with_locks(path, opened, mode, caching).await
     }
@@ -105,6 +107,7 @@ impl File {
         access: Access,
         prepare: impl FnOnce(&fs::File) + Send + 'static,
     ) -> Result<Self, OpenError> {
+        need_runtime()?;
         let owned = path.to_owned();
         let made = blocking(move || {
             let file = new_file(&owned, access)?;

@@ -13,11 +13,11 @@ use super::error::{OpenError, User};
 use super::identity::Identity;
 use super::mode::Mode;
 
-/// QEMU (`block/file-posix.c`): whoever uses a permission has a lock for reading on the byte of its number
+/// QEMU (`block/file-posix.c`): a user of a permission has a lock for reading on the byte of its number
 /// from here on ...
 const USED: i64 = 100;
 
-/// ... and whoever does not want others to use it, on the byte of its number from here on.
+/// ... and one that does not want others to use it, on the byte of its number from here on.
 const NOT_SHARED: i64 = 200;
 
 /// QEMU's permissions, by number.

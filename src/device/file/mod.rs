@@ -1,5 +1,7 @@
 //! What Linux files are: regular files and block devices, how they are opened, and who else has them.
 
+mod mode; // what for, and through which cache
+mod error; // why not, and who else has it
 mod semaphore; // at most n at a time
 mod pages; // direct and buffered writes kept apart
 mod cached; // what the page cache has
@@ -12,8 +14,6 @@ mod identity; // which bytes of which file or disk
 mod backing; // what a loop device is attached to
 mod descent; // down through partitions and loop devices
 mod loops; // who else has it through a loop device
-mod mode; // what for, and through which cache
-mod error; // why not, and who else has it
 mod locks; // flock, and the locks of QEMU
 mod open; // without locks, and surely what it is said to be
 mod new_file; // made for whom, and durable

@@ -1,7 +1,7 @@
 /// What the device is opened for, and so who else may have it open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Reading, whoever else writes: for looking at a device in use.
+    /// Reading, even while others write: for looking at a device in use.
     Look,
     /// Reading, while nobody who locks writes (shared locks).
     Read,

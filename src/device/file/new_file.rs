@@ -29,7 +29,7 @@ impl Access {
         fs::metadata(path).map(|metadata| Self::of(&metadata))
     }
 
-    /// As for the file or disk that this is told of.
+    /// As for the file or disk that this metadata is of.
     pub fn of(metadata: &Metadata) -> Self {
         let like = Like { mode: metadata.mode(), uid: metadata.uid(), gid: metadata.gid() };
         Self { like: Some(like) }

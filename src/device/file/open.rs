@@ -10,6 +10,7 @@ use super::error::{OpenError, User, refusal};
 use super::locks::patiently;
 use super::loops::others;
 use super::mode::Mode;
+use super::threads::need_runtime;
 use crate::device::ioctl::{is_open, is_open_for_writing, is_read_only};
 
 /// A file or disk that is open, and surely what it is said to be.
@@ -124,6 +125,7 @@ fn refuse_writers(file: &fs::File) -> Result<(), OpenError> {
 ///
 /// [`OpenError`], if it cannot be opened for reading.
 pub async fn is_open_elsewhere(path: &Path) -> Result<bool, OpenError> {
+    need_runtime()?;
     let looked = look(path, Mode::Look)?;
     let attempt = || match is_open(&looked.file) {
         Ok(true) => Err(OpenError::InUse(User::Writer)),

@@ -21,7 +21,7 @@ pub(super) fn number<N: FromStr>(dir: &Path, name: &str) -> Option<N> {
     attribute(dir, name)?.parse().ok()
 }
 
-/// The name of the file that a loop device is attached to, as far as it was known to whoever attached it: it
+/// The name of the file that a loop device is attached to, as the one who attached it knew it: it
 /// may lead somewhere else here, and a removed file's ends with ` (deleted)`.
 pub(super) fn backing_file(dir: &Path) -> Option<PathBuf> {
     // A name may end with spaces.

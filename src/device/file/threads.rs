@@ -5,9 +5,11 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use compio::runtime::Runtime;
 use rustix::fs::{FallocateFlags, FsWord};
 use rustix::io::{pwritev, retry_on_intr};
 
+use super::error::OpenError;
 use super::semaphore::Semaphore;
 
 /// FUSE's number among file systems (`statfs`).
@@ -19,6 +21,11 @@ const MAX_PIECES: usize = 1024;
 /// Calls of one file that sleep on other threads at a time. There are 256 threads for all files: one whose
 /// device hangs must not take them all.
 const MAX_CALLS: usize = 8;
+
+/// Refuses to go on where nothing could be waited for.
+pub(super) fn need_runtime() -> Result<(), OpenError> {
+    Runtime::try_with_current(|_| ()).map_err(|_| OpenError::NoRuntime)
+}
 
 /// Runs a call that may sleep off this thread.
 pub(super) async fn blocking<T: Send + 'static>(
