@@ -7,6 +7,7 @@ mod block_status;
 mod change_counter;
 mod check_findings;
 mod device;
+mod examples;
 mod hangs;
 mod house;
 mod kernel_defects;

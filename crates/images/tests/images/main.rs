@@ -6,3 +6,4 @@ mod listed; // groups and volumes by their names
 mod read; // volumes and snapshots as devices
 mod merged; // snapshots back into their origins, and out of the metadata
 mod refused; // why not, as variants
+mod example; // the one of this package, run
