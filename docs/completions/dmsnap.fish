@@ -33,7 +33,7 @@ complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "dump" -d 'List every 
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "export" -d 'Write the snapshot\'s content as a raw image'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "merge" -d 'Copy the snapshot\'s chunks back to the origin'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "serve" -d 'Serve an origin and its snapshots as block devices over NBD'
-complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "lvm" -d 'List, check, export and merge LVM\'s snapshots in disk images'
+complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "lvm" -d 'List, check, export and merge LVM snapshots in disk images'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "ctl" -d 'Look at a running `dmsnap serve`, and change it'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "completions" -d 'Print a script that lets a shell complete dmsnap\'s commands and options'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "man" -d 'Write the manual pages, one per command, to a directory'
@@ -58,23 +58,23 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l io -d 'Around t
 buffered\t'Through the page cache'"
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l force -d 'Overwrite an OUTPUT that exists'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l allow-invalid -d 'Export a snapshot that was dropped, too'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l progress -d 'Show progress even if stderr is no terminal: a line a second'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l progress -d 'Show progress even if stderr is not a terminal: one line per second'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l json -d 'The result as a JSON object; on stderr, if the image goes to standard output'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l keep -d 'COW device of another snapshot of ORIGIN, which keeps what it shows; may be repeated' -r
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l rate -d 'Most bytes a second' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l rate -d 'Limit to this many bytes per second' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l window -d 'Most data in one window; two windows are in memory at a time' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
 buffered\t'Through the page cache'"
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l backup -d 'File for the old metadata text, by default beside the image' -r -F
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l backup -d 'File for the old metadata text, by default next to the image' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l dry-run -d 'Check everything and tell what would be done, but write nothing'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l no-share -d 'Copy, even where both files could share extents instead'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l force -d 'Go on although the origin begins with a store\'s header, or exceptions were lost'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l progress -d 'Show progress even if stderr is no terminal: a line a second'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l progress -d 'Show progress even if stderr is not a terminal: one line per second'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l json -d 'The result as a JSON object'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l no-metadata -d 'Merge the data only: the snapshot stays in the volume group, empty'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l drop-full -d 'Go on although another snapshot has no room for what it shows, which drops it'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l drop-full -d 'Drop another snapshot that has no room for what it shows, instead of refusing'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l snapshot -d 'A snapshot of it, and how it behaves' -r
@@ -88,8 +88,8 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l connections -d '
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l memory -d 'Most memory for the whole server, at least 128M' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l connection-memory -d 'Most memory for the requests of one connection; one request may take 32 MiB in any case' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l control -d 'Let this server be looked at and changed over a socket there, by its owner alone' -r -F
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l merge -d 'Merge this snapshot into the origin meanwhile' -r
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l rate -d 'Most bytes a second that the merge moves' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l merge -d 'Merge this snapshot into the origin while clients go on' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l rate -d 'Limit the merge to this many bytes per second' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l window -d 'Most data in one window of the merge; at most 64M, and a 16th of --memory' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l write-back -d 'Most memory for origin writes that wait to be written together, at most an eighth of --memory; 0: none waits' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l io -d 'Through the page cache or around it' -r -f -a "direct\t'Around the page cache, where the device can'
@@ -108,43 +108,44 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subco
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from list" -l json -d 'A report shaped as that of `lvs --reportformat json --units b`'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from list" -s V -l version -d 'Print version'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from check" -l json -d 'One finding per line as a JSON object, and each store\'s report as a line behind its findings'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from check" -l json -d 'One finding per line as a JSON object, and each store\'s report as a line after its findings'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from check" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
 buffered\t'Through the page cache'"
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l force -d 'Overwrite an OUTPUT that exists'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l allow-invalid -d 'Export a snapshot that was dropped, too'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l progress -d 'Show progress even if stderr is no terminal: a line a second'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l progress -d 'Show progress even if stderr is not a terminal: one line per second'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l json -d 'The result as a JSON object; on stderr, if the image goes to standard output'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -s V -l version -d 'Print version'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l rate -d 'Most bytes a second' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l rate -d 'Limit to this many bytes per second' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l window -d 'Most data in one window; two windows are in memory at a time' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
 buffered\t'Through the page cache'"
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l backup -d 'File for the old metadata text, by default beside the image' -r -F
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l backup -d 'File for the old metadata text, by default next to the image' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l dry-run -d 'Check everything and tell what would be done, but write nothing'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l no-share -d 'Copy, even where both files could share extents instead'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l force -d 'Go on although the origin begins with a store\'s header, or exceptions were lost'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l progress -d 'Show progress even if stderr is no terminal: a line a second'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l progress -d 'Show progress even if stderr is not a terminal: one line per second'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l json -d 'The result as a JSON object'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l no-metadata -d 'Merge the data only: the snapshot stays in the volume group, empty'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l drop-full -d 'Go on although another snapshot has no room for what it shows, which drops it'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l drop-full -d 'Drop another snapshot that has no room for what it shows, instead of refusing'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -l control -d 'The server\'s control socket, as it was given to `dmsnap serve`' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -l json -d 'The answer as JSON, where there is one'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -s V -l version -d 'Print version'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "status" -d 'Origin, snapshots, merge and exports, and how they are'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "status" -d 'Show origin, snapshots, merge and exports, and their state'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "snapshot" -d 'Add, remove or drop a snapshot'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "merge" -d 'Merge a snapshot into the origin'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "grow" -d 'Make the file of a store longer'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "flush" -d 'Make durable what was written to the exports'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "flush" -d 'Make everything written to the exports durable'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "shutdown" -d 'End the server, as SIGTERM does: everything is published and flushed'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -l control -d 'The server\'s control socket, as it was given to `dmsnap serve`' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -l dmsetup -d 'Lines as `dmsetup status` prints them'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -l watch -d 'Again whenever it changes, at most once a second, until the server ends'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -l json -d 'The answer as JSON, where there is one'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -s V -l version -d 'Print version'
@@ -160,9 +161,9 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subco
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "start" -d 'Start to merge a snapshot: from now on it and the origin are one device'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "pause" -d 'Let it stop after the window under way'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "resume" -d 'Let it go on, also after a device has failed'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "cancel" -d 'Give it up: the snapshot is a plain one again, with the same content'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "pause" -d 'Pause it after the window under way'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "resume" -d 'Resume it, also after a device has failed'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "cancel" -d 'Cancel the merge and keep the snapshot, with its content unchanged'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "rate" -d 'Change how fast it goes'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from grow" -l control -d 'The server\'s control socket, as it was given to `dmsnap serve`' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from grow" -l json -d 'The answer as JSON, where there is one'

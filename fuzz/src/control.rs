@@ -12,7 +12,7 @@ use dmsnap::format::ChunkSize;
 use dmsnap::ops;
 use dmsnap::volume::{Snapshot, SnapshotOptions, State, View, Volume};
 use dmsnap_serve::control::{
-    Code, Control, Desk, Facts, NewSnapshot, Opener, Private, Refusal, Status,
+    Code, Control, Controller, NewSnapshot, OwnerSocket, Refusal, ServerFacts, Status, StoreOpener,
 };
 use dmsnap_serve::nbd::Exports;
 use dmsnap_serve::{Live, Merger};
@@ -32,9 +32,9 @@ const AT_ONCE: u8 = 3;
 type Disk = Volume<Rc<Sparse>, Rc<Sparse>>;
 
 /// COW devices by their paths. Each is locked as long as a snapshot has it, as files are.
-struct Doors(RefCell<HashMap<String, Rc<Sparse>>>);
+struct MemoryOpener(RefCell<HashMap<String, Rc<Sparse>>>);
 
-impl Opener<Rc<Sparse>, Rc<Sparse>> for Doors {
+impl StoreOpener<Rc<Sparse>, Rc<Sparse>> for MemoryOpener {
     async fn open(
         &self,
         volume: &Disk,
@@ -107,14 +107,15 @@ async fn serve(read_only: bool, rounds: &[Vec<Vec<u8>>]) {
     exports.add(Live::origin(&volume, read_only)).expect("new");
     exports.add(Live::snapshot(&volume, &snapshot, read_only)).expect("new");
     let merger = Merger::new(volume.clone(), 4096, Box::new(|_, _| {}));
-    let facts = Facts { version: "1".into(), origin: "/origin".into(), read_only };
-    let doors = Doors(HashMap::from([("/s".into(), cow)]).into());
-    let desk = Desk::new(volume.clone(), exports.clone(), merger.clone(), doors, facts);
+    let facts = ServerFacts { version: "1".into(), origin: "/origin".into(), read_only };
+    let opener = MemoryOpener(HashMap::from([("/s".into(), cow)]).into());
+    let controller =
+        Controller::new(volume.clone(), exports.clone(), merger.clone(), opener, facts);
 
     let path = path();
-    let control = Control::start(Private::take(&path).expect("a socket")).expect("a thread");
+    let control = Control::start(OwnerSocket::take(&path).expect("a socket")).expect("a thread");
     let (stop, stopped) = futures_channel::oneshot::channel::<()>();
-    let server = desk.clone();
+    let server = controller.clone();
     let serving = async move { control.serve(&server, async { _ = stopped.await }).await };
     let serving = compio::runtime::spawn(serving);
     let ask = async |said: &[u8]| {
@@ -124,7 +125,7 @@ async fn serve(read_only: bool, rounds: &[Vec<Vec<u8>>]) {
     let mut merged = false;
     for round in rounds {
         let answers = join_all(round.iter().map(|said| ask(said))).await;
-        desk.tick();
+        controller.tick();
         for (said, heard) in round.iter().zip(&answers) {
             told(|| format!("{}\n-> {}", said.escape_ascii(), heard.escape_ascii()));
             let status = is_well_formed(heard);

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use dmsnap_format::{Exception, HeaderError, Layout, MAGIC, RawHeader};
 
-use super::devices::{has_magic, snapshot_bytes};
+use super::devices::{begins_with_store, snapshot_bytes};
 use super::finding::{Finding, Place};
 use super::{Error, Which};
 use crate::device::Device;
@@ -52,7 +52,7 @@ pub async fn check<C: Device, O: Device>(
 ///
 /// # Errors
 ///
-/// As [`check`]; [`Error::Refused`] for a snapshot that is larger than its origin.
+/// As [`check`]; [`Error::OriginTooSmall`].
 pub async fn check_sized<C: Device, O: Device>(
     cow: &C,
     origin: Option<&O>,
@@ -127,10 +127,10 @@ impl<F: FnMut(Finding)> Check<F> {
     }
 
     async fn origin<C: Device, O: Device>(&mut self, cow: &C, origin: &O) -> Result<(), Error> {
-        if !has_magic(origin, Which::Origin).await? {
+        if !begins_with_store(origin, Which::Origin).await? {
             return Ok(());
         }
-        if !has_magic(cow, Which::Cow).await? {
+        if !begins_with_store(cow, Which::Cow).await? {
             return Err(Error::Swapped);
         }
         self.tell(Place::NOWHERE, Damage::OriginBeginsWithHeader);

@@ -1,8 +1,8 @@
 use std::ops::Range;
 
-use dmsnap_format::{ChunkSize, Layout, SECTOR_BYTES};
+use dmsnap_format::{ChunkSize, Layout, MAGIC, SECTOR_BYTES};
 
-use super::devices::whole_sectors;
+use super::devices::{refuse_chunk_size, whole_sectors};
 use super::{Error, Which};
 use crate::device::Device;
 use crate::signature::{self, Sample};
@@ -31,7 +31,7 @@ pub struct Created {
 /// # Errors
 ///
 /// Before anything was written: [`Error::RaidMember`]; without `force` also [`Error::Occupied`], and
-/// [`Error::Refused`] if there is data of any other kind.
+/// [`Error::NotEmpty`] if there is data of any other kind.
 pub async fn create<C: Device>(
     cow: &C,
     chunk_size: ChunkSize,
@@ -55,6 +55,25 @@ pub async fn create<C: Device>(
     })
 }
 
+/// Formats an empty store where a kernel would make one: where the magic is zero. `None` if it is not: what
+/// lies there is left to those who open it.
+///
+/// # Errors
+///
+/// As [`create`], and [`Error::PartBlocks`], before anything was written.
+pub async fn create_if_blank<C: Device>(
+    cow: &C,
+    chunk_size: ChunkSize,
+) -> Result<Option<Created>, Error> {
+    let magic = cow.read(0, MAGIC.len()).await;
+    let magic = magic.map_err(Error::io(Which::Cow, "cannot read the magic"))?;
+    if magic.iter().any(|byte| *byte != 0) {
+        return Ok(None);
+    }
+    refuse_chunk_size(chunk_size, cow, Which::Cow)?;
+    create(cow, chunk_size, false).await.map(Some)
+}
+
 async fn refuse_occupied<C: Device>(
     cow: &C,
     cow_bytes: u64,
@@ -68,10 +87,7 @@ async fn refuse_occupied<C: Device>(
     let written = written_by_create(chunk_size, cow_bytes);
     match signature::first_not_zero(cow, written).await.map_err(failed())? {
         None => Ok(()),
-        Some(at) => {
-            let found = format!("there is data at byte {at}, where the store would begin");
-            Err(Error::Refused(Which::Cow, found))
-        }
+        Some(at) => Err(Error::NotEmpty { at }),
     }
 }
 

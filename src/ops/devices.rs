@@ -19,17 +19,15 @@ pub(super) fn whole_sectors<D: Device>(device: &D, which: Which) -> Result<u64, 
 ///
 /// # Errors
 ///
-/// [`Error::Refused`] if it is larger than the origin, or not to be whole sectors.
+/// [`Error::OriginTooSmall`], and [`Error::PartSectors`].
 pub(super) fn snapshot_bytes<O: Device>(origin: &O, told: Option<u64>) -> Result<u64, Error> {
     let origin_bytes = whole_sectors(origin, Which::Origin)?;
     match told {
         Some(told) if told > origin_bytes => {
-            let found = format!("{origin_bytes} bytes, and the snapshot of it has {told}");
-            Err(Error::Refused(Which::Origin, format!("{found}: make it as large again")))
+            Err(Error::OriginTooSmall { origin_bytes, snapshot_bytes: told })
         }
         Some(told) if !told.is_multiple_of(SECTOR_BYTES) => {
-            let found = format!("a snapshot of {told} bytes, which is not a multiple of 512");
-            Err(Error::Refused(Which::Cow, found))
+            Err(Error::PartSectors { snapshot_bytes: told })
         }
         told => Ok(told.unwrap_or(origin_bytes)),
     }
@@ -41,20 +39,23 @@ pub(super) async fn right_way_round<C: Device, O: Device>(
     origin: &O,
     force: bool,
 ) -> Result<(), Error> {
-    let cow_is_store = has_magic(cow, Which::Cow).await?;
-    match (cow_is_store, has_magic(origin, Which::Origin).await?) {
+    let cow_is_store = begins_with_store(cow, Which::Cow).await?;
+    match (cow_is_store, begins_with_store(origin, Which::Origin).await?) {
         (false, true) => Err(Error::Swapped),
         (true, true) if !force => Err(Error::OriginIsStore),
         _ => Ok(()),
     }
 }
 
-/// True if the device begins like a store, in whatever state.
-pub(super) async fn has_magic<D: Device>(device: &D, which: Which) -> Result<bool, Error> {
-    if whole_sectors(device, which)? == 0 {
-        return Ok(false);
-    }
-    let first = device.read(0, 512).await;
+/// Whether a device begins like a store, in whatever state. `which` it is is for errors.
+///
+/// # Errors
+///
+/// [`Error::Io`]
+pub async fn begins_with_store<D: Device>(device: &D, which: Which) -> Result<bool, Error> {
+    let len = device.len_bytes().map_err(Error::unknown_size(which))?;
+    let len = usize::try_from(len).unwrap_or(usize::MAX).min(512);
+    let first = device.read(0, len).await;
     Ok(first.map_err(Error::io(which, "cannot read the first sector"))?.starts_with(&MAGIC))
 }
 
@@ -62,12 +63,12 @@ pub(super) async fn has_magic<D: Device>(device: &D, which: Which) -> Result<boo
 ///
 /// # Errors
 ///
-/// [`Error::Refused`], with both sizes.
+/// [`Error::PartBlocks`]
 pub fn refuse_chunk_size(
     chunk_size: ChunkSize,
     device: &impl Device,
     which: Which,
 ) -> Result<(), Error> {
     let refused = refuse_part_blocks(chunk_size, device);
-    refused.map_err(|error| Error::Refused(which, error.to_string()))
+    refused.map_err(|source| Error::PartBlocks { device: which, source })
 }

@@ -5,6 +5,7 @@ use dmsnap_format::HeaderError;
 use crate::copy::CopyError;
 use crate::signature::Found;
 use crate::store::{StoreError, UNKNOWN_SIZE};
+use crate::table::Duplicate;
 use crate::volume::VolumeError;
 
 /// Which of a task's devices something is about. The caller knows their names.
@@ -42,13 +43,11 @@ pub enum Error {
     #[error(transparent)]
     Store(StoreError),
     /// The COW device holds no store, but the origin does.
-    #[error(
-        "no snapshot store here, but there is one on the origin: COW and ORIGIN look swapped (the COW device comes first)"
-    )]
+    #[error("no snapshot store here, but there is one on the origin: the devices look swapped")]
     Swapped,
     /// Both devices begin with a store's header.
     #[error(
-        "begins with a store's header itself: is it the COW device? (or a kernel merge that failed wrote it there: see `dmsnap check`)"
+        "begins with a store's header itself: it is a COW device, or a kernel's merge that failed wrote it there"
     )]
     OriginIsStore,
     /// The store was dropped.
@@ -57,8 +56,11 @@ pub enum Error {
     )]
     Invalid,
     /// The store contradicts itself or the devices.
-    #[error("{0}; nothing was written (`dmsnap check` lists everything)")]
+    #[error("{0}; nothing was written")]
     Damaged(StoreError),
+    /// An origin chunk occurs more than once.
+    #[error("{0}")]
+    Duplicate(Duplicate),
     /// Exceptions were lost to an unaligned discard in a kernel: [`StoreError::FrontZeroed`].
     #[error("{0}")]
     FrontZeroed(StoreError),
@@ -91,9 +93,44 @@ pub enum Error {
     /// A device failed, or a snapshot had no room, while a merge let other snapshots keep what they show.
     #[error("{0}")]
     Live(#[source] VolumeError),
-    /// An output that is too small, not empty, ...
-    #[error("{1}")]
-    Refused(Which, String),
+    /// There is data of an unknown kind where a store would begin.
+    #[error("there is data at byte {at}, where the store would begin")]
+    NotEmpty {
+        /// Its first byte.
+        at: u64,
+    },
+    /// Chunks are not made of whole blocks of a device.
+    #[error("{source}")]
+    PartBlocks {
+        /// The device.
+        device: Which,
+        /// Both sizes.
+        source: StoreError,
+    },
+    /// The origin is shorter than the snapshot.
+    #[error(
+        "{origin_bytes} bytes, and the snapshot of it has {snapshot_bytes}: make it as large again"
+    )]
+    OriginTooSmall {
+        /// Size of the origin.
+        origin_bytes: u64,
+        /// Size of the snapshot, as it was told.
+        snapshot_bytes: u64,
+    },
+    /// A snapshot is told to have part of a sector.
+    #[error("a snapshot of {snapshot_bytes} bytes, which is not a multiple of 512")]
+    PartSectors {
+        /// Size of the snapshot, as it was told.
+        snapshot_bytes: u64,
+    },
+    /// The output has no room for the image.
+    #[error("{output_bytes} bytes are too few for an image of {image_bytes}")]
+    OutputTooSmall {
+        /// Size of the output.
+        output_bytes: u64,
+        /// Size of the image.
+        image_bytes: u64,
+    },
 }
 
 impl From<StoreError> for Error {
@@ -106,7 +143,9 @@ impl From<StoreError> for Error {
             fault @ (StoreError::Fault { .. } | StoreError::NoTerminator { .. }) => {
                 Self::Damaged(fault)
             }
-            error @ StoreError::PartBlocks { .. } => Self::Refused(Which::Cow, error.to_string()),
+            source @ StoreError::PartBlocks { .. } => {
+                Self::PartBlocks { device: Which::Cow, source }
+            }
             other => Self::Store(other),
         }
     }
@@ -133,8 +172,9 @@ impl Error {
     /// The device it is about.
     pub fn device(&self) -> Which {
         match self {
-            Self::Io { device, .. } | Self::Refused(device, _) => *device,
-            Self::OriginIsStore => Which::Origin,
+            Self::Io { device, .. } | Self::PartBlocks { device, .. } => *device,
+            Self::OriginIsStore | Self::OriginTooSmall { .. } => Which::Origin,
+            Self::OutputTooSmall { .. } => Which::Output,
             _ => Which::Cow,
         }
     }

@@ -71,8 +71,8 @@ pub async fn export<C: Device, O: Device, T: Device>(
     let source = Source::new(cow, origin, options).await?;
     let room = whole_sectors(output, Which::Output)?;
     if room < source.image_bytes {
-        let found = format!("{room} bytes are too few for an image of {}", source.image_bytes);
-        return Err(Error::Refused(Which::Output, found));
+        let image_bytes = source.image_bytes;
+        return Err(Error::OutputTooSmall { output_bytes: room, image_bytes });
     }
     let export = Export {
         source: &source,
@@ -119,8 +119,7 @@ impl<'a, C: Device, O: Device> Source<'a, C, O> {
         let mut exceptions = Vec::new();
         reader.believe(|exception| exceptions.push(exception)).await?;
         let count = exceptions.len() as u64;
-        let table = Table::from_exceptions(exceptions)
-            .map_err(|twice| Error::Refused(Which::Cow, twice.to_string()))?;
+        let table = Table::from_exceptions(exceptions).map_err(Error::Duplicate)?;
         Ok(Self {
             cow: Side::new(cow, Which::Cow),
             origin: Side::new(origin, Which::Origin),

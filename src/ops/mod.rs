@@ -18,8 +18,8 @@ pub use crate::copy::{Observer, Progress, Silent};
 pub use crate::store::{Damage, Severity};
 
 pub use check::{Report, check, check_sized};
-pub use create::{Created, create};
-pub use devices::refuse_chunk_size;
+pub use create::{Created, create, create_if_blank};
+pub use devices::{begins_with_store, refuse_chunk_size};
 pub use dump::{PlacedRun, dump};
 pub use error::{Error, Which};
 pub use export::{ExportOptions, Exported, export};

@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 /// How a command ended, and the exit status that says so. Scripts depend on these numbers.
 ///
-/// Status 2, a command line that makes no sense, is given by clap.
+/// [`USAGE`], for a command line that is wrong, is not one of them: the parser gives it as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Outcome {
@@ -14,12 +14,15 @@ pub(crate) enum Outcome {
     Failed = 3,
 }
 
+/// The command line is wrong.
+pub(crate) const USAGE: u8 = 2;
+
 /// The same in words, for `--help` and the manual.
 pub(crate) const STATUSES: &str = "\
 Exit status:
   0  done; the answer is yes, or sound
   1  done; the answer is no, or damaged
-  2  the command line makes no sense
+  2  usage error
   3  could not be done, or was stopped: stderr says why, in one line";
 
 impl From<Outcome> for ExitCode {

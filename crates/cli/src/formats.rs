@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use dmsnap::device::Device;
-use dmsnap::format::MAGIC;
+use dmsnap::ops::{self, Which};
 use dmsnap::signature::{self, Class, Found};
 
 use crate::report::{Failure, tell};
@@ -16,11 +16,11 @@ pub(crate) async fn warn_of_image(name: impl Display, device: &impl Device) {
     }
 }
 
-/// Refuses what is known to be something else than a store. What begins as a store, or is not known, is
-/// left to those who open it.
+/// Refuses what is known to be something other than a store. What begins as a store, or is not known, is
+/// left to what opens it.
 pub(crate) async fn refuse_foreign(name: impl Display, cow: &impl Device) -> Result<(), Failure> {
-    let is_store = cow.read(0, MAGIC.len()).await.is_ok_and(|magic| magic.starts_with(&MAGIC));
-    match (is_store, signature::name(cow).await) {
+    let is_store = ops::begins_with_store(cow, Which::Cow).await;
+    match (is_store.unwrap_or(false), signature::name(cow).await) {
         (false, Some(found)) => Err(no_store(&name.to_string(), found)),
         _ => Ok(()),
     }

@@ -5,17 +5,19 @@
 #![forbid(unsafe_code)]
 
 mod table; // what `dmsetup table` prints
-mod place; // a path, or a volume of LVM's
+mod device_arg; // a path, or an LVM volume
 mod size; // `4k` -> bytes -> `4 KiB`
 mod usage; // a command line that is wrong
 mod exit; // how a command ended
-mod report; // one line on stderr
-mod stream; // OUTPUT that is no file
 mod messages; // lines that wait for nobody
+mod report; // one line on stderr
+mod stream; // OUTPUT that is not a file
 mod output; // stdout, which may go away
+mod columns; // tables for people
 mod runtime; // io_uring
 mod formats; // what was given instead of it
 mod refusals; // what is refused of images, in words
+mod files; // files, opened or made
 mod devices; // what the command line names, opened
 mod progress; // how far, how fast, how long
 mod signals; // stop, and tell
@@ -25,11 +27,12 @@ mod cmd; // one file per subcommand
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::cmd::Command;
 use crate::exit::Outcome;
 use crate::output::Output;
+use crate::report::Failure;
 
 /// Create, inspect, check, export and merge device-mapper snapshot stores
 ///
@@ -49,18 +52,27 @@ pub(crate) struct Cli {
 }
 
 fn main() -> ExitCode {
-    // Before anything else. Where that cannot be had, everything else still can.
+    // Before anything else. Where the system refuses it, all else works the same.
     let _ = signals::outlive_questions();
     let _ = signals::outlive_size_limits();
     let cli = Cli::parse();
     let mut out = Output::stdout();
-    let outcome = cli.command.run(&mut out).and_then(|outcome| out.flush().map(|()| outcome));
-    let outcome = outcome.unwrap_or_else(|failure| {
-        // What was found before the failure is still worth having, and comes first.
-        let _ = out.flush();
-        report::tell(&failure);
-        Outcome::Failed
-    });
+    let done = cli.command.run(Cli::command, &mut out);
+    let done = done.and_then(|outcome| out.flush().map(|()| outcome));
+    let status = done.map_or_else(|failure| refused(&failure, &mut out), ExitCode::from);
     report::finish();
-    outcome.into()
+    status
+}
+
+fn refused(failure: &Failure, out: &mut Output) -> ExitCode {
+    // What was found before the failure is still worth having, and comes first.
+    let _ = out.flush();
+    let Some(kind) = failure.wrong_usage() else {
+        report::tell(failure);
+        return Outcome::Failed.into();
+    };
+    let error = usage::error(Cli::command(), std::env::args_os(), kind, failure);
+    // If stderr is gone, nobody can be told.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 const MOST_WAITING: usize = 256;
 
 /// Lines on their way to somewhere that may stop taking them, such as a pipe to a log daemon. A thread of
-/// their own writes them, so whoever sends one waits for nobody.
+/// their own writes them, so the sender waits for nobody.
 #[derive(Debug)]
 pub(crate) struct Messages(Arc<Shared>);
 

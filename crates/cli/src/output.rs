@@ -65,7 +65,7 @@ impl Output {
         self.line_done()
     }
 
-    /// True once nobody reads: whoever only writes here may stop.
+    /// True once nobody reads: a caller that only writes here may stop.
     pub(crate) fn closed(&self) -> bool {
         self.closed
     }

@@ -10,9 +10,10 @@ use dmsnap::signature::Class;
 use dmsnap_images::{Group, ImageError, ImageErrorKind, Subject};
 use dmsnap_lvm::{GroupProblem, RewriteError};
 
+use crate::device_arg::is_address;
 use crate::formats::advice;
-use crate::place::is_address;
 use crate::report::{Failure, tell};
+use crate::size::Count;
 
 impl From<&ImageError> for Failure {
     fn from(error: &ImageError) -> Self {
@@ -63,7 +64,9 @@ pub(crate) fn failure(subject: &str, kind: &ImageErrorKind) -> Failure {
             failure.advise("`dmsnap lvm export` makes an image of it")
         }
         ImageErrorKind::OtherMerges { .. } => failure.advise("merge that one first"),
-        ImageErrorKind::Merge(error) => advise_merge(failure, error),
+        ImageErrorKind::Merge(error) => advise_merge(advise(failure, error), error),
+        ImageErrorKind::Store(error) | ImageErrorKind::CannotKeep(error) => advise(failure, error),
+        ImageErrorKind::NoRoom { chunks } => no_room(subject, *chunks),
         ImageErrorKind::Rewrite(error) => failure.advise(rewrite_advice(error)),
         ImageErrorKind::BackupExists | ImageErrorKind::Backup(_) => {
             failure.advise("name another file with --backup")
@@ -88,7 +91,17 @@ fn rewrite_advice(error: &RewriteError) -> &'static str {
     }
 }
 
-/// What can be done about a merge that was refused.
+/// What can be done about what a task found, whatever the task is.
+pub(crate) fn advise(failure: Failure, error: &Error) -> Failure {
+    match error {
+        Error::Swapped => failure.advise("the COW device comes first, then the origin"),
+        Error::OriginIsStore => failure.advise("`dmsnap check` tells which it is"),
+        Error::Damaged(_) => failure.advise("`dmsnap check` lists everything"),
+        _ => failure,
+    }
+}
+
+/// What can be done about a merge that was refused, besides.
 pub(crate) fn advise_merge(failure: Failure, error: &Error) -> Failure {
     match error {
         Error::OriginIsStore => failure.advise("if it is the origin, --force goes on"),
@@ -96,6 +109,13 @@ pub(crate) fn advise_merge(failure: Failure, error: &Error) -> Failure {
         Error::Invalid => failure.advise("it cannot be merged"),
         _ => failure,
     }
+}
+
+/// About another snapshot that has no room for what it shows, by the name that the user knows.
+pub(crate) fn no_room(name: &str, chunks: u64) -> Failure {
+    let chunks = Count(chunks, "chunk");
+    let found = format!("has no room for {chunks} that it would have to keep");
+    Failure::of(name, found).advise("--drop-full merges all the same, and loses it")
 }
 
 /// Why `path` could not be opened, and what can be done about it.
@@ -111,7 +131,7 @@ pub(crate) fn open_failure(path: &Path, error: &OpenError) -> Failure {
         OpenError::NotStorage => failure.advise("give a file or a disk"),
         OpenError::System(error) => match error.kind() {
             ErrorKind::NotFound if is_address(path) => {
-                failure.advise("volumes of LVM's are not taken here")
+                failure.advise("LVM volumes are not taken here")
             }
             ErrorKind::NotFound => failure.advise("check the name"),
             ErrorKind::PermissionDenied => failure.advise("check its mode, or run as its owner"),
@@ -183,7 +203,7 @@ mod tests {
             ),
             (
                 ImageErrorKind::NotSnapshot { known: Vec::new() },
-                "x: is no snapshot; there is none in this group",
+                "x: is not a snapshot; there is none in this group",
             ),
             (
                 ImageErrorKind::CannotKeep(Error::Invalid),

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
+
 use crate::messages::Messages;
 
 /// How long a reader of stderr has for the last messages of a process that ends.
@@ -14,12 +16,17 @@ static MESSAGES: OnceLock<Messages> = OnceLock::new();
 
 /// Why a command could not be done: `PATH: what was found; what to do`, in one line.
 #[derive(Debug)]
-pub(crate) struct Failure(String);
+pub(crate) struct Failure {
+    text: String,
+    /// Set if the command line is wrong: then the usage is shown as well, as for what the parser finds.
+    usage: Option<ErrorKind>,
+}
 
 impl Failure {
     /// About a file or device, by the name the user gave.
     pub(crate) fn about(path: &Path, found: impl fmt::Display) -> Self {
-        Self(format!("{}: {}", path.display(), without_numbers(&found.to_string())))
+        let text = format!("{}: {}", path.display(), without_numbers(&found.to_string()));
+        Self { text, usage: None }
     }
 
     /// About what has no path.
@@ -29,13 +36,23 @@ impl Failure {
 
     /// Says what to do about it.
     pub(crate) fn advise(self, advice: impl fmt::Display) -> Self {
-        Self(format!("{}; {advice}", self.0))
+        Self { text: format!("{}; {advice}", self.text), ..self }
+    }
+
+    /// The command line is wrong, in a way that the parser cannot find.
+    pub(crate) fn usage(kind: ErrorKind, found: impl fmt::Display) -> Self {
+        Self { text: found.to_string(), usage: Some(kind) }
+    }
+
+    /// What is wrong with the command line, if that is the trouble.
+    pub(crate) fn wrong_usage(&self) -> Option<ErrorKind> {
+        self.usage
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Plain(&self.0).fmt(f)
+        Plain(&self.text).fmt(f)
     }
 }
 
@@ -83,7 +100,7 @@ pub(crate) fn finish() {
     }
 }
 
-/// Without the ` (os error 2)` that the standard library puts behind what the system says.
+/// Without the ` (os error 2)` that the standard library puts after what the system says.
 fn without_numbers(message: &str) -> String {
     let mut parts = message.split(" (os error ");
     let mut plain = parts.next().unwrap_or_default().to_owned();

@@ -19,7 +19,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
         _ => return Err(format!("found the unit `{unit}`{FORM}")),
     };
     match number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_bytes)) {
-        Some(0) => Err("found zero, which is no size".into()),
+        Some(0) => Err("found zero, which is not a size".into()),
         Some(bytes) => Ok(bytes),
         None => Err(format!("found {text}, which is 16 EiB or more")),
     }
@@ -30,7 +30,7 @@ pub(crate) fn parse_or_none(text: &str) -> Result<u64, String> {
     if text == "0" { Ok(0) } else { parse(text) }
 }
 
-const FORM: &str = "; a size is a number of bytes, or one with k, M, G, T or s (sectors) behind it";
+const FORM: &str = "; a size is a number of bytes, or one followed by k, M, G, T or s (sectors)";
 
 /// The chunk size of a new store, [`ChunkSize::DEFAULT`], as a command line has it.
 pub(crate) const CHUNK_SIZE: &str = "4k";

@@ -31,7 +31,7 @@ enum To {
     Socket(UnixStream),
 }
 
-/// A name for looking at what is behind it: `-` has none of its own.
+/// A name by which the file can be looked at: `-` has none of its own.
 pub(crate) fn named(output: &Path) -> &Path {
     if output == Path::new(DASH) { Path::new(STDOUT[0]) } else { output }
 }

@@ -3,12 +3,14 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use crate::controlled::{SECOND, control, ctl, ctl_json, http, raw, refused, start, wait_until};
+use crate::controlled::{
+    Events, SECOND, control, ctl, ctl_json, http, raw, refused, start, wait_until,
+};
 use crate::serving::{DMSNAP, MIB, Place, output, tool};
 use serde_json::{Value, json};
 
@@ -222,7 +224,7 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
         DMSNAP,
         &["serve", &place.text("junk"), "--nbd", "127.0.0.1:0", "--control", &control(&place)],
     );
-    assert!(String::from_utf8_lossy(&second.stderr).contains("is there already"), "{second:?}");
+    assert!(String::from_utf8_lossy(&second.stderr).contains("already exists"), "{second:?}");
     serving.kill();
     assert!(place.path("control").exists());
     let _ = fs::remove_file(place.path("socket"));
@@ -470,4 +472,41 @@ fn a_store_grows_by_itself_up_to_its_bound() {
     assert_eq!((&s["state"], &s["max_size_bytes"]), (&json!("active"), &json!(24 * MIB)));
     serving.stop();
     tool(DMSNAP, &["check", &place.text("s"), &place.text("origin")]);
+}
+
+/// Watchers are told of changes: one that does not listen is when it does again, and one that has gone leaves its place to others. None of them holds up the server, nor its end.
+#[test]
+fn watchers_are_told_what_changes_and_hold_nobody_up() {
+    let place = Place::new(4, &["a"]);
+    let serving = start(&place, &["--snapshot", &format!("a={}", place.text("a"))]);
+    let exceptions = |status: &Value| status["snapshots"][0]["exceptions"].as_u64();
+    let mut listening = Events::of(&place);
+    let mut slow = Events::of(&place);
+    assert_eq!(listening.next().as_ref().and_then(exceptions), Some(0));
+    let mut watching = Command::new(DMSNAP)
+        .args(["ctl", "--control", &control(&place), "status", "--watch", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("dmsnap");
+    let mut printed = BufReader::new(watching.stdout.take().expect("piped")).lines();
+    let mut next = || -> Value {
+        let line = printed.next().expect("a line").expect("read");
+        serde_json::from_str(&line).expect("JSON")
+    };
+    assert_eq!(exceptions(&next()), Some(0));
+    // They go without having read anything; more than may watch at a time.
+    (0..40).for_each(|_| drop(Events::of(&place)));
+    for round in 1..=3 {
+        place.qemu_io("a", &[&format!("write -P 7 {round}M 4k"), "flush"]);
+        let told = |status: Option<Value>| status.as_ref().and_then(exceptions) == Some(round);
+        while !told(listening.next()) {}
+        while exceptions(&next()) != Some(round) {}
+    }
+    while slow.next().as_ref().and_then(exceptions) != Some(3) {}
+    wait_until("there is room again", || Events::of(&place).next().is_some());
+    let begun = Instant::now();
+    assert_eq!(serving.stop(), "");
+    assert!(begun.elapsed() < 8 * SECOND, "{:?}", begun.elapsed());
+    while listening.next().is_some() {}
+    assert!(watching.wait().expect("ended").success());
 }

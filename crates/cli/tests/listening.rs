@@ -85,7 +85,7 @@ fn options_of_encryption_that_make_no_sense_are_refused() {
         refuse(&args, 3, "leave --tls out, or say --tls required");
     }
     fs::write(place.path("server-key.pem"), "nonsense").expect("written");
-    refuse(&["--tls-certificates", &place.text("")], 3, "no use for TLS");
+    refuse(&["--tls-certificates", &place.text("")], 3, "not usable for TLS");
 }
 
 /// libnbd's programs listen themselves and start the server for it, as a service manager does.

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::controlled::{SECOND, ctl, http, raw, start, wait_until};
+use crate::controlled::{Events, SECOND, ctl, http, raw, start, wait_until};
 use crate::serving::{MIB, Place};
 use serde_json::{Value, json};
 
@@ -88,6 +88,18 @@ impl Described {
     }
 }
 
+impl Described {
+    /// Reads the first event.
+    fn watch(&mut self, place: &Place) {
+        let operation = self.operation("GET", "/v1/events").clone();
+        assert!(operation["responses"]["200"]["content"]["text/event-stream"].is_object());
+        let mut events = Events::of(place);
+        let status = events.next().expect("one at once");
+        self.assert_valid(&json!({ "$ref": "#/components/schemas/Status" }), &status, "an event");
+        self.asked.insert("GET /v1/events".into());
+    }
+}
+
 fn forbid_unknown(value: &mut Value) {
     if let Some(object) = value.as_object_mut() {
         if object.get("type") == Some(&json!("object")) {
@@ -114,6 +126,7 @@ fn every_answer_is_as_described() {
     let code = |answer: &Value| answer["error"]["code"].as_str().expect("a code").to_owned();
 
     file.ask(&place, status, &NONE, 200);
+    file.watch(&place);
     file.ask(&place, one("GET"), &NONE, 200);
     // Every option, and a name that has to be encoded.
     let make = json!({ "chunk_bytes": 16384, "size_bytes": 4 * MIB });
@@ -263,9 +276,11 @@ fn nonsense_is_answered_or_cut_off() {
     assert_eq!(status(body("29", relative).as_bytes()), Some(400));
     let reserved = r#"{"name":"origin","cow":"/x"}"#;
     assert_eq!(status(body("28", reserved).as_bytes()), Some(400));
-    // A second request on a connection is not waited for.
+    // One after the other on a connection, unless the client wants no more than one.
     let twice = "GET /v1/merge HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2);
-    assert_eq!(raw(&place, twice.as_bytes()).matches("HTTP/1.1").count(), 1);
+    assert_eq!(raw(&place, twice.as_bytes()).matches("HTTP/1.1").count(), 2);
+    let once = twice.replacen("Host: x\r\n", "Host: x\r\nConnection: close\r\n", 1);
+    assert_eq!(raw(&place, once.as_bytes()).matches("HTTP/1.1").count(), 1);
     ctl(&place, &["status"]);
     assert_eq!(serving.stop(), "");
 }

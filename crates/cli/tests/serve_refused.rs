@@ -133,6 +133,6 @@ fn addresses_that_cannot_be_listened_on_are_refused() {
 
     let control = |address: &str| serve(&place, &["--control", address]);
     assert_refused(&control(&place.text("x")), 2, "a control socket is unix:PATH");
-    assert_refused(&control(&unix("file")), 3, "is there already, and no socket");
+    assert_refused(&control(&unix("file")), 3, "already exists and is not a stale socket");
     assert_refused(&control(&unix("no/where")), 3, "no control socket: No such file or directory");
 }

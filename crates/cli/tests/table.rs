@@ -190,7 +190,7 @@ fn a_table_that_cannot_be_served_is_refused_in_one_line_before_anything_is_writt
         let words = format!("table:2: found the length {wrong}, expected at most the 32768");
         refuse(&lines, &[], &words);
     }
-    refuse(&B.replace("{len}", "36028797018963968"), &[], "which is no number of bytes");
+    refuse(&B.replace("{len}", "36028797018963968"), &[], "which is not a number of bytes");
     let b_again = format!("{B}c: 0 {{len}} snapshot {{origin}} {{dir}}/b N 8");
     refuse(&b_again, &[], "the same file or device");
     refuse(&format!("{B}0 {{len}} snapshot {{origin}} {{dir}}/missing P 8"), &[], "missing");

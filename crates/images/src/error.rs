@@ -151,7 +151,7 @@ pub enum ImageErrorKind {
     },
 
     /// A volume that is there, but not as a snapshot.
-    #[error("is no snapshot")]
+    #[error("is not a snapshot")]
     NotSnapshot {
         /// The snapshots of its group.
         known: Vec<String>,
@@ -193,6 +193,12 @@ pub enum ImageErrorKind {
     /// What another snapshot shows would be lost.
     #[error("cannot keep what it shows: {0}")]
     CannotKeep(#[source] ops::Error),
+    /// Another snapshot has no room for what it shows.
+    #[error("has no room for {chunks} chunks that it would have to keep")]
+    NoRoom {
+        /// How many it would have to keep.
+        chunks: u64,
+    },
     /// A merge was refused, or failed.
     #[error("{0}")]
     Merge(#[source] ops::Error),

@@ -1,112 +1,167 @@
-use dmsnap::device::AnyDevice;
-use dmsnap::ops::{
-    self, Kept, MergeOptions, MergePlan, Merged, Observer, Other, Which, merge_keeping,
-    plan_merge_keeping,
-};
-use dmsnap::volume::OnFull;
+use std::path::PathBuf;
 
+use dmsnap::ops::{Kept, MergeOptions, MergePlan, Merged, Observer};
+
+use crate::data::DataMerge;
 use crate::error::{ImageError, ImageErrorKind};
 use crate::group::Group;
+use crate::rewrite::Rewrite;
 
-/// A merge of an LVM snapshot into its origin, which may have other snapshots.
+/// What a merge does to the volume group, besides moving data.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct GroupOptions {
+    /// The metadata stays as it is: the snapshot stays in the group, empty, and nothing in the group tells
+    /// of a merge that was stopped.
+    pub keep_metadata: bool,
+    /// File for the old metadata text; `None` for `IMAGE.VG-NUMBER.vg`, see [`Rewrite::refuse_back_up`].
+    pub backup: Option<PathBuf>,
+    /// Another snapshot that has no room for what it shows is dropped, instead of refusing the merge.
+    pub drop_full: bool,
+}
+
+impl GroupOptions {
+    /// Sets [`keep_metadata`](Self::keep_metadata).
+    #[must_use]
+    pub fn keep_metadata(self, keep_metadata: bool) -> Self {
+        Self { keep_metadata, ..self }
+    }
+
+    /// Sets [`backup`](Self::backup).
+    #[must_use]
+    pub fn backup(self, backup: Option<PathBuf>) -> Self {
+        Self { backup, ..self }
+    }
+
+    /// Sets [`drop_full`](Self::drop_full).
+    #[must_use]
+    pub fn drop_full(self, drop_full: bool) -> Self {
+        Self { drop_full, ..self }
+    }
+}
+
+/// A merge of an LVM snapshot into its origin, with the metadata of their group: what `lvconvert --merge` and
+/// the next activation do together. Everything that is refused was refused when there is one.
 #[derive(Debug)]
 pub struct Merge<'a> {
-    group: Group<'a>,
-    name: &'a str,
-    cow: AnyDevice,
-    origin: AnyDevice,
-    /// Of what it shows. The origin may have become larger since: the rest is left alone.
-    len_bytes: u64,
-    /// Other snapshots of the same origin, none of them invalid.
-    others: Vec<Other<AnyDevice>>,
+    data: DataMerge<'a>,
+    rewrite: Option<Rewrite<'a>>,
+    options: MergeOptions,
+    group_options: GroupOptions,
+    plan: MergePlan,
+    others: Vec<Kept>,
+}
+
+/// What a [`Merge`] did.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct GroupMerged {
+    /// The data.
+    pub merged: Merged,
+    /// Other snapshots of the origin.
+    pub others: Vec<Kept>,
+    /// The metadata without the snapshot; `None` if it stays as it is, or the merge was stopped before its end.
+    pub metadata: Option<NewMetadata>,
+}
+
+/// Metadata that was written.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct NewMetadata {
+    /// The file with the text of before.
+    pub backup: PathBuf,
+    /// The number of the new text.
+    pub seqno: u64,
+}
+
+/// Why a merge came to no end.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+#[non_exhaustive]
+pub struct MergeError {
+    /// What was found.
+    #[source]
+    pub error: ImageError,
+    /// The metadata says that the snapshot merges, and data may have moved: another merge goes on, and so
+    /// does LVM when it activates the origin.
+    pub is_under_way: bool,
 }
 
 impl<'a> Merge<'a> {
-    /// Opens all volumes that have to do with it.
+    /// Opens everything that has to do with it, and refuses what cannot be done. Writes nothing.
     ///
     /// # Errors
     ///
-    /// The volume is not a snapshot, its origin is virtual, another snapshot merges into that origin, or a
-    /// store cannot be read.
-    pub async fn new(group: Group<'a>, name: &str) -> Result<Self, ImageError> {
-        let vg = &group.found.vg;
-        let snapshot = group.snapshot(name)?;
-        if vg.has_virtual_origin(snapshot) {
-            let origin = snapshot.origin.clone();
-            return Err(group.error(name, ImageErrorKind::VirtualOrigin { origin }));
+    /// As [`Rewrite::plan`], [`DataMerge::new`], [`DataMerge::plan`] and [`Rewrite::refuse_back_up`];
+    /// [`ImageErrorKind::Short`] for volumes on a disk that was cut off; [`ImageErrorKind::NoRoom`] for
+    /// another snapshot that would have to be dropped, unless it may be.
+    pub async fn plan(
+        group: Group<'a>,
+        name: &str,
+        options: MergeOptions,
+        group_options: GroupOptions,
+    ) -> Result<Self, ImageError> {
+        let origin = &group.snapshot(name)?.origin;
+        [name, origin].into_iter().try_for_each(|volume| group.refuse_short(volume))?;
+        let rewrite = match group_options.keep_metadata {
+            true => None,
+            false => Some(Rewrite::plan(group, name)?),
+        };
+        let data = DataMerge::new(group, name).await?;
+        let (plan, others) = data.plan(options).await?;
+        if let Some(full) = others.iter().find(|it| !it.valid && !group_options.drop_full) {
+            return Err(group.error(&full.name, ImageErrorKind::NoRoom { chunks: full.chunks }));
         }
-        let mut others = Vec::new();
-        for other in vg.snapshots_of(&snapshot.origin).filter(|other| other.name != name) {
-            if other.merging {
-                let origin = snapshot.origin.clone();
-                return Err(group.error(&other.name, ImageErrorKind::OtherMerges { origin }));
-            }
-            let cow = group.device(&other.name)?;
-            let info = ops::info(&cow).await;
-            let info =
-                info.map_err(|error| group.error(&other.name, ImageErrorKind::CannotKeep(error)))?;
-            if info.valid {
-                let len_bytes = Some(vg.snapshot_bytes(other));
-                others.push(Other { name: other.name.clone(), cow, len_bytes });
-            }
-        }
-        let (cow, origin) = (group.device(name)?, group.device(&snapshot.origin)?);
-        let len_bytes = vg.snapshot_bytes(snapshot);
-        Ok(Self { group, name: &snapshot.name, cow, origin, len_bytes, others })
+        let backup = group_options.backup.as_deref();
+        rewrite.as_ref().map_or(Ok(()), |it| it.refuse_back_up(backup))?;
+        Ok(Self { data, rewrite, options, group_options, plan, others })
     }
 
-    /// What a merge would do, to the others as well. Writes nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`ImageErrorKind::Merge`] for what a merge refuses, [`ImageErrorKind::Store`] for what keeps
-    /// another snapshot from being kept.
-    pub async fn plan(&self, options: MergeOptions) -> Result<(MergePlan, Vec<Kept>), ImageError> {
-        let options = MergeOptions { len_bytes: Some(self.len_bytes), ..options };
-        let planned = plan_merge_keeping(&self.cow, &self.origin, &self.others, options).await;
-        planned.map_err(|error| self.group.merge_error(self.name, error))
+    /// What it would do to the origin.
+    pub fn data(&self) -> MergePlan {
+        self.plan
     }
 
-    /// Brings the data to the origin. The others get what they show of it first, durably. One that
-    /// has no room for that is dropped, if `drop_full`; else the merge ends there.
+    /// What it would do to other snapshots of the origin.
+    pub fn others(&self) -> &[Kept] {
+        &self.others
+    }
+
+    /// Merges.
     ///
     /// # Ordering
     ///
-    /// That of [`ops::merge`]; or of [`ops::merge_keeping`], if there are others.
+    /// 1. the old metadata text goes to a file, durably
+    /// 2. the metadata says that the snapshot merges, durably: see [`Rewrite::mark`]
+    /// 3. the data is merged, durably, window by window
+    /// 4. the metadata without the snapshot is written: see [`Rewrite::finish`]
+    ///
+    /// A crash in 2 leaves the group of before, or one that merges and in which nothing is merged yet.
+    /// One in 3 leaves origin and store consistent together, in a group that merges; one between 3 and 4
+    /// the same with an empty store. The same merge goes on, and so does LVM.
     ///
     /// # Errors
     ///
-    /// What [`plan`](Self::plan) refuses, before anything is written; later whatever a device says. Origin
-    /// and store are one device as before then, and another merge goes on.
-    pub async fn run(
-        self,
-        options: MergeOptions,
-        drop_full: bool,
-        observer: &impl Observer,
-    ) -> Result<(Merged, Vec<Kept>), ImageError> {
-        let options = MergeOptions { len_bytes: Some(self.len_bytes), ..options };
-        let on_full = if drop_full { OnFull::Invalidate } else { OnFull::Fail };
-        let Self { group, name, cow, origin, others, .. } = self;
-        let merged = merge_keeping(cow, origin, others, options, on_full, observer).await;
-        merged.map_err(|error| group.merge_error(name, error))
-    }
-}
-
-impl Group<'_> {
-    /// About a merge of this snapshot.
-    fn merge_error(self, name: &str, error: ops::Error) -> ImageError {
-        let vg = &self.found.vg;
-        match (error.device(), error) {
-            (_, ops::Error::Other { name, source }) => match *source {
-                ops::Error::Live(error) => self.error(&name, ImageErrorKind::Io(error.into())),
-                error => self.error(&name, ImageErrorKind::Store(error)),
-            },
-            (_, ops::Error::Live(error)) => self.error(name, ImageErrorKind::Io(error.into())),
-            (Which::Origin, error) => {
-                let origin = vg.snapshot(name).map_or(name, |it| &it.origin);
-                self.error(origin, ImageErrorKind::Merge(error))
-            }
-            (_, error) => self.error(name, ImageErrorKind::Merge(error)),
+    /// What a file or a device says, in each of the steps.
+    pub async fn run(self, observer: &impl Observer) -> Result<GroupMerged, MergeError> {
+        let Self { data, rewrite, options, group_options, .. } = self;
+        let before = |error| MergeError { error, is_under_way: false };
+        let backup = group_options.backup.as_deref();
+        let backup = rewrite.as_ref().map(|it| it.back_up(backup)).transpose().map_err(before)?;
+        if let Some(rewrite) = &rewrite {
+            rewrite.mark().await.map_err(before)?;
         }
+        let ran = data.run(options, group_options.drop_full, observer).await;
+        let (merged, others) =
+            ran.map_err(|error| MergeError { error, is_under_way: rewrite.is_some() })?;
+        let metadata = match (rewrite, backup) {
+            (Some(rewrite), Some(backup)) if merged.finished => {
+                // It says itself that the data is merged.
+                let seqno = rewrite.finish().await.map_err(before)?;
+                Some(NewMetadata { backup, seqno })
+            }
+            _ => None,
+        };
+        Ok(GroupMerged { merged, others, metadata })
     }
 }

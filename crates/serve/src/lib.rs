@@ -7,6 +7,7 @@
 mod socket; // a socket for its owner alone
 pub mod nbd; // the network block device protocol
 mod live; // a volume's devices as exports
+mod names; // names that no snapshot can have
 mod tasks; // work in the background
 mod keeper; // what a volume wants done every second
 mod rate; // bytes spread over time
@@ -18,6 +19,7 @@ pub mod control; // a socket to look at all that and to change it
 pub use keeper::Keeper;
 pub use live::{Live, ORIGIN};
 pub use merger::{MergeEnd, MergePhase, MergeProgress, Merger, OnEnd};
+pub use names::{ReservedName, refuse_reserved};
 pub use rate::{Rate, sleep_until};
 pub use tasks::{Spawn, spawn_by};
 

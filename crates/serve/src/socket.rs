@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// A Unix socket that only its owner can connect to. Its file is removed on drop.
 #[derive(Debug)]
-pub struct Private {
+pub struct OwnerSocket {
     listener: UnixListener,
     file: SocketFile,
 }
@@ -32,7 +32,7 @@ pub(crate) struct SocketFile {
     made: (u64, u64),
 }
 
-impl Private {
+impl OwnerSocket {
     /// Listens on a new socket file of mode 0600. It has that mode from the first moment on: Linux
     /// takes it from the socket itself, less the umask.
     ///
@@ -138,9 +138,9 @@ mod tests {
     fn only_the_owner_can_connect_and_what_is_stale_is_taken_over() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("socket");
-        let first = Private::take(&path).expect("bound");
+        let first = OwnerSocket::take(&path).expect("bound");
         assert_eq!(fs::symlink_metadata(&path).expect("there").mode() & 0o7777, 0o600);
-        let busy = Private::take(&path).expect_err("somebody listens");
+        let busy = OwnerSocket::take(&path).expect_err("somebody listens");
         assert_eq!(busy.kind(), io::ErrorKind::AddrInUse);
         let listener = first.duplicate().expect("duplicated");
         drop(first);
@@ -149,12 +149,12 @@ mod tests {
 
         drop(UnixListener::bind(&path).expect("bound"));
         assert!(path.exists(), "left where it was");
-        let second = Private::take(&path).expect("taken over");
+        let second = OwnerSocket::take(&path).expect("taken over");
         fs::remove_file(&path).expect("removed");
         fs::write(&path, "precious").expect("written");
         drop(second);
         assert!(path.exists(), "not ours any more");
-        assert!(Private::take(&path).is_err(), "no socket");
+        assert!(OwnerSocket::take(&path).is_err(), "no socket");
         assert_eq!(fs::read_to_string(&path).expect("there"), "precious");
     }
 
@@ -165,9 +165,9 @@ mod tests {
         drop(UnixListener::bind(&path).expect("bound"));
         let folder = File::open(dir.path()).expect("a directory");
         flock(&folder, FlockOperation::NonBlockingLockExclusive).expect("locked");
-        let busy = Private::take(&path).expect_err("another one is at it");
+        let busy = OwnerSocket::take(&path).expect_err("another one is at it");
         assert_eq!(busy.kind(), io::ErrorKind::AddrInUse);
         drop(folder);
-        Private::take(&path).expect("taken over");
+        OwnerSocket::take(&path).expect("taken over");
     }
 }

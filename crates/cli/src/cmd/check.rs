@@ -4,10 +4,10 @@ use dmsnap::device::{Caching, Mode};
 use dmsnap::ops::{self, Finding, Report, Severity, Which};
 use serde::Serialize;
 
+use crate::device_arg::DeviceArg;
 use crate::devices::Devices;
 use crate::exit::Outcome;
 use crate::output::Output;
-use crate::place::Place;
 use crate::report::{Failure, tell};
 use crate::size::Count;
 
@@ -23,12 +23,12 @@ use crate::size::Count;
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Args {
     /// COW device or image
-    #[arg(value_name = "COW", value_parser = Place::parser())]
-    cow: Place,
+    #[arg(value_name = "COW", value_parser = DeviceArg::parser())]
+    cow: DeviceArg,
 
     /// Its origin
-    #[arg(value_name = "ORIGIN", value_parser = Place::parser())]
-    origin: Option<Place>,
+    #[arg(value_name = "ORIGIN", value_parser = DeviceArg::parser())]
+    origin: Option<DeviceArg>,
 
     /// One finding per line as a JSON object, all of them, and the report as the last line
     #[arg(long)]
@@ -54,8 +54,8 @@ impl Args {
 }
 
 pub(super) async fn check(
-    cow: &Place,
-    origin: Option<&Place>,
+    cow: &DeviceArg,
+    origin: Option<&DeviceArg>,
     json: bool,
     out: &mut Output,
 ) -> Result<Outcome, Failure> {

@@ -1,4 +1,4 @@
-use clap::CommandFactory;
+use clap::Command;
 use clap_complete::Shell;
 
 use crate::exit::Outcome;
@@ -21,9 +21,9 @@ Examples:
     dmsnap completions fish > ~/.config/fish/completions/dmsnap.fish";
 
 impl Args {
-    pub(crate) fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
+    pub(crate) fn run(&self, mut command: Command, out: &mut Output) -> Result<Outcome, Failure> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut crate::Cli::command(), "dmsnap", &mut script);
+        clap_complete::generate(self.shell, &mut command, "dmsnap", &mut script);
         out.text(&script)?;
         Ok(Outcome::Yes)
     }

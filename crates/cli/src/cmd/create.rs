@@ -4,10 +4,11 @@ use dmsnap::device::{Access, Caching};
 use dmsnap::format::ChunkSize;
 use dmsnap::ops::{self, Created, Error};
 
-use crate::devices::{Devices, open_or_make};
+use crate::device_arg::is_address;
+use crate::devices::Devices;
 use crate::exit::Outcome;
+use crate::files::open_or_make;
 use crate::output::Output;
-use crate::place::is_address;
 use crate::report::{Failure, tell};
 use crate::size::{self, Bytes, CHUNK_SIZE, Sectors, whole_sectors};
 
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     cow: PathBuf,
 
     /// Unit of copying: a power of two from 512 bytes to 1 GiB
+    ///
+    /// 4k is what LVM takes by default. Kernels that are given no size, and `dmsnap serve --table` where it
+    /// says 0, take 16k.
     #[arg(long, value_name = "SIZE", default_value = CHUNK_SIZE, value_parser = size::parse_chunk_size)]
     chunk_size: ChunkSize,
 
@@ -69,7 +73,7 @@ impl Args {
             open_or_make(&self.cow, wanted, Caching::Buffered, Access::default()).await?;
         let created = ops::create(&cow, self.chunk_size, self.force).await;
         let created = created.map_err(|error| match &error {
-            Error::Occupied { .. } | Error::Refused(..) => {
+            Error::Occupied { .. } | Error::NotEmpty { .. } | Error::PartBlocks { .. } => {
                 devices.failure(&error).advise("--force overwrites it")
             }
             _ => devices.failure(&error),

@@ -1,17 +1,18 @@
-pub(crate) mod show; // status for people and for programs that know dmsetup
 mod waiting; // until a merge has ended
 
 use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
+use clap::error::ErrorKind;
 use dmsnap::format::ChunkSize;
 use dmsnap_serve::MergeProgress;
 use dmsnap_serve::control::{
-    Client, ClientError, Code, Grow, MakeStore, NewSnapshot, SnapshotStatus, StartMerge, TuneMerge,
+    Client, ClientError, Code, Grow, MakeStore, NewSnapshot, SnapshotStatus, StartMerge, Status,
+    TuneMerge,
 };
 use serde::Serialize;
 
-use super::serve::{Spec, unix_path};
+use super::spec::{Spec, unix_path};
+use super::status;
 use crate::exit::Outcome;
 use crate::output::Output;
 use crate::report::Failure;
@@ -20,8 +21,8 @@ use crate::size;
 /// Look at a running `dmsnap serve`, and change it
 ///
 /// The server must have been started with --control. Its socket can be opened by the server's owner
-/// (and by root) alone. Whatever is asked for is done when this returns; clients of the
-/// exports go on meanwhile.
+/// (and by root) alone. What was asked for is done when this returns; clients of the
+/// exports go on all the while.
 ///
 /// With --json the answer is the server's own; docs/openapi.json describes it, for any HTTP client.
 #[derive(Debug, clap::Args)]
@@ -47,9 +48,11 @@ Examples:
     dmsnap ctl --control unix:/run/d.ctl status
   The same as `dmsetup status` would say it:
     dmsnap ctl --control unix:/run/d.ctl status --dmsetup
+  And again whenever it changes, for a program:
+    dmsnap ctl --control unix:/run/d.ctl status --watch --json
   A snapshot of this moment, in a new store of 10 GiB; its export is there at once:
     dmsnap ctl --control unix:/run/d.ctl snapshot create monday=/srv/monday.cow --make --size 10G
-  It is no longer wanted:
+  Stop serving it:
     dmsnap ctl --control unix:/run/d.ctl snapshot remove monday
   Back to Monday, while clients go on, slowly, and faster in the night:
     dmsnap ctl --control unix:/run/d.ctl merge start monday --rate 20M
@@ -66,12 +69,16 @@ macro_rules! example {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Origin, snapshots, merge and exports, and how they are
+    /// Show origin, snapshots, merge and exports, and their state
     #[command(after_long_help = example!("status --json"))]
     Status {
         /// Lines as `dmsetup status` prints them
         #[arg(long, conflicts_with = "json")]
         dmsetup: bool,
+
+        /// Again whenever it changes, at most once a second, until the server ends
+        #[arg(long)]
+        watch: bool,
     },
     /// Add, remove or drop a snapshot
     #[command(subcommand)]
@@ -90,7 +97,7 @@ enum Command {
         #[arg(value_parser = size::parse)]
         size: u64,
     },
-    /// Make durable what was written to the exports
+    /// Make everything written to the exports durable
     #[command(after_long_help = example!("flush monday"))]
     Flush {
         /// Only this snapshot
@@ -155,7 +162,7 @@ enum MergeCommand {
         /// The snapshot
         name: String,
 
-        /// Most bytes a second
+        /// Limit to this many bytes per second
         #[arg(long, value_name = "SIZE", value_parser = size::parse)]
         rate: Option<u64>,
 
@@ -167,23 +174,23 @@ enum MergeCommand {
         #[arg(long)]
         wait: bool,
 
-        /// Show progress also where stderr is no terminal
+        /// Show progress even if stderr is not a terminal
         #[arg(long, requires = "wait")]
         progress: bool,
     },
-    /// Let it stop after the window under way
+    /// Pause it after the window under way
     #[command(after_long_help = example!("merge pause"))]
     Pause,
-    /// Let it go on, also after a device has failed
+    /// Resume it, also after a device has failed
     #[command(after_long_help = example!("merge resume"))]
     Resume,
-    /// Give it up: the snapshot is a plain one again, with the same content
+    /// Cancel the merge and keep the snapshot, with its content unchanged
     #[command(after_long_help = example!("merge cancel"))]
     Cancel,
     /// Change how fast it goes
     #[command(after_long_help = example!("merge rate 100M"))]
     Rate {
-        /// Most bytes a second, or `none`
+        /// Limit to this many bytes per second, or `none`
         #[arg(value_parser = rate)]
         rate: u64,
 
@@ -199,21 +206,17 @@ fn rate(text: &str) -> Result<u64, String> {
 
 impl Args {
     pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
-        let client = Client::new(self.control());
+        let client = Client::new(self.control()?);
         match &self.command {
-            Command::Status { dmsetup } => {
-                let status = self.asked(client.status().await)?;
-                match (dmsetup, self.json) {
-                    (true, _) => show::dmsetup(&status, out)?,
-                    (false, true) => out.json(&status)?,
-                    (false, false) => show::status(&status, out)?,
-                }
+            Command::Status { dmsetup, watch: false } => {
+                self.show(&self.asked(client.status().await)?, *dmsetup, out)?;
             }
+            Command::Status { dmsetup, watch: true } => self.watch(client, *dmsetup, out).await?,
             Command::Snapshot(command) => self.snapshot(client, command, out).await?,
             Command::Merge(command) => return self.merge(client, command, out).await,
             Command::Grow { name, size } => {
                 let grown = client.grow(name, Grow { size_bytes: *size }).await;
-                self.tell(out, &self.asked(grown)?, show::snapshot)?;
+                self.tell(out, &self.asked(grown)?, status::snapshot)?;
             }
             Command::Flush { name } => self.asked(client.flush(name.as_deref()).await)?,
             Command::Shutdown => self.asked(client.shut_down().await)?,
@@ -222,17 +225,39 @@ impl Args {
     }
 
     /// A global option can be required by nothing but this.
-    fn control(&self) -> &Path {
-        self.control.as_deref().unwrap_or_else(|| {
-            let mut all = crate::Cli::command();
-            all.build();
-            let missing = "--control unix:PATH is not given: which server is meant?";
-            let kind = clap::error::ErrorKind::MissingRequiredArgument;
-            match all.find_subcommand_mut("ctl") {
-                Some(ctl) => ctl.error(kind, missing).exit(),
-                None => all.error(kind, missing).exit(),
+    fn control(&self) -> Result<&Path, Failure> {
+        let missing = "--control unix:PATH is not given: which server is meant?";
+        let kind = ErrorKind::MissingRequiredArgument;
+        self.control.as_deref().ok_or_else(|| Failure::usage(kind, missing))
+    }
+
+    fn show(&self, all: &Status, dmsetup: bool, out: &mut Output) -> Result<(), Failure> {
+        match (dmsetup, self.json) {
+            (true, _) => status::dmsetup(all, out),
+            (false, true) => out.json(all),
+            (false, false) => status::status(all, out),
+        }
+    }
+
+    /// Until the server ends, or nobody reads any more.
+    async fn watch(
+        &self,
+        client: Client<'_>,
+        dmsetup: bool,
+        out: &mut Output,
+    ) -> Result<(), Failure> {
+        let mut events = self.asked(client.events().await)?;
+        while let Some(all) = self.asked(events.next().await)? {
+            self.show(&all, dmsetup, out)?;
+            if !self.json {
+                out.line("")?;
             }
-        })
+            out.flush()?;
+            if out.closed() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     async fn snapshot(
@@ -253,7 +278,7 @@ impl Args {
             SnapshotCommand::Invalidate { name } => client.invalidate(name).await,
         };
         let done: SnapshotStatus = self.asked(done)?;
-        self.tell(out, &done, show::snapshot)
+        self.tell(out, &done, status::snapshot)
     }
 
     async fn merge(
@@ -279,7 +304,7 @@ impl Args {
             MergeCommand::Resume => self.asked(client.resume_merge().await)?,
             MergeCommand::Cancel => {
                 let snapshot = self.asked(client.cancel_merge().await)?;
-                self.tell(out, &snapshot, show::snapshot)?;
+                self.tell(out, &snapshot, status::snapshot)?;
                 return Ok(Outcome::Yes);
             }
             MergeCommand::Rate { rate, window } => {
@@ -287,7 +312,7 @@ impl Args {
                 self.asked(client.tune_merge(tune).await)?
             }
         };
-        self.tell(out, &merge, show::merge)?;
+        self.tell(out, &merge, status::merge)?;
         Ok(Outcome::Yes)
     }
 
@@ -320,13 +345,16 @@ impl Args {
     }
 
     fn failure(&self, error: &ClientError) -> Failure {
-        let socket = self.control();
+        // Without one nothing was asked.
+        let socket = self.control.as_deref().unwrap_or(Path::new(""));
         match error {
             ClientError::Connection(_) => Failure::about(socket, error)
                 .advise("is a server running with this --control, and is it yours?"),
             ClientError::Refused(refusal) => match refusal.code {
                 // They name what they are about.
                 Code::NotMerging => Failure::of("merge", refusal),
+                Code::ReadOnly => Failure::of("the server refuses", refusal)
+                    .advise("it was started with --read-only"),
                 _ => Failure::of("the server refuses", refusal),
             },
             error => Failure::about(socket, error),

@@ -5,10 +5,10 @@ use clap::ValueEnum;
 use dmsnap::device::{Caching, Mode};
 use dmsnap::ops::{self, PlacedRun, Which};
 
+use crate::device_arg::DeviceArg;
 use crate::devices::Devices;
 use crate::exit::Outcome;
 use crate::output::Output;
-use crate::place::Place;
 use crate::report::Failure;
 
 /// List every run of exceptions
@@ -25,8 +25,8 @@ use crate::report::Failure;
 #[command(after_long_help = EXAMPLES, verbatim_doc_comment)]
 pub(crate) struct Args {
     /// COW device or image
-    #[arg(value_name = "COW", value_parser = Place::parser())]
-    cow: Place,
+    #[arg(value_name = "COW", value_parser = DeviceArg::parser())]
+    cow: DeviceArg,
 
     /// How each run is written
     #[arg(long, value_enum, default_value_t)]

@@ -5,10 +5,11 @@ use dmsnap::ops::{self, ExportOptions, Exported, MergeOptions, Which};
 use dmsnap_images::refuse_raid_member;
 use serde::Serialize;
 
-use crate::devices::{Devices, Io, NewFile, open_file};
+use crate::device_arg::{DeviceArg, is_address};
+use crate::devices::Devices;
 use crate::exit::Outcome;
+use crate::files::{Io, NewFile, open_file};
 use crate::output::Output;
-use crate::place::{Place, is_address};
 use crate::progress::Watch;
 use crate::report::Failure;
 use crate::size::{Bytes, Count};
@@ -25,7 +26,7 @@ use crate::stream::{Stream, named};
 /// OUTPUT.
 ///
 /// OUTPUT may also be - (standard output), a named pipe or a Unix socket: the image is written from front to
-/// back, holes as zeroes. If it goes to standard output, the result is told on stderr.
+/// back, holes as zeroes. If it goes to standard output, the result is reported on stderr.
 ///
 /// Any other OUTPUT must not exist, and is removed again if the export fails. With --force a file is emptied
 /// first and a block device zeroed as far as the snapshot is long, after the store was checked.
@@ -38,12 +39,12 @@ use crate::stream::{Stream, named};
 #[command(allow_missing_positional = true)]
 pub(crate) struct Args {
     /// COW device or image
-    #[arg(value_name = "COW", value_parser = Place::parser())]
-    cow: Place,
+    #[arg(value_name = "COW", value_parser = DeviceArg::parser())]
+    cow: DeviceArg,
 
-    /// Its origin; left out if COW is a snapshot of LVM's
-    #[arg(value_name = "ORIGIN", value_parser = Place::parser())]
-    origin: Option<Place>,
+    /// Its origin; left out if COW is an LVM snapshot
+    #[arg(value_name = "ORIGIN", value_parser = DeviceArg::parser())]
+    origin: Option<DeviceArg>,
 
     /// Image to make, or with --force to overwrite; - is standard output
     #[arg(value_name = "OUTPUT", required = true)]
@@ -71,7 +72,7 @@ pub(super) struct Options {
     #[arg(long, value_enum, value_name = "WAY", default_value_t)]
     io: Io,
 
-    /// Show progress even if stderr is no terminal: a line a second
+    /// Show progress even if stderr is not a terminal: one line per second
     #[arg(long)]
     progress: bool,
 
@@ -115,8 +116,8 @@ pub(super) struct Export<'a> {
 
 impl<'a> Export<'a> {
     pub(super) async fn new(
-        cow: &Place,
-        origin: Option<&Place>,
+        cow: &DeviceArg,
+        origin: Option<&DeviceArg>,
         output: &'a Path,
         options: &'a Options,
     ) -> Result<Self, Failure> {

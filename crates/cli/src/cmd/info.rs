@@ -4,10 +4,10 @@ use dmsnap::device::{Caching, Mode};
 use dmsnap::format::SECTOR_BYTES;
 use dmsnap::ops::{self, Info, Which};
 
+use crate::device_arg::DeviceArg;
 use crate::devices::Devices;
 use crate::exit::Outcome;
 use crate::output::Output;
-use crate::place::Place;
 use crate::report::Failure;
 use crate::size::{Bytes, Sectors};
 
@@ -19,8 +19,8 @@ use crate::size::{Bytes, Sectors};
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Args {
     /// COW device or image
-    #[arg(value_name = "COW", value_parser = Place::parser())]
-    cow: Place,
+    #[arg(value_name = "COW", value_parser = DeviceArg::parser())]
+    cow: DeviceArg,
 
     /// A JSON object instead of lines
     #[arg(long)]

@@ -8,11 +8,11 @@ use crate::exit::Outcome;
 use crate::output::Output;
 use crate::report::Failure;
 
-/// List, check, export and merge LVM's snapshots in disk images
+/// List, check, export and merge LVM snapshots in disk images
 ///
 /// IMAGE is a disk or an image of one: a physical volume itself, or with partitions (MBR or GPT) of
 /// which some are. All disks of a volume group are given together. Volumes may be linear or striped, or
-/// snapshots of nothing; of other types only the names are shown.
+/// snapshots without an origin on disk; of other types only the names are shown.
 ///
 /// A volume is VG/LV, /dev/VG/LV or /dev/mapper/VG-LV. Where two groups have the same name, VG is the
 /// uuid of one.

@@ -2,7 +2,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
@@ -26,11 +26,10 @@ Examples:
     dmsnap man /tmp && man /tmp/dmsnap-merge.1";
 
 impl Args {
-    pub(crate) fn run(&self) -> Result<Outcome, Failure> {
+    pub(crate) fn run(&self, mut command: Command) -> Result<Outcome, Failure> {
         let failed =
             |error| Failure::about(&self.dir, format_args!("cannot make this directory: {error}"));
         fs::create_dir_all(&self.dir).map_err(failed)?;
-        let mut command = crate::Cli::command();
         command.build();
         self.write(&command)?;
         Ok(Outcome::Yes)

@@ -5,14 +5,13 @@ use dmsnap_serve::OnFull;
 use serde::Serialize;
 
 use super::lvm::merge::merge_snapshot;
-use super::merging::{
-    InGroup, Options, Planned, no_room, show_kept, show_plan_with_others, stopped,
-};
-use crate::devices::{Devices, Io, origin_of, overlap};
+use super::merging::{InGroup, Options, Planned, show_kept, show_plan_with_others, stopped};
+use crate::device_arg::{Address, DeviceArg};
+use crate::devices::{Devices, origin_of, overlap};
 use crate::exit::Outcome;
+use crate::files::Io;
 use crate::output::Output;
-use crate::place::{Address, Place};
-use crate::refusals::{about_volume, advise_merge, warn};
+use crate::refusals::{about_volume, advise_merge, no_room, warn};
 use crate::report::Failure;
 use crate::size::{Bytes, Count};
 
@@ -29,7 +28,7 @@ use crate::size::{Bytes, Count};
 /// Ctrl-C (or SIGTERM) stops between two windows, and the last line tells how far it came. A second
 /// one kills. SIGUSR1 prints one line of progress.
 ///
-/// A snapshot of LVM's (lvm:IMAGE:VG/SNAPSHOT, without ORIGIN) is merged as `dmsnap lvm merge` does
+/// An LVM snapshot (lvm:IMAGE:VG/SNAPSHOT, without ORIGIN) is merged as `dmsnap lvm merge` does
 /// it: other snapshots keep what they show, and it is removed from the volume group.
 ///
 /// Elsewhere other snapshots of the origin are not known: name each with --keep, or what it shows
@@ -41,18 +40,18 @@ use crate::size::{Bytes, Count};
        dmsnap merge [OPTIONS] <lvm:IMAGE[,IMAGE]...:VG/SNAPSHOT>")]
 pub(crate) struct Args {
     /// COW device or image
-    #[arg(value_name = "COW", value_parser = Place::parser())]
-    cow: Place,
+    #[arg(value_name = "COW", value_parser = DeviceArg::parser())]
+    cow: DeviceArg,
 
-    /// Its origin; left out if COW is a snapshot of LVM's
-    #[arg(value_name = "ORIGIN", value_parser = Place::parser())]
-    origin: Option<Place>,
+    /// Its origin; left out if COW is an LVM snapshot
+    #[arg(value_name = "ORIGIN", value_parser = DeviceArg::parser())]
+    origin: Option<DeviceArg>,
 
     /// COW device of another snapshot of ORIGIN, which keeps what it shows; may be repeated
     ///
     /// A merge that was stopped is finished by the same command, with the same --keep.
-    #[arg(long, value_name = "COW", value_parser = Place::parser())]
-    keep: Vec<Place>,
+    #[arg(long, value_name = "COW", value_parser = DeviceArg::parser())]
+    keep: Vec<DeviceArg>,
 
     #[command(flatten)]
     options: Options,
@@ -69,7 +68,7 @@ Examples:
     dmsnap merge snap.cow disk.img
   The same, and another snapshot of the disk keeps what it shows:
     dmsnap merge --keep other.cow snap.cow disk.img
-  Beside other work on the disks:
+  While other work goes on on the disks:
     dmsnap merge --rate 50M /dev/mapper/vg0-snap-cow /dev/mapper/vg0-lv-real";
 
 /// A merge, with the time it took.
@@ -95,10 +94,10 @@ struct Keeping {
 impl Args {
     pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
         let own = match &self.cow {
-            Place::Volume(address) => {
+            DeviceArg::Volume(address) => {
                 origin_of(address).await?.map(|(origin, _)| (address, origin))
             }
-            Place::Path(_) => None,
+            DeviceArg::Path(_) => None,
         };
         if let Some((snapshot, own)) = own {
             self.refuse_foreign(&own)?;
@@ -109,11 +108,11 @@ impl Args {
             return merge_snapshot(snapshot, &self.options, &self.in_group, out).await;
         }
         if self.in_group.is_given() || self.in_group.drop_full && self.keep.is_empty() {
-            return Err(Failure::of(&self.cow.to_string(), "is no snapshot in a volume group")
+            return Err(Failure::of(&self.cow.to_string(), "is not a snapshot in a volume group")
                 .advise("--no-metadata, --backup and --drop-full are for those"));
         }
         let devices = Devices::pair(&self.cow, self.origin.as_ref(), None).await?;
-        if let Some(Place::Volume(origin)) = &self.origin {
+        if let Some(DeviceArg::Volume(origin)) = &self.origin {
             refuse_with_snapshots(origin).await?;
         }
         match (self.keep.is_empty(), self.options.dry_run) {
@@ -141,7 +140,7 @@ impl Args {
         let planned = ops::plan_merge_keeping(&cow, &origin, &others, options.merge_options());
         let (plan, kept) = planned.await.map_err(failed)?;
         if let Some(full) = kept.iter().find(|it| !it.valid && !drop_full) {
-            return Err(no_room(&full.name, full));
+            return Err(no_room(&full.name, full.chunks));
         }
         if options.dry_run {
             let MergePlan { exceptions, bytes, .. } = plan;
@@ -181,7 +180,7 @@ impl Args {
 
     /// A snapshot whose exceptions went elsewhere would be lost to its own origin.
     fn refuse_foreign(&self, own: &Address) -> Result<(), Failure> {
-        let own = Place::Volume(own.clone());
+        let own = DeviceArg::Volume(own.clone());
         match &self.origin {
             Some(origin) if overlap(&own, origin).is_none() => {
                 let found = format!("is a snapshot of {own}");
@@ -234,7 +233,7 @@ async fn open_pair(devices: &Devices<'_>, io: Io) -> Result<(AnyDevice, AnyDevic
     Ok((cow, origin))
 }
 
-/// Writing to an origin of LVM's changes what its snapshots show.
+/// Writing to an LVM origin changes what its snapshots show.
 async fn refuse_with_snapshots(origin: &Address) -> Result<(), Failure> {
     let scan = Scan::look(&origin.images, warn).await?;
     let group = scan.group_of(&origin.name)?;

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use dmsnap::ops::{Kept, MergeOptions, Merged};
+use dmsnap_images::GroupOptions;
 use serde::Serialize;
 
-use crate::devices::Io;
+use crate::files::Io;
 use crate::output::Output;
 use crate::progress::Watch;
 use crate::report::{Failure, tell};
@@ -20,7 +21,7 @@ pub(super) struct Options {
     #[arg(long)]
     pub(super) dry_run: bool,
 
-    /// Most bytes a second
+    /// Limit to this many bytes per second
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub(super) rate: Option<u64>,
 
@@ -46,7 +47,7 @@ pub(super) struct Options {
     #[arg(long, value_enum, value_name = "WAY", default_value_t)]
     pub(super) io: Io,
 
-    /// Show progress even if stderr is no terminal: a line a second
+    /// Show progress even if stderr is not a terminal: one line per second
     #[arg(long)]
     pub(super) progress: bool,
 
@@ -57,23 +58,23 @@ pub(super) struct Options {
 
 /// What a merge does to the volume group.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Options for snapshots of LVM's")]
+#[command(next_help_heading = "Options for LVM snapshots")]
 pub(super) struct InGroup {
     /// Merge the data only: the snapshot stays in the volume group, empty
     ///
-    /// Nothing in the group tells of a merge that was stopped then: finish it before LVM activates the
+    /// Then nothing in the group tells of a merge that was stopped: finish it before LVM activates the
     /// origin.
     #[arg(long)]
     pub(super) no_metadata: bool,
 
-    /// File for the old metadata text, by default beside the image
+    /// File for the old metadata text, by default next to the image
     ///
     /// The default is IMAGE.VG-NUMBER.vg, with the number of the text; for a disk it lies in the
     /// current directory. A file that holds something else is never overwritten.
     #[arg(long, value_name = "FILE", conflicts_with = "no_metadata")]
     pub(super) backup: Option<PathBuf>,
 
-    /// Go on although another snapshot has no room for what it shows, which drops it
+    /// Drop another snapshot that has no room for what it shows, instead of refusing
     #[arg(long)]
     pub(super) drop_full: bool,
 }
@@ -82,6 +83,15 @@ impl InGroup {
     /// Is there an option that is for snapshots in volume groups alone?
     pub(super) fn is_given(&self) -> bool {
         self.no_metadata || self.backup.is_some()
+    }
+}
+
+impl From<&InGroup> for GroupOptions {
+    fn from(options: &InGroup) -> Self {
+        Self::default()
+            .keep_metadata(options.no_metadata)
+            .backup(options.backup.clone())
+            .drop_full(options.drop_full)
     }
 }
 
@@ -118,13 +128,6 @@ pub(super) fn stopped(merged: Merged) -> String {
     let done = Count(merged.exceptions, "exception");
     let left = merged.left;
     format!("stopped: {done} merged, {left} left; origin and store are consistent together")
-}
-
-/// About another snapshot, by the name that the user knows.
-pub(super) fn no_room(name: &str, full: &Kept) -> Failure {
-    let chunks = Count(full.chunks, "chunk");
-    let found = format!("has no room for {chunks} that it would have to keep");
-    Failure::of(name, found).advise("--drop-full merges all the same, and loses it")
 }
 
 pub(super) fn show_plan_with_others(

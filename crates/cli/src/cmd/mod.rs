@@ -7,6 +7,8 @@ mod dump;
 mod export;
 mod merging; // what merges of devices and in volume groups have in common
 mod merge;
+mod spec; // a snapshot as the command line names it
+mod status; // how a server is, for people and for programs that know dmsetup
 mod serve;
 mod lvm;
 mod ctl;
@@ -34,7 +36,12 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    pub(crate) fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
+    /// `grammar` makes the whole command line's, for what is made of it.
+    pub(crate) fn run(
+        &self,
+        grammar: fn() -> clap::Command,
+        out: &mut Output,
+    ) -> Result<Outcome, Failure> {
         match self {
             Self::Create(args) => runtime::run(args.run(out)),
             Self::Info(args) => runtime::run(args.run(out)),
@@ -45,8 +52,8 @@ impl Command {
             Self::Serve(args) => runtime::run(args.run(out)),
             Self::Lvm(args) => runtime::run(args.run(out)),
             Self::Ctl(args) => runtime::run(args.run(out)),
-            Self::Completions(args) => args.run(out),
-            Self::Man(args) => args.run(),
+            Self::Completions(args) => args.run(grammar(), out),
+            Self::Man(args) => args.run(grammar()),
         }
     }
 }

@@ -1,8 +1,10 @@
+mod disk; // an origin with its snapshots
+mod adding; // a snapshot, opened and added
 mod plan; // what is served, before it is opened
 mod listening; // where clients come from
 mod encryption; // TLS
 mod memory; // one bound, shared out
-mod doors; // what clients of the control socket may open
+mod opener; // what clients of the control socket may open
 mod ending; // devices that hang, descriptors that run out
 
 use std::convert::Infallible;
@@ -14,7 +16,7 @@ use std::time::Duration;
 
 use clap::ArgGroup;
 use dmsnap::device::{AnyDevice, Buffer, Mode};
-use dmsnap_serve::control::{Control, Desk, Facts, OriginStatus, Private};
+use dmsnap_serve::control::{Control, Controller, OriginStatus, OwnerSocket, ServerFacts};
 use dmsnap_serve::nbd::{Exports, Limits, Server};
 use dmsnap_serve::{Keeper, Live, MergeEnd, MergePhase, Merger, State};
 use futures_channel::oneshot;
@@ -22,23 +24,23 @@ use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use sd_notify::NotifyState;
 
-use super::ctl::show;
+use super::spec::{Spec, unix_path};
+use super::status;
 use crate::descriptors;
-use crate::devices::Io;
 use crate::exit::Outcome;
+use crate::files::Io;
 use crate::output::Output;
 use crate::report::{self, Failure, tell};
 use crate::signals::{self, Asked, Stop};
 use crate::size::{self, Bytes};
 use crate::ticks::Ticks;
 
-use doors::Doors;
+use disk::Disk;
 use encryption::Encryption;
 use listening::{Listening, notify};
 use memory::Memory;
-use plan::{Disk, Plan};
-
-pub(crate) use plan::Spec;
+use opener::FileOpener;
+use plan::Plan;
 
 /// Serve an origin and its snapshots as block devices over NBD
 ///
@@ -48,15 +50,16 @@ pub(crate) use plan::Spec;
 /// go to its COW device, and a flush makes them durable.
 ///
 /// SIGINT or SIGTERM ends it: requests are finished, everything is published and flushed. Killed, it
-/// loses nothing that was flushed. SIGHUP and SIGUSR2 do nothing: clients go on when a terminal is closed. SIGUSR1 prints a line on stderr for the origin, for each snapshot (state,
-/// fill, exceptions) and for the merge.
+/// loses nothing that was flushed. SIGHUP and SIGUSR2 do nothing: clients go on when a terminal is
+/// closed. SIGUSR1 prints a line on stderr for the origin, for each snapshot (state, fill, exceptions)
+/// and for the merge.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 #[command(group(ArgGroup::new("merging").args(["merge", "table"]).multiple(true)))]
 pub(crate) struct Args {
     /// Origin: a device or an image
     ///
-    /// With --table it may be left out. A volume of LVM's, as lvm:IMAGE[,IMAGE]...:VG/LV, is served
+    /// With --table it may be left out. An LVM volume, as lvm:IMAGE[,IMAGE]...:VG/LV, is served
     /// under its own name as well, and with it all its snapshots that are valid, under theirs. One
     /// that LVM merges is merged, as at an activation; with --read-only it and the origin are shown
     /// as LVM would show them. The volume group's metadata stays as it is: `dmsnap lvm merge` ends what
@@ -67,7 +70,7 @@ pub(crate) struct Args {
     /// A snapshot of it, and how it behaves
     ///
     /// COW holds a store (`dmsnap create` makes one; an empty store is a snapshot of this moment). A
-    /// comma in its path is written twice. Options, each after a comma:
+    /// comma in its path is written twice. Options, separated by commas:
     ///
     /// on-full=invalidate|fail|wait:SECONDS - what an origin write does when the store is full: drop
     /// the snapshot (as kernels do), fail, or wait for room.
@@ -93,17 +96,16 @@ pub(crate) struct Args {
     /// NAME: may be left out: then a snapshot has the name of its COW file. So may COUNT and features.
     /// Devices are paths or MAJOR:MINOR. In a path a space is \\040, as in fstab, or has a backslash
     /// before it, as for the kernel; a backslash is \\134 or two of them. Empty lines and lines that begin
-    /// with # are passed over. Both the origin and every
-    /// snapshot are served, whatever lines there are.
+    /// with # are ignored. Both the origin and every snapshot are served, whatever lines there are.
     ///
-    /// P and PO: COW holds a store, whose own chunk size counts. If its magic is zero, one is made there as
-    /// by `dmsnap create`, with chunks of CHUNK sectors (0: 32, as in kernels). A full store is dropped by a write to the
-    /// origin, as in kernels. A write to the snapshot then fails and the snapshot stays: that is what
+    /// P and PO: COW holds a store, whose own chunk size counts. If its magic is zero, one is made there
+    /// as by `dmsnap create`, with chunks of CHUNK sectors (0: 32, that is 16k, as in kernels). A full
+    /// store is dropped by a write to the origin, as in kernels. A write to the snapshot then fails and the snapshot stays: that is what
     /// PO asks for; a kernel would drop one with P.
     ///
     /// N: no store; COW is overwritten, and CHUNK must not be 0.
     ///
-    /// The features are discard_zeroes_cow and, only beside it, discard_passdown_origin. A
+    /// The features are discard_zeroes_cow and, only together with it, discard_passdown_origin. A
     /// snapshot-merge is merged from the start, as with --merge.
     #[arg(long, value_name = "FILE", conflicts_with = "snapshots")]
     table: Option<PathBuf>,
@@ -131,7 +133,7 @@ pub(crate) struct Args {
     ///
     /// It is for what clients ask for, however many they are, for copying, for a merge's window, for
     /// --write-back, and for buffers that are kept for the next requests; what nobody needs is given back within
-    /// seconds. Whoever asks for more than is left waits; every client and every export is left a share.
+    /// seconds. A client that asks for more than is left waits; every client and every export is left a share.
     /// A client that neither sends nor receives for 30 seconds while others wait for its memory is sent
     /// away. Besides, there are the tables of exceptions, some 5 to 16 bytes for each, and up to 0.2 MiB for
     /// each connection, 0.8 if it is encrypted. By default it is a quarter of the machine's memory (or
@@ -149,14 +151,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "unix:PATH", value_parser = unix_path)]
     control: Option<PathBuf>,
 
-    /// Merge this snapshot into the origin meanwhile
+    /// Merge this snapshot into the origin while clients go on
     ///
     /// From now on both exports are one device with the snapshot's content; clients may go on
     /// writing to it.
     #[arg(long, value_name = "NAME")]
     merge: Option<String>,
 
-    /// Most bytes a second that the merge moves
+    /// Limit the merge to this many bytes per second
     #[arg(long, value_name = "SIZE", value_parser = size::parse, requires = "merging")]
     rate: Option<u64>,
 
@@ -194,7 +196,7 @@ Examples:
     qemu-system-x86_64 -drive 'file=nbd+unix:///vm1?socket=/run/vm.sock,format=raw'
   The same, gone when the server ends:
     dmsnap serve golden.img --snapshot vm1=scratch.img,transient=64k --nbd unix:/run/vm.sock
-  A look into a disk image: an origin of LVM's and all its snapshots:
+  A look into a disk image: an LVM origin and all its snapshots:
     dmsnap serve --read-only lvm:disk.img:vg0/root --nbd unix:/run/look.sock
   Merge while clients go on:
     dmsnap serve disk.img --snapshot s=snap.cow --merge s --rate 50M --nbd unix:/run/vm.sock
@@ -222,7 +224,7 @@ impl Args {
         let stop = Stop::on_signals().map_err(no_signals)?;
         let asked = Asked::on_usr1().map_err(no_signals)?;
         let ticks = Ticks::every(Duration::from_secs(1))
-            .map_err(|error| Failure::of("timer", format_args!("cannot be had: {error}")))?;
+            .map_err(|error| Failure::of("timer", format_args!("cannot create one: {error}")))?;
         let tls = self.encryption.tls()?;
         let mode = if self.read_only { Mode::Read } else { Mode::Write };
         let (origin, cows) = (plan.origin.clone(), plan.cows());
@@ -246,10 +248,11 @@ impl Args {
         if let Some(name) = &merge {
             self.start_merge(&volume, &merger, name).await?;
         }
-        let doors = Doors::new((&origin, &cows), mode, self.io.into());
-        let desk =
-            Desk::new(volume.clone(), exports.clone(), merger.clone(), doors, self.facts(&origin));
-        cows.iter().for_each(|(name, cow)| desk.name_cow(name, cow));
+        let opener = FileOpener::new((&origin, &cows), mode, self.io.into());
+        let facts = self.facts(&origin);
+        let controller =
+            Controller::new(volume.clone(), exports.clone(), merger.clone(), opener, facts);
+        cows.iter().for_each(|(name, cow)| controller.name_cow(name, cow));
         out.flush()?;
         notify(NotifyState::Ready);
 
@@ -257,7 +260,7 @@ impl Args {
             Server::new(exports, self.limits(memory)).on_refusal(Box::new(ending::tell_refusals()));
         let server = if let Some(tls) = tls { server.with_tls(tls) } else { server };
         let stopping = async {
-            let _ = select(pin!(stop.wait()), pin!(desk.shutdown_asked())).await;
+            let _ = select(pin!(stop.wait()), pin!(controller.shutdown_asked())).await;
         };
         let stopping = stopping.shared();
         let serving = server.run(listeners, async {
@@ -267,7 +270,7 @@ impl Args {
         });
         let controlling = async {
             if let Some(control) = control {
-                control.serve(&desk, stopping.clone()).await;
+                control.serve(&controller, stopping.clone()).await;
             }
         };
         let merging = async {
@@ -283,7 +286,7 @@ impl Args {
             served
         };
         let mut lost = Lost::default();
-        let keeping = keep(&volume, &desk, (&ticks, end), &mut lost);
+        let keeping = keep(&volume, &controller, (&ticks, end), &mut lost);
         let working = async { futures_util::join!(work, keeping).0 };
         let to_the_end = async {
             let served = working.await;
@@ -299,7 +302,7 @@ impl Args {
                 Either::Right((failure, _)) => Err(failure),
             }
         };
-        let telling = pin!(tell_when_asked(&asked, &desk));
+        let telling = pin!(tell_when_asked(&asked, &controller));
         let ended = match select(pin!(unless_it_hangs), telling).await {
             Either::Left((ended, _)) => ended,
             Either::Right((never, _)) => match never {},
@@ -326,8 +329,8 @@ impl Args {
         started.map_err(|error| Failure::of(name, format_args!("cannot be merged: {error}")))
     }
 
-    fn facts(&self, origin: &Path) -> Facts {
-        Facts {
+    fn facts(&self, origin: &Path) -> ServerFacts {
+        ServerFacts {
             version: env!("CARGO_PKG_VERSION").into(),
             origin: origin.display().to_string(),
             read_only: self.read_only,
@@ -397,20 +400,12 @@ fn memory_size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Where the control socket is: `unix:PATH`.
-pub(crate) fn unix_path(text: &str) -> Result<PathBuf, String> {
-    match text.strip_prefix("unix:") {
-        Some(path) if !path.is_empty() => Ok(path.into()),
-        _ => Err("a control socket is unix:PATH".into()),
-    }
-}
-
 /// Listens for clients of the control socket.
 async fn open_control(path: &Path) -> Result<Control, Failure> {
-    let socket = Private::take_patiently(path).await;
+    let socket = OwnerSocket::take_patiently(path).await;
     socket.and_then(Control::start).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => {
-            let found = "is there already, and no socket that was left behind";
+            let found = "already exists and is not a stale socket";
             Failure::about(path, found).advise("choose another path for --control")
         }
         _ => Failure::about(path, format_args!("no control socket: {error}")),
@@ -433,17 +428,20 @@ fn tell_what_is_left(merger: &Rc<Merger<AnyDevice, AnyDevice>>) {
 }
 
 /// Says how everything is, as often as somebody asks.
-async fn tell_when_asked(asked: &Asked, desk: &Desk<AnyDevice, AnyDevice, Doors>) -> Infallible {
+async fn tell_when_asked(
+    asked: &Asked,
+    controller: &Controller<AnyDevice, AnyDevice, FileOpener>,
+) -> Infallible {
     loop {
         asked.next().await;
-        let status = desk.status();
-        let OriginStatus { path, len_bytes } = &status.origin;
+        let all = controller.status();
+        let OriginStatus { path, len_bytes } = &all.origin;
         tell(Failure::of(&format!("origin {path}"), Bytes(*len_bytes)));
-        for snapshot in &status.snapshots {
-            tell(show::snapshot_line(snapshot));
+        for snapshot in &all.snapshots {
+            tell(status::snapshot_line(snapshot));
         }
-        if let Some(merge) = &status.merge {
-            tell(show::merge_line(merge));
+        if let Some(merge) = &all.merge {
+            tell(status::merge_line(merge));
         }
     }
 }
@@ -488,14 +486,14 @@ impl Lost {
 /// is lost.
 async fn keep(
     volume: &Rc<Disk>,
-    desk: &Desk<AnyDevice, AnyDevice, Doors>,
+    controller: &Controller<AnyDevice, AnyDevice, FileOpener>,
     (ticks, mut end): (&Ticks, oneshot::Receiver<Infallible>),
     lost: &mut Lost,
 ) {
     let mut keeper = Keeper::new(volume.clone());
     loop {
         keeper.tick();
-        desk.tick();
+        controller.tick();
         lost.tell(volume);
         if let Either::Right(_) = select(pin!(ticks.next()), &mut end).await {
             return;

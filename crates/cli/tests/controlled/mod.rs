@@ -1,7 +1,8 @@
 //! Servers with a control socket, and what speaks to them.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -46,9 +47,38 @@ pub(crate) fn raw(place: &Place, request: &[u8]) -> String {
     stream.set_read_timeout(Some(20 * SECOND)).expect("set");
     // It may close while we still speak.
     let _ = stream.write_all(request);
+    // Else it would wait for another request.
+    let _ = stream.shutdown(Shutdown::Write);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// A client that nobody here wrote reads `/v1/events`.
+pub(crate) struct Events(BufReader<UnixStream>);
+
+impl Events {
+    pub(crate) fn of(place: &Place) -> Self {
+        let mut stream = UnixStream::connect(place.path("control")).expect("connected");
+        stream.set_read_timeout(Some(20 * SECOND)).expect("set");
+        let request = "GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        stream.write_all(request.as_bytes()).expect("written");
+        Self(BufReader::new(stream))
+    }
+
+    /// The next status; `None` at the end of the stream.
+    pub(crate) fn next(&mut self) -> Option<Value> {
+        loop {
+            let mut line = String::new();
+            // Heads of chunks are passed over.
+            if self.0.read_line(&mut line).expect("in time") == 0 {
+                return None;
+            }
+            if let Some(data) = line.strip_prefix("data: ") {
+                return Some(serde_json::from_str(data).expect("JSON"));
+            }
+        }
+    }
 }
 
 /// Status and body of an answer.

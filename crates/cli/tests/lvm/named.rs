@@ -19,11 +19,11 @@ fn a_name_that_stands_for_nothing_says_what_there_is() {
     let out = several.dir.path("out");
     let refused = several.lvm("export", &["vg0/root", &out.to_string_lossy()]).failed();
     assert!(
-        refused.contains("is no snapshot; name its origin as well, or a snapshot"),
+        refused.contains("is not a snapshot; name its origin as well, or a snapshot"),
         "{refused}"
     );
     let refused = several.lvm("merge", &["vg0/root"]).failed();
-    assert!(refused.contains("vg0/root: is no snapshot; there is monday, tuesday"), "{refused}");
+    assert!(refused.contains("vg0/root: is not a snapshot; there is monday, tuesday"), "{refused}");
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn what_would_write_to_what_is_read_is_refused() {
     let refused = dmsnap!("merge", monday, file).failed();
     assert!(refused.contains("is a snapshot of lvm:"), "{refused}");
     let refused = dmsnap!("merge", store, file, "--no-metadata").failed();
-    assert!(refused.contains("is no snapshot in a volume group"), "{refused}");
+    assert!(refused.contains("is not a snapshot in a volume group"), "{refused}");
     assert!(fs::read(&image).expect("read") == before, "something was written");
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use dmsnap::device::{Caching, Mode};
 use dmsnap::ops::Kept;
 use dmsnap::ops::{MergeOptions, Merged, Observer, Progress, Silent};
-use dmsnap_images::{ImageError, Merge, Rewrite, Volumes};
+use dmsnap_images::{GroupOptions, ImageError, ImageErrorKind, Merge, Volumes};
 use serde_json::Value;
 
 use crate::samples::{Sample, folder, name, run, sample, samples, text, unexpected};
@@ -19,17 +19,12 @@ async fn merge(
     let volumes = Volumes::new(unexpected);
     let scan = volumes.scan(&sample.images, Mode::Write, Caching::Direct).await?;
     let group = scan.group_of(&name(snapshot))?;
-    let rewrite = Rewrite::plan(group, snapshot)?;
-    let merge = Merge::new(group, snapshot).await?;
-    merge.plan(MergeOptions::default()).await?;
-    rewrite.back_up(None)?;
-    rewrite.mark().await?;
     let options = MergeOptions { window_bytes: 64 << 10, ..MergeOptions::default() };
-    let (merged, others) = merge.run(options, drop_full, observer).await?;
-    if merged.finished {
-        rewrite.finish().await?;
-    }
-    Ok((merged, others))
+    let in_group = GroupOptions::default().drop_full(drop_full);
+    let merge = Merge::plan(group, snapshot, options, in_group).await?;
+    let done = merge.run(observer).await.map_err(|error| error.error)?;
+    assert_eq!(done.metadata.is_some(), done.merged.finished);
+    Ok((done.merged, done.others))
 }
 
 /// What LVM's own merge left, on the origin and in its other snapshots.
@@ -125,9 +120,14 @@ fn a_plan_says_which_snapshot_has_no_room() {
         let before = fs::read(&sample.images[0]).expect("read");
         let scan = sample.scan().await;
         let group = scan.group_of(&name("wednesday")).expect("it is there");
-        let merge = Merge::new(group, "wednesday").await.expect("opened");
-        let (_, others) = merge.plan(MergeOptions::default()).await.expect("it can be done");
-        let kept = |name: &str| others.iter().find(|it| it.name == name).expect("it is there");
+        let options = MergeOptions::default();
+        let refused = Merge::plan(group, "wednesday", options, GroupOptions::default()).await;
+        let refused = refused.expect_err("it would be dropped");
+        assert!(matches!(*refused.kind, ImageErrorKind::NoRoom { .. }), "{refused}");
+        let in_group = GroupOptions::default().drop_full(true);
+        let merge = Merge::plan(group, "wednesday", options, in_group).await.expect("possible");
+        let kept =
+            |name: &str| merge.others().iter().find(|it| it.name == name).expect("it is there");
         assert!(!kept("monday").valid);
         assert_eq!((kept("tuesday").chunks, kept("tuesday").valid), (12, true));
         assert!(fs::read(&sample.images[0]).expect("read") == before, "something was written");

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use dmsnap::device::{Caching, Mode, OpenError};
 use dmsnap::ops::Which;
-use dmsnap_images::{ImageError, ImageErrorKind as Kind, Merge, Rewrite, Scan, Subject, Volumes};
+use dmsnap_images::{
+    DataMerge, ImageError, ImageErrorKind as Kind, Rewrite, Scan, Subject, Volumes,
+};
 use dmsnap_lvm::{AreaError, DiskProblem, GroupProblem, RewriteError};
 
 use crate::samples::{name, run, sample, unexpected};
@@ -74,7 +76,7 @@ fn names_that_mean_nothing_here_are_told_with_those_that_do() {
         let Kind::VolumeNotFound { known, .. } = &*refused.kind else { panic!("{refused}") };
         assert_eq!(known.len(), 4);
         let group = scan.groups().next().expect("a group");
-        let refused = Merge::new(group, "root").await.expect_err("an origin");
+        let refused = DataMerge::new(group, "root").await.expect_err("an origin");
         let Kind::NotSnapshot { known } = &*refused.kind else { panic!("{refused}") };
         assert_eq!(known.len(), 3);
         assert_eq!(refused.subject, Subject::Volume(name("vg0/root")));

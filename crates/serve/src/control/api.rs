@@ -1,5 +1,5 @@
-//! What is said over the control socket. `_bytes` are bytes, `_seconds` seconds; a value that nobody
-//! knows is null.
+//! What is said over the control socket. `_bytes` are bytes, `_seconds` seconds; a value that is not
+//! known is null.
 
 use std::fmt;
 use std::str::FromStr;
@@ -64,7 +64,7 @@ pub struct SnapshotStatus {
     pub merging: bool,
     /// It has merged: its device is another name of the origin's until it is removed.
     pub merged: bool,
-    /// What a kernel prints behind the target's name.
+    /// What a kernel prints after the target's name.
     pub status: String,
     /// The unit of copying.
     pub chunk_bytes: u64,
@@ -171,10 +171,10 @@ pub struct Grow {
 pub struct StartMerge {
     /// Name of the snapshot.
     pub snapshot: String,
-    /// Most bytes a second; 0 for as many as there are. Left out: as it was.
+    /// Limit in bytes per second; 0 for none. Left out: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_bytes_per_second: Option<u64>,
-    /// Most data in one window. Left out: as it was.
+    /// Most data in one window. Left out: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_bytes: Option<u64>,
 }
@@ -183,10 +183,10 @@ pub struct StartMerge {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TuneMerge {
-    /// Most bytes a second; 0 for as many as there are. Left out: as it was.
+    /// Limit in bytes per second; 0 for none. Left out: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_bytes_per_second: Option<u64>,
-    /// Most data in one window. Left out: as it was.
+    /// Most data in one window. Left out: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_bytes: Option<u64>,
 }

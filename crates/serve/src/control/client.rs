@@ -5,20 +5,26 @@ use std::path::Path;
 use compio::net::UnixStream;
 use cyper_core::HyperStream;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::Request;
-use hyper::body::Bytes;
-use hyper::client::conn::http1::handshake;
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Request, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::api::{Grow, NewSnapshot, SnapshotStatus, StartMerge, Status, TuneMerge};
+use super::call::{self, Body, Endpoint};
+use super::events::Parser;
 use super::refusal::{Refusal, Refused};
-use super::{Grow, NewSnapshot, SnapshotStatus, StartMerge, Status, TuneMerge};
 use crate::MergeProgress;
 
 /// An answer is never longer, unless something else answers.
 const ANSWER_BYTES: usize = 256 << 20;
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// What an answer without a body means, in JSON.
+const NOTHING: &[u8] = b"null";
 
 /// The other end of a control socket. Must be used inside a compio runtime.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +39,7 @@ pub enum ClientError {
     Connection(io::Error),
     /// The server said no.
     Refused(Refusal),
-    /// The answer is none of this protocol.
+    /// The answer is not one of this protocol.
     Odd(String),
 }
 
@@ -42,15 +48,12 @@ impl fmt::Display for ClientError {
         match self {
             Self::Connection(error) => error.fmt(f),
             Self::Refused(refusal) => refusal.fmt(f),
-            Self::Odd(found) => write!(f, "not what a server of dmsnap says: {found}"),
+            Self::Odd(found) => write!(f, "not an answer of a dmsnap server: {found}"),
         }
     }
 }
 
 impl std::error::Error for ClientError {}
-
-/// No body.
-const NOTHING: Option<&()> = None;
 
 impl<'a> Client<'a> {
     /// Of the server that listens there. Each call connects anew.
@@ -64,7 +67,18 @@ impl<'a> Client<'a> {
     ///
     /// [`ClientError`], as for every call.
     pub async fn status(&self) -> Result<Status, ClientError> {
-        self.call("GET", "/v1/status", NOTHING).await
+        self.call(&call::STATUS, "", &()).await
+    }
+
+    /// Everything, and again whenever it changes.
+    ///
+    /// # Errors
+    ///
+    /// As [`status`](Self::status).
+    pub async fn events(&self) -> Result<Events, ClientError> {
+        let (method, path) = (call::EVENTS.method(), call::EVENTS.path());
+        let (response, sender) = self.begin(method, path, Vec::new()).await?;
+        Ok(Events { body: response.into_body(), parser: Parser::default(), _sender: sender })
     }
 
     /// Adds a snapshot.
@@ -73,7 +87,7 @@ impl<'a> Client<'a> {
     ///
     /// As [`status`](Self::status).
     pub async fn create(&self, wanted: &NewSnapshot) -> Result<SnapshotStatus, ClientError> {
-        self.call("POST", "/v1/snapshots", Some(wanted)).await
+        self.call(&call::CREATE, "", wanted).await
     }
 
     /// Takes a snapshot out; its store stays.
@@ -82,7 +96,7 @@ impl<'a> Client<'a> {
     ///
     /// As [`status`](Self::status).
     pub async fn remove(&self, name: &str) -> Result<(), ClientError> {
-        self.send("DELETE", &of_snapshot(name, ""), NOTHING).await.map(drop)
+        self.call(&call::REMOVE, name, &()).await
     }
 
     /// Drops a snapshot for good.
@@ -91,7 +105,7 @@ impl<'a> Client<'a> {
     ///
     /// As [`status`](Self::status).
     pub async fn invalidate(&self, name: &str) -> Result<SnapshotStatus, ClientError> {
-        self.call("POST", &of_snapshot(name, "/invalidate"), NOTHING).await
+        self.call(&call::INVALIDATE, name, &()).await
     }
 
     /// Makes a COW file longer.
@@ -100,7 +114,7 @@ impl<'a> Client<'a> {
     ///
     /// As [`status`](Self::status).
     pub async fn grow(&self, name: &str, to: Grow) -> Result<SnapshotStatus, ClientError> {
-        self.call("POST", &of_snapshot(name, "/grow"), Some(&to)).await
+        self.call(&call::GROW, name, &to).await
     }
 
     /// Makes everything durable, or everything of one snapshot.
@@ -109,8 +123,10 @@ impl<'a> Client<'a> {
     ///
     /// As [`status`](Self::status).
     pub async fn flush(&self, name: Option<&str>) -> Result<(), ClientError> {
-        let path = name.map_or("/v1/flush".into(), |name| of_snapshot(name, "/flush"));
-        self.send("POST", &path, NOTHING).await.map(drop)
+        match name {
+            Some(name) => self.call(&call::FLUSH, name, &()).await,
+            None => self.call(&call::FLUSH_ALL, "", &()).await,
+        }
     }
 
     /// Starts a merge.
@@ -119,7 +135,7 @@ impl<'a> Client<'a> {
     ///
     /// As [`status`](Self::status).
     pub async fn start_merge(&self, start: &StartMerge) -> Result<MergeProgress, ClientError> {
-        self.call("POST", "/v1/merge", Some(start)).await
+        self.call(&call::START_MERGE, "", start).await
     }
 
     /// Changes rate and window of the merge.
@@ -128,7 +144,7 @@ impl<'a> Client<'a> {
     ///
     /// As [`status`](Self::status).
     pub async fn tune_merge(&self, tune: TuneMerge) -> Result<MergeProgress, ClientError> {
-        self.call("PATCH", "/v1/merge", Some(&tune)).await
+        self.call(&call::TUNE_MERGE, "", &tune).await
     }
 
     /// How far the merge is.
@@ -137,7 +153,7 @@ impl<'a> Client<'a> {
     ///
     /// As [`status`](Self::status).
     pub async fn merge(&self) -> Result<MergeProgress, ClientError> {
-        self.call("GET", "/v1/merge", NOTHING).await
+        self.call(&call::MERGE, "", &()).await
     }
 
     /// Lets the merge stop after the window under way.
@@ -146,7 +162,7 @@ impl<'a> Client<'a> {
     ///
     /// As [`status`](Self::status).
     pub async fn pause_merge(&self) -> Result<MergeProgress, ClientError> {
-        self.call("POST", "/v1/merge/pause", NOTHING).await
+        self.call(&call::PAUSE_MERGE, "", &()).await
     }
 
     /// Lets it go on.
@@ -155,7 +171,7 @@ impl<'a> Client<'a> {
     ///
     /// As [`status`](Self::status).
     pub async fn resume_merge(&self) -> Result<MergeProgress, ClientError> {
-        self.call("POST", "/v1/merge/resume", NOTHING).await
+        self.call(&call::RESUME_MERGE, "", &()).await
     }
 
     /// Gives the merge up.
@@ -164,7 +180,7 @@ impl<'a> Client<'a> {
     ///
     /// As [`status`](Self::status).
     pub async fn cancel_merge(&self) -> Result<SnapshotStatus, ClientError> {
-        self.call("POST", "/v1/merge/cancel", NOTHING).await
+        self.call(&call::CANCEL_MERGE, "", &()).await
     }
 
     /// Ends the server, as SIGTERM does.
@@ -173,47 +189,56 @@ impl<'a> Client<'a> {
     ///
     /// As [`status`](Self::status).
     pub async fn shut_down(&self) -> Result<(), ClientError> {
-        self.send("POST", "/v1/shutdown", NOTHING).await.map(drop)
+        self.call(&call::SHUTDOWN, "", &()).await
     }
 
-    async fn call<T: DeserializeOwned>(
+    /// `name` stands for `{name}` in the path.
+    async fn call<B: Body, A: DeserializeOwned>(
+        &self,
+        endpoint: &Endpoint<B, A>,
+        name: &str,
+        body: &B,
+    ) -> Result<A, ClientError> {
+        let odd = |error: serde_json::Error| ClientError::Odd(error.to_string());
+        let name = utf8_percent_encode(name, NON_ALPHANUMERIC).to_string();
+        let path = endpoint.path().replace("{name}", &name);
+        let answer = self.send(endpoint.method(), &path, body.text().map_err(odd)?).await?;
+        let answer = if answer.is_empty() { NOTHING } else { &answer };
+        serde_json::from_slice(answer).map_err(odd)
+    }
+
+    async fn send(&self, method: &str, path: &str, body: Vec<u8>) -> Result<Bytes, ClientError> {
+        let (response, _sender) = self.begin(method, path, body).await?;
+        let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await;
+        Ok(body.map_err(|error| ClientError::Odd(error.to_string()))?.to_bytes())
+    }
+
+    /// Asks. The body of the answer may be read as long as the sender is there.
+    async fn begin(
         &self,
         method: &str,
         path: &str,
-        body: Option<&impl Serialize>,
-    ) -> Result<T, ClientError> {
-        let answer = self.send(method, path, body).await?;
-        serde_json::from_slice(&answer).map_err(|error| ClientError::Odd(error.to_string()))
-    }
-
-    async fn send(
-        &self,
-        method: &str,
-        path: &str,
-        body: Option<&impl Serialize>,
-    ) -> Result<Bytes, ClientError> {
-        let odd = |error: &dyn fmt::Display| ClientError::Odd(error.to_string());
-        let body = body.map(serde_json::to_vec).transpose().map_err(|error| odd(&error))?;
+        body: Vec<u8>,
+    ) -> Result<(Response<Incoming>, Sender), ClientError> {
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header(HOST, "localhost")
             .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body.unwrap_or_default())))
-            .map_err(|error| odd(&error))?;
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| ClientError::Odd(error.to_string()))?;
         let stream = UnixStream::connect(self.path).await.map_err(ClientError::Connection)?;
-        let broken = |error: hyper::Error| ClientError::Connection(io::Error::other(error));
         let (mut sender, connection) =
             handshake(HyperStream::new_plain(stream)).await.map_err(broken)?;
-        // Ends with the answer, or with the server.
+        // Ends when the sender is dropped, or with the server.
         compio::runtime::spawn(async move { drop(connection.await) }).detach();
         let response = sender.send_request(request).await.map_err(broken)?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await;
-        let body = body.map_err(|error| odd(&error))?.to_bytes();
         if status.is_success() {
-            return Ok(body);
+            return Ok((response, sender));
         }
+        let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await;
+        let body = body.map_err(|error| ClientError::Odd(error.to_string()))?.to_bytes();
         match serde_json::from_slice::<Refused>(&body) {
             Ok(refused) => Err(ClientError::Refused(refused.error)),
             Err(_) => Err(ClientError::Odd(format!("HTTP status {status}"))),
@@ -221,6 +246,36 @@ impl<'a> Client<'a> {
     }
 }
 
-fn of_snapshot(name: &str, verb: &str) -> String {
-    format!("/v1/snapshots/{}{verb}", utf8_percent_encode(name, NON_ALPHANUMERIC))
+fn broken(error: hyper::Error) -> ClientError {
+    ClientError::Connection(io::Error::other(error))
+}
+
+/// The statuses of a server, as they change.
+#[derive(Debug)]
+pub struct Events {
+    body: Incoming,
+    parser: Parser,
+    _sender: Sender,
+}
+
+impl Events {
+    /// The next status: at once the one of now, then each that differs from the one before, at most
+    /// one a second. A caller that is slow is told only the newest. `None` when the server ends.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`]; then nothing more comes.
+    pub async fn next(&mut self) -> Result<Option<Status>, ClientError> {
+        loop {
+            if let Some(status) = self.parser.next() {
+                return status.map(Some).map_err(|error| ClientError::Odd(error.to_string()));
+            }
+            let Some(frame) = self.body.frame().await else { return Ok(None) };
+            if let Ok(part) = frame.map_err(broken)?.into_data()
+                && self.parser.take(&part) > ANSWER_BYTES
+            {
+                return Err(ClientError::Odd("an event without end".into()));
+            }
+        }
+    }
 }

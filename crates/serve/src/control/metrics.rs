@@ -9,7 +9,7 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{SnapshotState, SnapshotStatus, Status};
+use super::api::{SnapshotState, SnapshotStatus, Status};
 use crate::nbd::{Counts, Kind, LATENCY_MICROS, Use};
 use crate::{MergePhase, MergeProgress};
 
@@ -18,7 +18,7 @@ use crate::{MergePhase, MergeProgress};
 pub(super) enum Form {
     /// The text format of Prometheus, which everything understands.
     Plain,
-    /// OpenMetrics, for whoever asks for it.
+    /// OpenMetrics, for clients that ask for it.
     OpenMetrics,
 }
 

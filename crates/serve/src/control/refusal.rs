@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
-    /// The request says something that makes no sense.
+    /// The request cannot mean anything.
     BadRequest,
     /// There is no such path, or no snapshot of that name.
     NotFound,
@@ -16,11 +16,11 @@ pub enum Code {
     MethodNotAllowed,
     /// The request did not come in time.
     TimeOut,
-    /// The request is longer than any that makes sense.
+    /// The request is longer than any valid one.
     TooLarge,
     /// Another export has the name.
     NameInUse,
-    /// Another request changes the same snapshot at the moment.
+    /// Another request is changing the same snapshot; or as many clients watch the status as may.
     Busy,
     /// Not while a snapshot merges.
     Merging,
@@ -80,6 +80,11 @@ impl Refusal {
     /// With a message.
     pub fn new(code: Code, message: impl fmt::Display) -> Self {
         Self { code, message: message.to_string() }
+    }
+
+    /// The server writes nothing.
+    pub fn read_only() -> Self {
+        Self::new(Code::ReadOnly, "the server is read-only")
     }
 
     /// What the volume, or a device, said about a snapshot, or about anything else with a name.

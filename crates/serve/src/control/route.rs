@@ -1,54 +1,13 @@
 use percent_encoding::percent_decode_str;
 
+use super::call::{ALL, Route};
 use super::refusal::{Code, Refusal};
 
-/// What a request is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verb {
-    Status,
-    Metrics,
-    Create,
-    Snapshot,
-    Remove,
-    Invalidate,
-    Grow,
-    Flush,
-    FlushAll,
-    Merge,
-    StartMerge,
-    TuneMerge,
-    PauseMerge,
-    ResumeMerge,
-    CancelMerge,
-    Shutdown,
-}
-
-/// Every method of every path. `{name}` stands for one part of the path, percent-encoded.
-const ROUTES: [(&str, &str, Verb); 16] = [
-    ("GET", "/v1/status", Verb::Status),
-    ("POST", "/v1/snapshots", Verb::Create),
-    ("GET", "/v1/snapshots/{name}", Verb::Snapshot),
-    ("DELETE", "/v1/snapshots/{name}", Verb::Remove),
-    ("POST", "/v1/snapshots/{name}/invalidate", Verb::Invalidate),
-    ("POST", "/v1/snapshots/{name}/grow", Verb::Grow),
-    ("POST", "/v1/snapshots/{name}/flush", Verb::Flush),
-    ("POST", "/v1/flush", Verb::FlushAll),
-    ("GET", "/v1/merge", Verb::Merge),
-    ("POST", "/v1/merge", Verb::StartMerge),
-    ("PATCH", "/v1/merge", Verb::TuneMerge),
-    ("POST", "/v1/merge/pause", Verb::PauseMerge),
-    ("POST", "/v1/merge/resume", Verb::ResumeMerge),
-    ("POST", "/v1/merge/cancel", Verb::CancelMerge),
-    ("POST", "/v1/shutdown", Verb::Shutdown),
-    ("GET", "/metrics", Verb::Metrics),
-];
-
 /// A path that is known.
-#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Routed {
-    /// And so is the method. The name in the path, if it has one.
-    Verb(Verb, String),
-    /// These methods are known.
+    /// And so is the method. The name in the path, decoded; empty if it has none.
+    Endpoint(&'static dyn Route, String),
+    /// Only these methods are known.
     Methods(Vec<&'static str>),
 }
 
@@ -56,14 +15,14 @@ pub(super) enum Routed {
 pub(super) fn route(method: &str, path: &str) -> Result<Routed, Refusal> {
     let method = if method == "HEAD" { "GET" } else { method };
     let mut methods = Vec::new();
-    for (known, pattern, verb) in ROUTES {
-        let Some(name) = matched(pattern, path) else { continue };
-        if known == method {
+    for endpoint in ALL {
+        let Some(name) = matched(endpoint.path(), path) else { continue };
+        if endpoint.method() == method {
             let name = percent_decode_str(name).decode_utf8();
-            let name = name.map_err(|_| Refusal::new(Code::BadRequest, "the name is no UTF-8"))?;
-            return Ok(Routed::Verb(verb, name.into_owned()));
+            let name = name.map_err(|_| Refusal::new(Code::BadRequest, "the name is not UTF-8"))?;
+            return Ok(Routed::Endpoint(*endpoint, name.into_owned()));
         }
-        methods.push(known);
+        methods.push(endpoint.method());
     }
     match methods.is_empty() {
         true => Err(Refusal::new(Code::NotFound, format_args!("there is no path {path}"))),
@@ -73,57 +32,84 @@ pub(super) fn route(method: &str, path: &str) -> Result<Routed, Refusal> {
 
 /// What stands for `{name}`, or nothing if the pattern has none; `None` if the path is another.
 fn matched<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
-    let Some((before, behind)) = pattern.split_once("{name}") else {
+    let Some((before, after)) = pattern.split_once("{name}") else {
         return (pattern == path).then_some("");
     };
-    let name = path.strip_prefix(before)?.strip_suffix(behind)?;
+    let name = path.strip_prefix(before)?.strip_suffix(after)?;
     (!name.is_empty() && !name.contains('/')).then_some(name)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::Value;
+
     use super::*;
 
-    fn verb(verb: Verb, name: &str) -> Result<Routed, Refusal> {
-        Ok(Routed::Verb(verb, name.into()))
+    /// Path and name that a request leads to.
+    fn led(method: &str, path: &str) -> (&'static str, String) {
+        match route(method, path) {
+            Ok(Routed::Endpoint(endpoint, name)) => (endpoint.path(), name),
+            Ok(Routed::Methods(methods)) => panic!("{method} {path}: {methods:?}"),
+            Err(refusal) => panic!("{method} {path}: {refusal}"),
+        }
+    }
+
+    fn refused(path: &str) -> Code {
+        route("GET", path).err().unwrap_or_else(|| panic!("{path} leads somewhere")).code
     }
 
     #[test]
-    fn paths_lead_to_verbs_with_names() {
-        assert_eq!(route("GET", "/v1/status"), verb(Verb::Status, ""));
-        assert_eq!(route("HEAD", "/v1/status"), verb(Verb::Status, ""));
-        assert_eq!(route("GET", "/v1/snapshots/a%2Fb%20%C3%B6"), verb(Verb::Snapshot, "a/b ö"));
-        assert_eq!(route("POST", "/v1/snapshots/grow/grow"), verb(Verb::Grow, "grow"));
-        assert_eq!(route("PUT", "/v1/merge"), Ok(Routed::Methods(vec!["GET", "POST", "PATCH"])));
+    fn paths_lead_to_calls_with_names() {
+        assert_eq!(led("GET", "/v1/status"), ("/v1/status", String::new()));
+        assert_eq!(led("HEAD", "/v1/status"), ("/v1/status", String::new()));
+        let one = "/v1/snapshots/{name}";
+        assert_eq!(led("GET", "/v1/snapshots/a%2Fb%20%C3%B6"), (one, "a/b ö".into()));
+        let grow = "/v1/snapshots/{name}/grow";
+        assert_eq!(led("POST", "/v1/snapshots/grow/grow"), (grow, "grow".into()));
+        match route("PUT", "/v1/merge") {
+            Ok(Routed::Methods(methods)) => assert_eq!(methods, ["GET", "POST", "PATCH"]),
+            _ => panic!("it knows no PUT"),
+        }
     }
 
-    /// What `docs/openapi.json` describes is what there is.
+    /// Where an operation of the file says what stands in its body.
+    fn schema(body: &Value) -> Option<String> {
+        let reference = body["content"]["application/json"]["schema"]["$ref"].as_str()?;
+        reference.strip_prefix("#/components/schemas/").map(str::to_owned)
+    }
+
+    /// What `docs/openapi.json` describes is what there is: methods and paths, the status of an
+    /// answer, and what stands in both bodies.
     #[test]
-    fn every_route_is_described_and_nothing_else() {
+    fn every_call_is_described_and_nothing_else() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
         let text = std::fs::read_to_string(path).expect("it is readable");
-        let file: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        let paths = file["paths"].as_object().expect("paths");
-        let mut described: Vec<(String, String)> = paths
-            .iter()
-            .flat_map(|(path, operations)| {
-                let operations = operations.as_object().expect("operations").keys();
-                let methods = operations.filter(|key| *key != "parameters");
-                methods.map(|method| (path.clone(), method.to_uppercase()))
-            })
-            .collect();
-        let mut known = ROUTES.map(|(method, path, _)| (path.to_owned(), method.to_owned()));
-        described.sort();
-        known.sort();
-        assert_eq!(described, known);
+        let file: Value = serde_json::from_str(&text).expect("JSON");
+        let mut described = BTreeMap::new();
+        for (path, operations) in file["paths"].as_object().expect("paths") {
+            let operations = operations.as_object().expect("operations");
+            for (method, says) in operations.iter().filter(|(key, _)| *key != "parameters") {
+                let responses = says["responses"].as_object().expect("responses");
+                let (status, answer) =
+                    responses.iter().find(|(status, _)| status.starts_with('2')).expect("one");
+                let bodies = [schema(&says["requestBody"]), schema(answer)];
+                described.insert((path.clone(), method.to_uppercase()), (status.clone(), bodies));
+            }
+        }
+        let known = ALL.iter().map(|it| {
+            let bodies = it.schemas().map(|schema| schema.map(str::to_owned));
+            ((it.path().to_owned(), it.method().to_owned()), (it.status().to_string(), bodies))
+        });
+        assert_eq!(described, known.collect());
     }
 
     #[test]
     fn everything_else_leads_nowhere() {
         for path in ["", "/", "/v1", "/v1/status/", "/v1/snapshots/", "/v1/snapshots/a/b", "*"] {
-            assert_eq!(route("GET", path).expect_err(path).code, Code::NotFound, "{path}");
+            assert_eq!(refused(path), Code::NotFound, "{path}");
         }
-        let odd = route("GET", "/v1/snapshots/%ff").expect_err("no text");
-        assert_eq!(odd.code, Code::BadRequest);
+        assert_eq!(refused("/v1/snapshots/%ff"), Code::BadRequest);
     }
 }

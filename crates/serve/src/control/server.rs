@@ -7,46 +7,51 @@ use futures_channel::mpsc;
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 
-use super::desk::{Desk, Errand, Opener};
-use super::http::Speaker;
-use crate::socket::Private;
+use super::call::QueuedCall;
+use super::controller::Controller;
+use super::http::HttpThread;
+use super::opener::StoreOpener;
+use crate::socket::OwnerSocket;
 
 /// A control socket and the thread that serves it.
 #[derive(Debug)]
 pub struct Control {
-    socket: Private,
-    speaker: Speaker,
-    asked: mpsc::Receiver<Errand>,
+    socket: OwnerSocket,
+    http: HttpThread,
+    asked: mpsc::Receiver<QueuedCall>,
 }
 
 impl Control {
-    /// Starts the thread. Clients wait until somebody [serves](Self::serve) them.
+    /// Starts the thread. Clients wait until they are [served](Self::serve).
     ///
     /// # Errors
     ///
     /// The system has no thread, or no ring, for it.
-    pub fn start(socket: Private) -> io::Result<Self> {
-        let (speaker, asked) = Speaker::start(socket.duplicate()?)?;
-        Ok(Self { socket, speaker, asked })
+    pub fn start(socket: OwnerSocket) -> io::Result<Self> {
+        let (http, asked) = HttpThread::start(socket.duplicate()?)?;
+        Ok(Self { socket, http, asked })
     }
 
-    /// Lets a desk do what clients ask for, until `stop` is ready. Then the socket's file is removed,
+    /// Lets a controller do what clients ask for, until `stop` is ready. Then the socket's file is removed,
     /// calls that were begun are driven to their end, and clients have a few seconds to hear of it.
-    pub async fn serve<O, C, P>(self, desk: &Rc<Desk<O, C, P>>, stop: impl Future<Output = ()>)
-    where
+    pub async fn serve<O, C, P>(
+        self,
+        controller: &Rc<Controller<O, C, P>>,
+        stop: impl Future<Output = ()>,
+    ) where
         O: Device + 'static,
         C: Device + 'static,
-        P: Opener<O, C>,
+        P: StoreOpener<O, C>,
     {
-        let Self { socket, speaker, mut asked } = self;
+        let Self { socket, http, mut asked } = self;
         let mut stop = pin!(stop);
-        while let Either::Left((Some(errand), _)) = select(asked.next(), stop.as_mut()).await {
-            desk.take(errand);
+        while let Either::Left((Some(queued), _)) = select(asked.next(), stop.as_mut()).await {
+            controller.begin(queued);
         }
         drop(socket);
-        // Whoever asks from now on is told that it is too late.
+        // A client that asks from now on is told that the server is ending.
         drop(asked);
-        desk.done().await;
-        speaker.stop().await;
+        controller.end().await;
+        http.stop().await;
     }
 }

@@ -14,7 +14,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 use super::relay::{Relay, Relayed};
-use crate::socket::{Private, SocketFile};
+use crate::socket::{OwnerSocket, SocketFile};
 
 /// After so long without a word the system asks whether a TCP client is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -44,7 +44,7 @@ impl Listener {
     ///
     /// [`io::ErrorKind::AddrInUse`] if the file is there; any error of the system.
     pub async fn unix(path: &Path) -> io::Result<Self> {
-        let (listener, file) = Private::take_patiently(path).await?.into_parts();
+        let (listener, file) = OwnerSocket::take_patiently(path).await?.into_parts();
         let listener = UnixListener::from_std(listener)?;
         Ok(Self(Kind::Unix(Bound { listener, _file: Some(file) })))
     }

@@ -7,15 +7,15 @@ use serde::Serialize;
 
 use super::words::images_and_name;
 use crate::cmd::check::check;
+use crate::device_arg::{Address, DeviceArg};
 use crate::exit::Outcome;
 use crate::output::Output;
-use crate::place::{Address, Place};
 use crate::refusals::warn;
 use crate::report::{Failure, tell};
 
 /// Check the metadata of volume groups, and the stores of their snapshots
 ///
-/// Labels, metadata areas and their texts are read and held against each other, then every
+/// Labels, metadata areas and their texts are read and compared with each other, then every
 /// snapshot's store is checked as `dmsnap check` does it, or only that of VG/SNAPSHOT.
 ///
 /// Nothing is written and no lock is taken. The exit status is 0 if everything is sound, 1 if
@@ -28,12 +28,12 @@ pub(super) struct Args {
     #[arg(value_name = "IMAGE... [VG/SNAPSHOT]", required = true)]
     words: Vec<OsString>,
 
-    /// One finding per line as a JSON object, and each store's report as a line behind its findings
+    /// One finding per line as a JSON object, and each store's report as a line after its findings
     #[arg(long)]
     json: bool,
 }
 
-/// What the lines of JSON behind this one are about.
+/// What the lines of JSON after this one are about.
 #[derive(Serialize)]
 struct About {
     snapshot: String,
@@ -52,7 +52,7 @@ Examples:
 impl Args {
     pub(super) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
         let (images, name) = images_and_name(&self.words);
-        let place = |name: Name| Place::from(Address { images: images.clone(), name });
+        let place = |name: Name| DeviceArg::from(Address { images: images.clone(), name });
         if let Some(name) = name {
             return check(&place(name), None, self.json, out).await;
         }

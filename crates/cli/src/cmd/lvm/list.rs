@@ -1,4 +1,3 @@
-use std::fmt::Display;
 use std::path::PathBuf;
 
 use dmsnap::device::{Caching, Mode};
@@ -7,6 +6,7 @@ use dmsnap_images::{Group, Volumes};
 use dmsnap_lvm::{Activity, LogicalVolume, SECTOR_BYTES, Snapshot};
 use serde::Serialize;
 
+use crate::columns;
 use crate::exit::Outcome;
 use crate::output::Output;
 use crate::refusals::{about_volume, warn};
@@ -153,7 +153,7 @@ impl Row {
     }
 }
 
-/// What a snapshot's store says; why it says nothing is told.
+/// What a snapshot's store says. Why it says nothing is reported.
 async fn store(group: Group<'_>, name: &str) -> Option<Info> {
     let read = async {
         let cow = group.device(name)?;
@@ -181,18 +181,8 @@ fn percent(store: &Info) -> String {
 }
 
 fn show(rows: &[Row], out: &mut Output) -> Result<(), Failure> {
-    let head = ["LV", "VG", "Attr", "LSize", "Origin", "Data%", "Chunk", "Merging", "Valid"];
-    let cells: Vec<[String; 9]> = rows.iter().map(cells).collect();
-    let width =
-        |n: usize| cells.iter().map(|row| row[n].len()).max().unwrap_or(0).max(head[n].len());
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let mut line = |row: &[&dyn Display; 9]| {
-        let pad = |(cell, width): (&&dyn Display, &usize)| format!("{:<width$}", cell.to_string());
-        let padded: Vec<_> = row.iter().zip(&widths).map(pad).collect();
-        out.line(padded.join("  ").trim_end())
-    };
-    line(&head.each_ref().map(|word| word as &dyn Display))?;
-    cells.iter().try_for_each(|row| line(&row.each_ref().map(|cell| cell as &dyn Display)))
+    let heads = ["LV", "VG", "Attr", "LSize", "Origin", "Data%", "Chunk", "Merging", "Valid"];
+    columns::show(heads, rows.iter().map(cells), out)
 }
 
 fn cells(row: &Row) -> [String; 9] {

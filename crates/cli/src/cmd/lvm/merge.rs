@@ -3,16 +3,14 @@ use std::path::PathBuf;
 
 use dmsnap::device::Mode;
 use dmsnap::ops::{Kept, MergePlan, Merged};
-use dmsnap_images::{Group, Merge, Rewrite, Volumes};
+use dmsnap_images::{Group, GroupMerged, Merge, Volumes};
 use serde::Serialize;
 
 use super::words::address;
-use crate::cmd::merging::{
-    InGroup, Options, Planned, no_room, show_kept, show_plan_with_others, stopped,
-};
+use crate::cmd::merging::{InGroup, Options, Planned, show_kept, show_plan_with_others, stopped};
+use crate::device_arg::Address;
 use crate::exit::Outcome;
 use crate::output::Output;
-use crate::place::Address;
 use crate::refusals::{about_volume, warn};
 use crate::report::Failure;
 use crate::size::{Bytes, Count};
@@ -79,6 +77,8 @@ struct Done<'a> {
     /// `None` with --no-metadata.
     metadata: Option<Metadata>,
     seconds: f64,
+    #[serde(skip)]
+    merged: Merged,
 }
 
 #[derive(Serialize)]
@@ -87,16 +87,7 @@ struct Metadata {
     seqno: u64,
 }
 
-/// # Ordering
-///
-/// 1. the old metadata text goes to a file, durably
-/// 2. the metadata says that the snapshot merges, durably: see [`Rewrite::mark`]
-/// 3. the data is merged, durably, window by window
-/// 4. the metadata without the snapshot is written: see [`Rewrite::finish`]
-///
-/// A crash in 2 leaves the group of before, or one that merges and in which nothing is merged yet.
-/// One in 3 leaves origin and store consistent together, in a group that merges; one between 3 and 4 the
-/// same with an empty store. The same command goes on, and so does LVM.
+/// See [`Merge::run`] for the order of writes.
 pub(in crate::cmd) async fn merge_snapshot(
     address: &Address,
     options: &Options,
@@ -110,64 +101,62 @@ pub(in crate::cmd) async fn merge_snapshot(
     let group = scan.group_of(&address.name)?;
     let name = &address.name.volume;
     let origin = &group.snapshot(name)?.origin;
-    [name, origin].into_iter().try_for_each(|volume| group.refuse_short(volume))?;
-    let rewrite = match in_group.no_metadata {
-        true => None,
-        false => Some(Rewrite::plan(group, name)?),
-    };
-    let merge = Merge::new(group, name).await?;
-    let (plan, others) = merge.plan(options.merge_options()).await?;
-    if let Some(full) = others.iter().find(|other| !other.valid && !in_group.drop_full) {
-        return Err(no_room(&group.name_of(&full.name).to_string(), full));
-    }
-    let backup = in_group.backup.as_deref();
-    rewrite.as_ref().map_or(Ok(()), |it| it.refuse_back_up(backup))?;
+    let merge = Merge::plan(group, name, options.merge_options(), in_group.into()).await?;
     if options.dry_run {
-        let MergePlan { exceptions, bytes, .. } = plan;
+        let MergePlan { exceptions, bytes, .. } = merge.data();
+        let others = merge.others().to_vec();
         show_plan_with_others(Planned { exceptions, bytes, others }, options.json, out)?;
         return Ok(Outcome::Yes);
     }
-    let backup = rewrite.as_ref().map(|it| it.back_up(backup)).transpose()?;
     let watch = options.watch()?;
-    if let Some(rewrite) = &rewrite {
-        rewrite.mark().await?;
-    }
-    let ran = merge.run(options.merge_options(), in_group.drop_full, &watch).await;
-    let (merged, others) = ran.map_err(|error| match &rewrite {
-        Some(_) => Failure::from(error).advise(goes_on(group)),
-        None => error.into(),
+    let done = merge.run(&watch).await.map_err(|failed| match failed.is_under_way {
+        true => Failure::from(failed.error).advise(goes_on(group)),
+        false => failed.error.into(),
     })?;
     watch.done();
-    let metadata = match (rewrite, backup) {
-        (Some(rewrite), Some(backup)) if merged.finished => {
-            Some(Metadata { backup, seqno: rewrite.finish().await? })
-        }
-        _ => None,
-    };
-    let seconds = watch.seconds();
-    let Merged { finished, exceptions, left, bytes, .. } = merged;
-    let (snapshot, others) = (name.as_str(), &others[..]);
-    let done =
-        Done { snapshot, origin, finished, exceptions, left, bytes, others, metadata, seconds };
+    let done = Done::new(name, origin, &done, watch.seconds());
     match options.json {
         true => out.json(&done)?,
         false => show(&done, group, out)?,
     }
-    match finished {
-        true => Ok(Outcome::Yes),
-        false => {
-            let left = match in_group.no_metadata {
-                true => "the volume group does not say so, and must not be activated as it is",
-                false => &goes_on(group),
-            };
-            Err(about_volume(group, name, stopped(merged))
-                .advise(left)
-                .advise("the same command goes on"))
+    done.outcome(group, in_group)
+}
+
+impl<'a> Done<'a> {
+    fn new(snapshot: &'a str, origin: &'a str, done: &'a GroupMerged, seconds: f64) -> Self {
+        let Merged { finished, exceptions, left, bytes, .. } = done.merged;
+        let metadata = done.metadata.as_ref();
+        let metadata = metadata.map(|it| Metadata { backup: it.backup.clone(), seqno: it.seqno });
+        let (merged, others) = (done.merged, &done.others[..]);
+        Self {
+            snapshot,
+            origin,
+            finished,
+            exceptions,
+            left,
+            bytes,
+            others,
+            metadata,
+            seconds,
+            merged,
         }
+    }
+
+    fn outcome(&self, group: Group<'_>, in_group: &InGroup) -> Result<Outcome, Failure> {
+        if self.finished {
+            return Ok(Outcome::Yes);
+        }
+        let left = match in_group.no_metadata {
+            true => "the volume group does not say so, and must not be activated as it is",
+            false => &goes_on(group),
+        };
+        Err(about_volume(group, self.snapshot, stopped(self.merged))
+            .advise(left)
+            .advise("the same command goes on"))
     }
 }
 
-/// What becomes of a merge that came to no end.
+/// What becomes of a merge that was stopped or failed.
 fn goes_on(group: Group<'_>) -> String {
     format!("{} says that it merges: LVM goes on when it activates the origin", group.found.vg.name)
 }

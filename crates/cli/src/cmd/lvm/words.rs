@@ -4,15 +4,14 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use dmsnap_images::{Name, NameError};
 
-use crate::place::{Address, Place};
+use crate::device_arg::{Address, DeviceArg};
 use crate::report::Failure;
-use crate::usage;
 
 /// `IMAGE... [VG/]LV`
 pub(super) fn address(words: &[OsString]) -> Result<Address, Failure> {
     let Some((name, images)) = words.split_last().filter(|(_, images)| !images.is_empty()) else {
         let found = "images come first, then the volume as VG/LV";
-        usage::refuse(ErrorKind::TooFewValues, found);
+        return Err(Failure::usage(ErrorKind::TooFewValues, found));
     };
     let name = parse(name).map_err(|found| Failure::about(Path::new(name), found))?;
     Ok(Address { images: images.iter().map(PathBuf::from).collect(), name })
@@ -32,12 +31,12 @@ pub(super) fn images_and_name(words: &[OsString]) -> (Vec<PathBuf>, Option<Name>
     (images.iter().map(PathBuf::from).collect(), name)
 }
 
-/// Names are text; what is none of LVM's names is refused with what was found.
+/// Names are text; what is not a name of LVM is refused with what was found.
 fn parse(word: &OsString) -> Result<Name, NameError> {
     word.to_string_lossy().parse()
 }
 
-impl From<Address> for Place {
+impl From<Address> for DeviceArg {
     fn from(address: Address) -> Self {
         Self::Volume(address)
     }

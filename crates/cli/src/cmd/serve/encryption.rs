@@ -12,7 +12,7 @@ use crate::report::Failure;
 pub(super) struct Encryption {
     /// Whether connections are encrypted
     ///
-    /// off: never. on: if the client asks for it. required: a client that does not is told nothing
+    /// off: never. on: if the client asks for it. required: a client that does not ask is told nothing
     /// and served nothing. Left out, it is off, or required where --tls-certificates is given.
     #[arg(long, value_enum, value_name = "WHEN")]
     tls: Option<When>,
@@ -62,7 +62,8 @@ impl Encryption {
             self.tls_verify_peer.then(|| read(&dir.join("ca-cert.pem"))).transpose()?;
         let required = self.tls != Some(When::On);
         let tls = nbd::Tls::from_pem(&chain, &key, authorities.as_deref(), required);
-        tls.map(Some).map_err(|error| Failure::about(dir, format_args!("no use for TLS: {error}")))
+        tls.map(Some)
+            .map_err(|error| Failure::about(dir, format_args!("not usable for TLS: {error}")))
     }
 }
 

@@ -8,7 +8,7 @@ use dmsnap::device::Device;
 use dmsnap_serve::{ORIGIN, State, View};
 use futures_util::future::join_all;
 
-use super::plan::Disk;
+use super::disk::Disk;
 use crate::descriptors;
 use crate::report::{Failure, tell};
 

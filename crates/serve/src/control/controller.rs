@@ -1,141 +1,31 @@
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use dmsnap::device::Device;
 use dmsnap::sync::{Event, Signal};
 use dmsnap::volume::{Snapshot, State, View, Volume};
-use futures_channel::oneshot;
 
-use super::metrics::Numbers;
+use super::api::{NewSnapshot, StartMerge, Status, TuneMerge};
+use super::call::{Answer, Call, QueuedCall};
+use super::events::Watchers;
+use super::opener::StoreOpener;
 use super::refusal::{Code, Refusal};
-use super::route::Verb;
-use super::{
-    ExportStatus, Grow, NewSnapshot, OnFullText, OriginStatus, SnapshotState, SnapshotStatus,
-    StartMerge, Status, TuneMerge,
-};
-use crate::forecast::Forecast;
-use crate::nbd::{Exports, Kind, Use};
-use crate::{Live, MergePhase, MergeProgress, Merger, ORIGIN};
-
-/// Opens what a client names: whoever started the server knows how.
-#[allow(async_fn_in_trait, reason = "all of it stays on the volume's thread")]
-pub trait Opener<O, C>: 'static {
-    /// Opens the COW device of a new snapshot, after making a store there if that is asked for, and
-    /// adds it to the volume. The name has been looked at.
-    ///
-    /// # Errors
-    ///
-    /// Why not; then the volume is as it was.
-    async fn open(
-        &self,
-        volume: &Volume<O, C>,
-        wanted: &NewSnapshot,
-    ) -> Result<Rc<Snapshot<C>>, Refusal>;
-
-    /// Looks whether a merge may write to the origin.
-    ///
-    /// # Errors
-    ///
-    /// Why not.
-    async fn may_merge(&self, volume: &Volume<O, C>) -> Result<(), Refusal>;
-}
-
-/// What a server says of itself.
-#[derive(Clone, Debug)]
-pub struct Facts {
-    /// Of the program.
-    pub version: String,
-    /// As it was named to the server.
-    pub origin: String,
-    /// Clients' writes are refused.
-    pub read_only: bool,
-}
-
-/// What a client asks for.
-#[derive(Debug)]
-pub(super) enum Call {
-    Status,
-    Metrics,
-    Snapshot(String),
-    Create(NewSnapshot),
-    Remove(String),
-    Invalidate(String),
-    Grow(String, Grow),
-    Flush(String),
-    FlushAll,
-    Merge,
-    StartMerge(StartMerge),
-    TuneMerge(TuneMerge),
-    PauseMerge,
-    ResumeMerge,
-    CancelMerge,
-    Shutdown,
-}
-
-impl Call {
-    /// From what a request says.
-    pub(super) fn new(verb: Verb, name: String, body: &[u8]) -> Result<Self, Refusal> {
-        Ok(match verb {
-            Verb::Status => Self::Status,
-            Verb::Metrics => Self::Metrics,
-            Verb::Snapshot => Self::Snapshot(name),
-            Verb::Create => Self::Create(parse(body)?),
-            Verb::Remove => Self::Remove(name),
-            Verb::Invalidate => Self::Invalidate(name),
-            Verb::Grow => Self::Grow(name, parse(body)?),
-            Verb::Flush => Self::Flush(name),
-            Verb::FlushAll => Self::FlushAll,
-            Verb::Merge => Self::Merge,
-            Verb::StartMerge => Self::StartMerge(parse(body)?),
-            Verb::TuneMerge => Self::TuneMerge(parse(body)?),
-            Verb::PauseMerge => Self::PauseMerge,
-            Verb::ResumeMerge => Self::ResumeMerge,
-            Verb::CancelMerge => Self::CancelMerge,
-            Verb::Shutdown => Self::Shutdown,
-        })
-    }
-}
-
-fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(body)
-        .map_err(|error| Refusal::new(Code::BadRequest, format_args!("the body: {error}")))
-}
-
-/// What came of it.
-#[derive(Debug)]
-pub(super) enum Answer {
-    Done,
-    Accepted,
-    Status(Box<Status>),
-    Snapshot(SnapshotStatus),
-    Created(SnapshotStatus),
-    Merge(MergeProgress),
-    Numbers(Box<Numbers>),
-}
-
-/// A call on its way to the volume's thread.
-#[derive(Debug)]
-pub(super) struct Errand {
-    pub(super) call: Call,
-    pub(super) answer: oneshot::Sender<Result<Answer, Refusal>>,
-}
+use super::status::{Monitor, ServerFacts};
+use crate::names::refuse_reserved;
+use crate::nbd::Exports;
+use crate::{Live, MergePhase, Merger};
 
 /// Does what clients of the control socket ask for, on the volume's thread.
-pub struct Desk<O, C, P> {
+pub struct Controller<O, C, P> {
     volume: Rc<Volume<O, C>>,
     exports: Exports,
     merger: Rc<Merger<O, C>>,
     opener: P,
-    facts: Facts,
-    begun: Instant,
-    /// The COW devices of the snapshots, as they were named.
-    cows: RefCell<HashMap<String, String>>,
-    forecasts: RefCell<HashMap<String, Forecast>>,
-    looked: Cell<Instant>,
+    monitor: Monitor<O, C>,
+    watchers: Watchers,
     /// Snapshots that a call changes at the moment.
     changing: RefCell<HashSet<String>>,
     running: Cell<usize>,
@@ -143,25 +33,23 @@ pub struct Desk<O, C, P> {
     shutdown: Signal,
 }
 
-impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
-    /// For a volume, what is served of it, and its merges.
+impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<O, C, P> {
+    /// Of a volume, its exports, and its merges.
     pub fn new(
         volume: Rc<Volume<O, C>>,
         exports: Exports,
         merger: Rc<Merger<O, C>>,
         opener: P,
-        facts: Facts,
+        facts: ServerFacts,
     ) -> Rc<Self> {
+        let monitor = Monitor::new(volume.clone(), exports.clone(), merger.clone(), facts);
         Rc::new(Self {
             volume,
             exports,
             merger,
             opener,
-            facts,
-            begun: Instant::now(),
-            cows: RefCell::default(),
-            forecasts: RefCell::default(),
-            looked: Instant::now().into(),
+            monitor,
+            watchers: Watchers::default(),
             changing: RefCell::default(),
             running: Cell::default(),
             ended: Event::default(),
@@ -171,26 +59,21 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
 
     /// The COW device of a snapshot that was there before, as it was named.
     pub fn name_cow(&self, snapshot: &str, cow: &Path) {
-        self.cows.borrow_mut().insert(snapshot.into(), cow.display().to_string());
+        self.monitor.name_cow(snapshot, cow.display().to_string());
     }
 
-    /// To be called about once a second: looks how fast stores fill.
+    /// To be called about once a second: looks how fast stores fill, and tells clients that watch the status if
+    /// it has changed.
     pub fn tick(&self) {
-        let since = self.looked.replace(Instant::now()).elapsed();
-        let snapshots = self.volume.snapshots();
-        let mut forecasts = self.forecasts.borrow_mut();
-        forecasts.retain(|name, _| snapshots.iter().any(|it| it.name() == name));
-        for snapshot in snapshots {
-            let Some(usage) = snapshot.usage() else { continue };
-            match forecasts.get_mut(snapshot.name()) {
-                Some(forecast) => forecast.see(usage.allocated * 512, since),
-                None => {
-                    let mut forecast = Forecast::default();
-                    forecast.see(usage.allocated * 512, Duration::ZERO);
-                    forecasts.insert(snapshot.name().into(), forecast);
-                }
-            }
+        self.monitor.tick();
+        if !self.watchers.is_empty() {
+            self.watchers.tell(self.status());
         }
+    }
+
+    /// How everything is.
+    pub fn status(&self) -> Status {
+        self.monitor.status()
     }
 
     /// Returns when a client has asked the server to end.
@@ -199,28 +82,30 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
     }
 
     /// Does what a client asks for, on a task of its own.
-    pub(super) fn take(self: &Rc<Self>, errand: Errand) {
-        let desk = self.clone();
-        desk.running.set(desk.running.get() + 1);
+    pub(super) fn begin(self: &Rc<Self>, queued: QueuedCall) {
+        let controller = self.clone();
+        controller.running.set(controller.running.get() + 1);
         // Detached: what changes something goes on whatever becomes of the client.
         let task = async move {
-            let answer = desk.call(errand.call).await;
-            let _ = errand.answer.send(answer);
-            desk.running.set(desk.running.get() - 1);
-            desk.ended.notify();
+            let answer = controller.call(queued.call).await;
+            let _ = queued.answer.send(answer);
+            controller.running.set(controller.running.get() - 1);
+            controller.ended.notify();
         };
         compio::runtime::spawn(task).detach();
     }
 
-    /// Returns when the calls that were begun have ended.
-    pub(super) async fn done(&self) {
+    /// Returns when the calls that were begun have ended. Clients that watch are told nothing more.
+    pub(super) async fn end(&self) {
+        self.watchers.end();
         self.ended.until(|| (self.running.get() == 0).then_some(())).await;
     }
 
     async fn call(&self, call: Call) -> Result<Answer, Refusal> {
         match call {
             Call::Status => Ok(Answer::Status(Box::new(self.status()))),
-            Call::Metrics => Ok(Answer::Numbers(Box::new(self.numbers()))),
+            Call::Events => self.watchers.add(self.status()).map(Answer::Events),
+            Call::Metrics => Ok(Answer::Numbers(Box::new(self.monitor.numbers()))),
             Call::Snapshot(name) => self.shown(&name),
             Call::Create(wanted) => self.create(&wanted).await,
             Call::Remove(name) => self.remove(&name).await,
@@ -230,7 +115,7 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
             Call::FlushAll => {
                 let flushed = self.volume.flush_all().await;
                 flushed.map_err(|error| Refusal::of("flush", error))?;
-                Ok(Answer::Done)
+                Ok(Answer::Nothing)
             }
             Call::Merge => self.merge(),
             Call::StartMerge(start) => self.start_merge(&start).await,
@@ -243,18 +128,14 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
             Call::CancelMerge => self.cancel_merge().await,
             Call::Shutdown => {
                 self.shutdown.raise();
-                Ok(Answer::Accepted)
+                Ok(Answer::Nothing)
             }
         }
     }
 
     async fn create(&self, wanted: &NewSnapshot) -> Result<Answer, Refusal> {
         let name = wanted.name.as_str();
-        if name.is_empty() || name == ORIGIN || name.chars().any(char::is_control) {
-            let found = format_args!("found the name `{}`", name.escape_debug());
-            let rule = "it must not be empty, nor `origin`, nor hold control characters";
-            return Err(Refusal::new(Code::BadRequest, format_args!("{found}; {rule}")));
-        }
+        refuse_reserved(name).map_err(|error| Refusal::new(Code::BadRequest, error))?;
         if !Path::new(&wanted.cow).is_absolute() {
             let found = format_args!("found the path `{}`; it must be absolute", wanted.cow);
             return Err(Refusal::new(Code::BadRequest, found));
@@ -269,13 +150,13 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
             return Err(Refusal::new(Code::Merging, found));
         }
         let snapshot = self.opener.open(&self.volume, wanted).await?;
-        let export = Live::snapshot(&self.volume, &snapshot, self.facts.read_only);
+        let export = Live::snapshot(&self.volume, &snapshot, self.monitor.is_read_only());
         if self.exports.add(export).is_err() {
             let _ = self.volume.remove(&snapshot).await;
             return Err(in_use());
         }
         self.name_cow(name, Path::new(&wanted.cow));
-        Ok(Answer::Created(self.look(&snapshot)))
+        Ok(Answer::Snapshot(self.monitor.snapshot(&snapshot)))
     }
 
     /// First the export, then the snapshot: no client sees it half gone.
@@ -285,11 +166,11 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
         self.refuse_merging(name)?;
         self.exports.remove(name).await;
         let removed = self.volume.remove(&snapshot).await;
-        self.cows.borrow_mut().remove(name);
+        self.monitor.forget_cow(name);
         self.merger.forget_removed();
         let found = |error| format!("{name}: removed, but the last flush failed: {error}");
         removed.map_err(|error| Refusal::new(Code::Device, found(error)))?;
-        Ok(Answer::Done)
+        Ok(Answer::Nothing)
     }
 
     async fn invalidate(&self, name: &str) -> Result<Answer, Refusal> {
@@ -299,7 +180,7 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
         self.refuse_merging(name)?;
         let marked = self.volume.invalidate(&snapshot).await;
         marked.map_err(|error| Refusal::of(name, error))?;
-        Ok(Answer::Snapshot(self.look(&snapshot)))
+        Ok(Answer::Snapshot(self.monitor.snapshot(&snapshot)))
     }
 
     async fn grow(&self, name: &str, size_bytes: u64) -> Result<Answer, Refusal> {
@@ -322,9 +203,9 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
             }
             _ => Refusal::of(name, error),
         })?;
-        // Whoever waits for room looks again.
+        // Writes that wait for room look again.
         self.volume.tick();
-        Ok(Answer::Snapshot(self.look(&snapshot)))
+        Ok(Answer::Snapshot(self.monitor.snapshot(&snapshot)))
     }
 
     async fn flush(&self, name: &str) -> Result<Answer, Refusal> {
@@ -332,7 +213,7 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
         refuse_invalid(&snapshot)?;
         let flushed = View::snapshot(&self.volume, &snapshot).flush().await;
         flushed.map_err(|error| Refusal::of(name, error))?;
-        Ok(Answer::Done)
+        Ok(Answer::Nothing)
     }
 
     fn merge(&self) -> Result<Answer, Refusal> {
@@ -405,8 +286,8 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
     }
 
     fn refuse_read_only(&self) -> Result<(), Refusal> {
-        match self.facts.read_only {
-            true => Err(Refusal::new(Code::ReadOnly, "the server was started with --read-only")),
+        match self.monitor.is_read_only() {
+            true => Err(Refusal::read_only()),
             false => Ok(()),
         }
     }
@@ -438,74 +319,7 @@ impl<O: Device + 'static, C: Device + 'static, P: Opener<O, C>> Desk<O, C, P> {
     }
 
     fn shown(&self, name: &str) -> Result<Answer, Refusal> {
-        Ok(Answer::Snapshot(self.look(&self.find(name)?)))
-    }
-
-    /// How everything is.
-    pub fn status(&self) -> Status {
-        Status {
-            version: self.facts.version.clone(),
-            seconds: self.begun.elapsed().as_secs_f64(),
-            read_only: self.facts.read_only,
-            origin: OriginStatus {
-                path: self.facts.origin.clone(),
-                len_bytes: self.volume.len_bytes(),
-            },
-            snapshots: self.volume.snapshots().iter().map(|it| self.look(it)).collect(),
-            merge: self.merger.progress(),
-            exports: self.exports.uses().iter().map(used).collect(),
-        }
-    }
-
-    fn numbers(&self) -> Numbers {
-        Numbers { status: self.status(), uses: self.exports.uses() }
-    }
-
-    #[allow(
-        clippy::redundant_closure_for_method_calls,
-        reason = "the path of the type is of a lower floor"
-    )]
-    fn look(&self, snapshot: &Rc<Snapshot<C>>) -> SnapshotStatus {
-        let name = snapshot.name();
-        let usage = snapshot.usage();
-        let bytes = |sectors: u64| sectors.saturating_mul(512);
-        let options = snapshot.options();
-        let forecast = self.forecasts.borrow().get(name).copied().unwrap_or_default();
-        let most = options.max_bytes.unwrap_or(0);
-        let room = usage.map(|it| bytes(it.total).max(most).saturating_sub(bytes(it.allocated)));
-        let merge = self.merger.progress().filter(|merge| merge.snapshot == name);
-        let merged = merge.as_ref().is_some_and(|merge| merge.state == MergePhase::Finished);
-        let merging = merge.is_some() && !merged;
-        let slots = snapshot.metadata_writes_and_flushes();
-        SnapshotStatus {
-            name: name.into(),
-            cow: self.cows.borrow().get(name).cloned().unwrap_or_default(),
-            persistent: snapshot.is_persistent(),
-            state: match snapshot.state() {
-                State::Active => SnapshotState::Active,
-                State::Overflowed => SnapshotState::Overflowed,
-                State::Invalid => SnapshotState::Invalid,
-            },
-            merging,
-            merged,
-            status: self.volume.status(snapshot),
-            chunk_bytes: snapshot.chunk_size().bytes(),
-            total_bytes: usage.map(|it| bytes(it.total)),
-            allocated_bytes: usage.map(|it| bytes(it.allocated)),
-            metadata_bytes: usage.map(|it| bytes(it.metadata)),
-            percent: usage.map(|it| it.percent()),
-            exceptions: snapshot.exceptions(),
-            unpublished: snapshot.unpublished(),
-            memory_bytes: snapshot.memory_bytes() as u64,
-            on_full: OnFullText(options.on_full),
-            max_size_bytes: options.max_bytes,
-            discard_zeroes: options.discard_zeroes,
-            discard_passdown: options.discard_passdown,
-            fill_bytes_per_second: usage.and(forecast.per_second()),
-            seconds_to_full: room.and_then(|room| forecast.seconds_until(room)),
-            metadata_writes: slots.map(|(writes, _)| writes),
-            metadata_flushes: slots.map(|(_, flushes)| flushes),
-        }
+        Ok(Answer::Snapshot(self.monitor.snapshot(&self.find(name)?)))
     }
 }
 
@@ -533,16 +347,4 @@ fn refuse_invalid<C: Device>(snapshot: &Snapshot<C>) -> Result<(), Refusal> {
 
 fn not_merging() -> Refusal {
     Refusal::new(Code::NotMerging, "no merge is there, or it has finished")
-}
-
-fn used(it: &Use) -> ExportStatus {
-    let of = |kind: Kind| it.counts[kind as usize];
-    ExportStatus {
-        name: it.name.clone(),
-        connections: it.connections as u64,
-        requests: it.counts.iter().map(|it| it.requests).sum(),
-        errors: it.counts.iter().map(|it| it.errors).sum(),
-        read_bytes: of(Kind::Read).bytes,
-        written_bytes: of(Kind::Write).bytes,
-    }
 }

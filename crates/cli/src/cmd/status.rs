@@ -5,70 +5,69 @@ use dmsnap_serve::control::{SnapshotState, SnapshotStatus, Status};
 use dmsnap_serve::{MergePhase, MergeProgress, ORIGIN};
 use indicatif::HumanDuration;
 
+use crate::columns;
 use crate::output::Output;
 use crate::report::Failure;
 use crate::size::{Bytes, Count};
 
+/// Heads of [`row`].
+const SNAPSHOT_HEADS: [&str; 9] =
+    ["SNAPSHOT", "STATE", "FILL", "USED", "SIZE", "EXCEPTIONS", "CHUNK", "FULL IN", "COW"];
+
 /// What `dmsetup status` would print if device-mapper had mapped it.
-pub(super) fn dmsetup(status: &Status, out: &mut Output) -> Result<(), Failure> {
+pub(crate) fn dmsetup(status: &Status, out: &mut Output) -> Result<(), Failure> {
     let sectors = status.origin.len_bytes / SECTOR_BYTES;
-    // Behind a target without a status there is a blank all the same.
+    // A target without a status has a blank after it all the same.
     out.line(format_args!("{ORIGIN}: 0 {sectors} snapshot-origin "))?;
     for snapshot in &status.snapshots {
         let target =
             if snapshot.merging || snapshot.merged { "snapshot-merge" } else { "snapshot" };
         let SnapshotStatus { name, status, .. } = snapshot;
-        let name = printable(name);
         out.line(format_args!("{name}: 0 {sectors} {target} {status}"))?;
     }
     Ok(())
 }
 
 /// Everything, in tables.
-pub(super) fn status(status: &Status, out: &mut Output) -> Result<(), Failure> {
+pub(crate) fn status(status: &Status, out: &mut Output) -> Result<(), Failure> {
     let origin = &status.origin;
     let up = HumanDuration(Duration::from_secs_f64(status.seconds.max(0.0)));
     let read_only = if status.read_only { ", read-only" } else { "" };
     let size = Bytes(origin.len_bytes);
-    let path = printable(&origin.path);
+    let path = &origin.path;
     out.line(format_args!("origin {path}: {size}, served for {up}{read_only}"))?;
     if !status.snapshots.is_empty() {
         out.line("")?;
-        let heads = ["SNAPSHOT", "STATE", "FILL", "USED", "SIZE", "EXCEPTIONS", "CHUNK", "FULL IN"];
-        let rows = status.snapshots.iter().map(row).collect();
-        table(&[&heads[..], &["COW"]].concat(), rows, out)?;
+        columns::show(SNAPSHOT_HEADS, status.snapshots.iter().map(row), out)?;
     }
     if let Some(progress) = &status.merge {
         out.line("")?;
         merge(progress, out)?;
     }
     out.line("")?;
+    let heads = ["EXPORT", "CLIENTS", "REQUESTS", "ERRORS", "READ", "WRITTEN"];
     let rows = status.exports.iter().map(|it| {
-        let (requests, errors) = (it.requests.to_string(), it.errors.to_string());
-        let (read, written) = (Bytes(it.read_bytes), Bytes(it.written_bytes));
-        vec![
+        [
             it.name.clone(),
             it.connections.to_string(),
-            requests,
-            errors,
-            read.to_string(),
-            written.to_string(),
+            it.requests.to_string(),
+            it.errors.to_string(),
+            Bytes(it.read_bytes).to_string(),
+            Bytes(it.written_bytes).to_string(),
         ]
     });
-    let heads = ["EXPORT", "CLIENTS", "REQUESTS", "ERRORS", "READ", "WRITTEN"];
-    table(&heads, rows.collect(), out)
+    columns::show(heads, rows, out)
 }
 
 /// One snapshot, on a line.
-pub(super) fn snapshot(it: &SnapshotStatus, out: &mut Output) -> Result<(), Failure> {
+pub(crate) fn snapshot(it: &SnapshotStatus, out: &mut Output) -> Result<(), Failure> {
     let SnapshotStatus { name, status, exceptions, .. } = it;
-    let name = printable(name);
     out.line(format_args!("{name}: {status}, {}", Count(*exceptions, "exception")))
 }
 
-/// The same at more length: how it is, how full, and when it will be full.
+/// The same at more length: its state, how full it is, and when it will be full.
 pub(crate) fn snapshot_line(it: &SnapshotStatus) -> String {
-    let mut line = format!("{}: {}", printable(&it.name), state(it));
+    let mut line = format!("{}: {}", it.name, state(it));
     if let Some(percent) = it.percent {
         line += &format!(", {percent:.2} % full");
     }
@@ -83,7 +82,7 @@ pub(crate) fn snapshot_line(it: &SnapshotStatus) -> String {
 }
 
 /// A merge, on a line.
-pub(super) fn merge(it: &MergeProgress, out: &mut Output) -> Result<(), Failure> {
+pub(crate) fn merge(it: &MergeProgress, out: &mut Output) -> Result<(), Failure> {
     out.line(merge_line(it))
 }
 
@@ -97,7 +96,7 @@ pub(crate) fn merge_line(it: &MergeProgress) -> String {
         MergePhase::Finished => "finished",
         MergePhase::Failed => "failed",
     };
-    let name = printable(&it.snapshot);
+    let name = &it.snapshot;
     let mut line = format!("merge of {name}: {state}, {} of {} done", Bytes(done), Bytes(total));
     if let Some(speed) = it.bytes_per_second {
         line += &format!(", {}/s", Bytes(speed));
@@ -130,9 +129,9 @@ fn full_in(it: &SnapshotStatus) -> Option<String> {
     seconds.map(|it| HumanDuration(Duration::from_secs_f64(it)).to_string())
 }
 
-fn row(it: &SnapshotStatus) -> Vec<String> {
+fn row(it: &SnapshotStatus) -> [String; 9] {
     let known = |bytes: Option<u64>| bytes.map_or("-".into(), |it| Bytes(it).to_string());
-    vec![
+    [
         it.name.clone(),
         state(it).into(),
         it.percent.map_or("-".into(), |percent| format!("{percent:.2} %")),
@@ -143,24 +142,4 @@ fn row(it: &SnapshotStatus) -> Vec<String> {
         full_in(it).unwrap_or("-".into()),
         it.cow.clone(),
     ]
-}
-
-/// What others chose to call something, for a terminal: nothing in it is obeyed.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
-/// Columns under their heads: as wide as what stands in them, two blanks apart.
-fn table(heads: &[&str], rows: Vec<Vec<String>>, out: &mut Output) -> Result<(), Failure> {
-    let heads: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
-    let all: Vec<_> = [heads].into_iter().chain(rows).collect();
-    let width = |n: usize| all.iter().map(|row| row[n].chars().count()).max().unwrap_or(0);
-    for row in &all {
-        let cells = row
-            .iter()
-            .enumerate()
-            .map(|(n, cell)| format!("{:<width$}  ", printable(cell), width = width(n)));
-        out.line(cells.collect::<String>().trim_end())?;
-    }
-    Ok(())
 }

@@ -4,35 +4,37 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use dmsnap::device::{Access, AnyDevice, Caching, Device, File, Mode, is_open_elsewhere};
-use dmsnap::format::MAGIC;
-use dmsnap::ops::{self, Error};
+use dmsnap::device::{Access, AnyDevice, Caching, File, Mode, is_open_elsewhere};
+use dmsnap::ops;
 use dmsnap_serve::Snapshot;
-use dmsnap_serve::control::{Code, MakeStore, NewSnapshot, Opener, Refusal};
+use dmsnap_serve::control::{Code, MakeStore, NewSnapshot, Refusal, StoreOpener};
 
-use super::plan::{Disk, Spec, not_made};
-use crate::devices::{NewFile, access_of, open_or_make, overlap};
-use crate::place::Place;
+use super::adding;
+use super::disk::{Disk, not_made, origin_is_store, origin_looks_like_store};
+use crate::cmd::spec::{Spec, device_arg};
+use crate::device_arg::DeviceArg;
+use crate::devices::{access_of, overlap};
+use crate::files::{NewFile, open_or_make};
 use crate::report::Failure;
 use crate::size;
 
 /// Opens COW devices for clients of the control socket, as the command line would.
 #[derive(Debug)]
-pub(super) struct Doors {
+pub(super) struct FileOpener {
     origin: PathBuf,
     mode: Mode,
     caching: Caching,
     /// The COW devices that were opened, by the names of their snapshots. Some may be gone.
-    cows: RefCell<Vec<(String, Place)>>,
+    cows: RefCell<Vec<(String, DeviceArg)>>,
 }
 
-impl Doors {
+impl FileOpener {
     pub(super) fn new(
         (origin, cows): (&Path, &[(String, PathBuf)]),
         mode: Mode,
         caching: Caching,
     ) -> Self {
-        let cows = cows.iter().map(|(name, cow)| (name.clone(), place(cow))).collect();
+        let cows = cows.iter().map(|(name, cow)| (name.clone(), named(cow))).collect();
         Self { origin: origin.to_owned(), mode, caching, cows: RefCell::new(cows) }
     }
 
@@ -46,7 +48,7 @@ impl Doors {
         let chunk_size = chunk_size.map_err(|found| Failure::about(cow, found))?;
         let wanted = make.size_bytes.map(size::whole_sectors).transpose();
         let wanted = wanted.map_err(|found| Failure::about(cow, found))?;
-        let access = access_of(&place(&self.origin));
+        let access = access_of(&named(&self.origin));
         refuse_readers(cow).await?;
         let (file, new) = open_or_make(cow, wanted, self.caching, access).await?;
         if new.is_none() {
@@ -66,9 +68,9 @@ impl Doors {
             ));
         }
         if wanted.make.is_some() && self.mode != Mode::Write {
-            return Err(Refusal::new(Code::ReadOnly, "the server was started with --read-only"));
+            return Err(Refusal::read_only());
         }
-        match self.same(volume, &Place::from(cow.to_owned())) {
+        match self.same(volume, &DeviceArg::from(cow.to_owned())) {
             Some(of) => {
                 let found = format_args!("the same file or device as {of}, or a part of it");
                 let failure = Failure::about(cow, found).advise("each must be its own");
@@ -79,8 +81,8 @@ impl Doors {
     }
 
     /// What this server has open already of what `cow` is.
-    fn same(&self, volume: &Disk, cow: &Place) -> Option<String> {
-        if overlap(&place(&self.origin), cow).is_some() {
+    fn same(&self, volume: &Disk, cow: &DeviceArg) -> Option<String> {
+        if overlap(&named(&self.origin), cow).is_some() {
             return Some("the origin".into());
         }
         let mut cows = self.cows.borrow_mut();
@@ -90,9 +92,9 @@ impl Doors {
     }
 }
 
-/// What the command line named, and took for a place already.
-fn place(name: &Path) -> Place {
-    Place::parse(name.to_owned().into()).unwrap_or_else(|_| Place::from(name.to_owned()))
+/// What the command line named, and took for a device already.
+fn named(name: &Path) -> DeviceArg {
+    device_arg(name).unwrap_or_else(|_| DeviceArg::from(name.to_owned()))
 }
 
 /// A file that is there already and is to become a store: the old data of the origin goes there, so nobody may
@@ -117,7 +119,7 @@ fn refuse_strangers(cow: &Path, file: &File, access: Access) -> Result<(), Failu
     }
 }
 
-/// Whoever has a file open reads what is written to it later, whatever its mode is then.
+/// A process that has the file open reads what is written to it later, whatever its mode is then.
 async fn refuse_readers(cow: &Path) -> Result<(), Failure> {
     match is_open_elsewhere(cow).await {
         Ok(true) => {
@@ -132,7 +134,7 @@ fn no_place(cow: &Path, found: fmt::Arguments<'_>) -> Failure {
     Failure::about(cow, found).advise("give a path where there is no file")
 }
 
-impl Opener<AnyDevice, AnyDevice> for Doors {
+impl StoreOpener<AnyDevice, AnyDevice> for FileOpener {
     async fn open(
         &self,
         volume: &Disk,
@@ -147,7 +149,7 @@ impl Opener<AnyDevice, AnyDevice> for Doors {
                 Some(make) => self.make(cow, make).await?,
                 None => None,
             };
-            spec.open(volume, self.mode, self.caching).await?;
+            adding::open(&spec, volume, self.mode, self.caching).await?;
             if let Some(new) = made {
                 new.keep();
             }
@@ -155,23 +157,17 @@ impl Opener<AnyDevice, AnyDevice> for Doors {
         };
         let opened: Result<(), Failure> = opening.await;
         opened.map_err(|failure| Refusal::new(Code::Refused, failure))?;
-        let gone = || Refusal::new(Code::Busy, "it was taken out meanwhile");
+        let gone = || Refusal::new(Code::Busy, "it was removed in the meantime");
         let snapshot = volume.snapshot(&wanted.name).ok_or_else(gone)?;
-        self.cows.borrow_mut().push((wanted.name.clone(), Place::from(cow.to_owned())));
+        self.cows.borrow_mut().push((wanted.name.clone(), DeviceArg::from(cow.to_owned())));
         Ok(snapshot)
     }
 
     async fn may_merge(&self, volume: &Disk) -> Result<(), Refusal> {
-        let first = volume.origin_device().read(0, 512).await;
-        let first =
-            first.map_err(|error| Refusal::of(&self.origin.display().to_string(), error))?;
-        match first.starts_with(&MAGIC) {
-            true => {
-                let failure = Failure::about(&self.origin, Error::OriginIsStore);
-                let failure = failure.advise("`dmsnap merge --force` merges it all the same");
-                Err(Refusal::new(Code::Refused, failure))
-            }
-            false => Ok(()),
+        match origin_is_store(volume).await {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(Refusal::new(Code::Refused, origin_looks_like_store(&self.origin))),
+            Err(error) => Err(Refusal::new(Code::Device, Failure::about(&self.origin, error))),
         }
     }
 }

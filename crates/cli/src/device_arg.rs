@@ -1,4 +1,4 @@
-//! What the command line names as a device: a path, or a volume in images of LVM's.
+//! What the command line names as a device: a path, or an LVM volume in disk images.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -13,7 +13,7 @@ const LVM: &[u8] = b"lvm:";
 
 /// A device of the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum DeviceArg {
     /// A file or a disk.
     Path(PathBuf),
     /// A volume.
@@ -32,7 +32,7 @@ pub(crate) fn is_address(text: impl AsRef<OsStr>) -> bool {
     text.as_ref().as_bytes().starts_with(LVM)
 }
 
-impl Place {
+impl DeviceArg {
     /// For `value_parser`.
     pub(crate) fn parser() -> impl TypedValueParser<Value = Self> {
         OsStringValueParser::new().try_map(Self::parse)
@@ -115,7 +115,7 @@ fn double_commas(path: &Path) -> Vec<u8> {
     path.as_os_str().as_bytes().split(|byte| *byte == b',').collect::<Vec<_>>().join(&b",,"[..])
 }
 
-impl From<PathBuf> for Place {
+impl From<PathBuf> for DeviceArg {
     fn from(path: PathBuf) -> Self {
         Self::Path(path)
     }
@@ -143,7 +143,7 @@ impl Address {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for DeviceArg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Path(path) => path.display().fmt(f),
@@ -159,15 +159,15 @@ impl fmt::Display for Place {
 mod tests {
     use super::*;
 
-    fn volume(images: &[&str], group: Option<&str>, volume: &str) -> Place {
+    fn volume(images: &[&str], group: Option<&str>, volume: &str) -> DeviceArg {
         let images = images.iter().map(PathBuf::from).collect();
         let name = Name { group: group.map(str::to_owned), volume: volume.into() };
-        Place::Volume(Address { images, name })
+        DeviceArg::Volume(Address { images, name })
     }
 
     #[test]
     fn an_address_names_images_group_and_volume() {
-        let parse = |text: &str| Place::parse(text.into());
+        let parse = |text: &str| DeviceArg::parse(text.into());
         let shown = "lvm:a.img,/dev/sdb:vg0/root";
         let found = parse(shown).expect("an address");
         assert_eq!(found, volume(&["a.img", "/dev/sdb"], Some("vg0"), "root"));
@@ -176,7 +176,7 @@ mod tests {
             parse("lvm:/dev/disk/by-id/x:1:root"),
             Ok(volume(&["/dev/disk/by-id/x:1"], None, "root"))
         );
-        assert_eq!(parse("./lvm:a"), Ok(Place::Path("./lvm:a".into())));
+        assert_eq!(parse("./lvm:a"), Ok(DeviceArg::Path("./lvm:a".into())));
         for wrong in [
             "lvm:",
             "lvm:a.img",
@@ -194,19 +194,19 @@ mod tests {
     #[test]
     fn an_address_in_a_list_ends_with_its_volume() {
         let take = |list: &str| {
-            let (place, rest) = Place::take(OsStr::new(list)).expect("a place");
+            let (place, rest) = DeviceArg::take(OsStr::new(list)).expect("a place");
             let rest = rest.into_iter().map(|part| part.into_string().expect("text"));
             (place, rest.collect::<Vec<_>>())
         };
         let rest = |parts: &[&str]| parts.iter().map(|&part| part.to_owned()).collect::<Vec<_>>();
         let found = take("a.cow,x=1:2,y");
-        assert_eq!(found, (Place::Path("a.cow".into()), rest(&["x=1:2", "y"])));
+        assert_eq!(found, (DeviceArg::Path("a.cow".into()), rest(&["x=1:2", "y"])));
         let found = take("lvm:a,b:vg/lv,on-full=wait:3");
         assert_eq!(found, (volume(&["a", "b"], Some("vg"), "lv"), rest(&["on-full=wait:3"])));
-        assert!(Place::take(OsStr::new("lvm:a,b")).is_err());
+        assert!(DeviceArg::take(OsStr::new("lvm:a,b")).is_err());
         // As QEMU has it.
-        assert_eq!(take("a,,b,,,,c.cow"), (Place::Path("a,b,,c.cow".into()), rest(&[])));
-        assert_eq!(take("a,,,b"), (Place::Path("a,".into()), rest(&["b"])));
+        assert_eq!(take("a,,b,,,,c.cow"), (DeviceArg::Path("a,b,,c.cow".into()), rest(&[])));
+        assert_eq!(take("a,,,b"), (DeviceArg::Path("a,".into()), rest(&["b"])));
         let found = take("lvm:a,,1,b:lv,x");
         assert_eq!(found, (volume(&["a,1", "b"], None, "lv"), rest(&["x"])));
     }
@@ -217,12 +217,12 @@ mod tests {
         let image = PathBuf::from(OsStr::from_bytes(&odd));
         let name = Name { group: Some("vg".into()), volume: "lv".into() };
         for images in [vec![image.clone()], vec!["a,,b".into(), image, "c".into()]] {
-            let place = Place::Volume(Address { images, name: name.clone() });
-            assert_eq!(Place::parse(place.clone().into_os_string()), Ok(place));
+            let place = DeviceArg::Volume(Address { images, name: name.clone() });
+            assert_eq!(DeviceArg::parse(place.clone().into_os_string()), Ok(place));
         }
         let list = OsStr::from_bytes(b"x\xff,,y,z");
-        let (place, rest) = Place::take(list).expect("a place");
-        assert_eq!(place, Place::Path(OsStr::from_bytes(b"x\xff,y").into()));
+        let (place, rest) = DeviceArg::take(list).expect("a place");
+        assert_eq!(place, DeviceArg::Path(OsStr::from_bytes(b"x\xff,y").into()));
         assert_eq!(rest, ["z"]);
     }
 }

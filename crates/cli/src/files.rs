@@ -1,0 +1,126 @@
+//! Files and disks that the command line names, opened or made.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use clap::ValueEnum;
+use dmsnap::device::{Access, Caching, Device, File, Identity, Mode, OpenError};
+
+use crate::refusals::{open_failure, warn};
+use crate::report::Failure;
+
+/// Whether the page cache is used
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum Io {
+    /// Around the page cache, where the device can
+    #[default]
+    Direct,
+    /// Through the page cache
+    Buffered,
+}
+
+impl From<Io> for Caching {
+    fn from(io: Io) -> Self {
+        match io {
+            Io::Direct => Self::Direct,
+            Io::Buffered => Self::Buffered,
+        }
+    }
+}
+
+/// Opens a file or a disk, and warns of what may go wrong with it.
+pub(crate) async fn open_file(path: &Path, mode: Mode, caching: Caching) -> Result<File, Failure> {
+    Ok(dmsnap_images::open_file(path, mode, caching, warn).await?)
+}
+
+/// A file made by this command. Removed again when dropped, unless it was finished.
+#[derive(Debug)]
+pub(crate) struct NewFile<'a> {
+    path: &'a Path,
+    /// None once it is to stay.
+    identity: Option<Identity>,
+}
+
+impl<'a> NewFile<'a> {
+    /// All hole, for those who may have what its content comes from. Nothing that exists is touched.
+    pub(crate) async fn create(
+        path: &'a Path,
+        len_bytes: u64,
+        caching: impl Into<Caching>,
+        access: Access,
+    ) -> Result<(File, Self), Failure> {
+        Self::of(path, File::create_new(path, len_bytes, caching.into(), access).await)
+    }
+
+    fn of(path: &'a Path, made: Result<File, OpenError>) -> Result<(File, Self), Failure> {
+        let file = made.map_err(|error| create_failure(path, &error))?;
+        let identity = file.identity().map_err(|error| Failure::about(path, error))?;
+        Ok((file, Self { path, identity: Some(identity) }))
+    }
+
+    /// It is what it was to become.
+    pub(crate) fn keep(mut self) {
+        self.identity = None;
+    }
+}
+
+impl Drop for NewFile<'_> {
+    fn drop(&mut self) {
+        // Not what somebody else may have put in its place meanwhile.
+        if self.identity.is_some() && Identity::of(self.path).ok() == self.identity {
+            let _ = fs::remove_file(self.path);
+        }
+    }
+}
+
+fn create_failure(path: &Path, error: &OpenError) -> Failure {
+    match error {
+        OpenError::System(error) if error.kind() == ErrorKind::NotFound => {
+            Failure::about(path, "its directory does not exist").advise("make it first")
+        }
+        OpenError::System(error) if error.kind() == ErrorKind::AlreadyExists => {
+            Failure::about(path, "exists already").advise("remove it, or choose another name")
+        }
+        OpenError::System(error) => {
+            Failure::about(path, format_args!("cannot make this file: {error}"))
+        }
+        error => open_failure(path, error),
+    }
+}
+
+/// What is there, or a new file of `wanted` bytes. What is there must have that size, if one is
+/// wanted.
+pub(crate) async fn open_or_make(
+    path: &Path,
+    wanted: Option<u64>,
+    caching: Caching,
+    access: Access,
+) -> Result<(File, Option<NewFile<'_>>), Failure> {
+    match (File::open(path, Mode::Write, caching).await, wanted) {
+        (Err(OpenError::System(error)), Some(size)) if error.kind() == ErrorKind::NotFound => {
+            let file = File::create_in_place(path, size, caching, access).await;
+            let (file, new) = NewFile::of(path, file)?;
+            Ok((file, Some(new)))
+        }
+        (Err(OpenError::System(error)), None) if error.kind() == ErrorKind::NotFound => {
+            Err(Failure::about(path, error).advise("to make a new file, give its --size"))
+        }
+        (Err(error), _) => Err(open_failure(path, &error)),
+        (Ok(file), None) => {
+            dmsnap_images::warnings(path, &file, Mode::Write).iter().for_each(warn);
+            Ok((file, None))
+        }
+        (Ok(file), Some(wanted)) => {
+            let found = file.len_bytes().map_err(|error| Failure::about(path, error))?;
+            match found == wanted {
+                true => Ok((file, None)),
+                false => Err(Failure::about(
+                    path,
+                    format_args!("exists and has {found} bytes, not {wanted}"),
+                )
+                .advise("leave out --size to use it as it is")),
+            }
+        }
+    }
+}
