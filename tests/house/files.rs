@@ -20,7 +20,8 @@ const KNOWN: [(&str, &str); 3] = [
 
 /// Folders and files of a package in the order in which they build on each other: none may import
 /// one that stands after it. What is not named here may stand anywhere.
-const ORDERS: [(&str, &[&str]); 2] = [
+const ORDERS: [(&str, &[&str]); 3] = [
+    ("crates/cli/src", &["exit", "report", "output", "files", "devices", "cmd", "main"]),
     ("crates/serve/src", &["export", "nbd", "merges", "control", "service"]),
     (
         "crates/sim/src",
