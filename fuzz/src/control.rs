@@ -14,8 +14,8 @@ use dmsnap::volume::{Snapshot, SnapshotOptions, State, View, Volume};
 use dmsnap_serve::control::{
     Code, Control, Controller, NewSnapshot, OwnerSocket, Refusal, ServerFacts, Status, StoreOpener,
 };
-use dmsnap_serve::nbd::Exports;
-use dmsnap_serve::{Live, Merger};
+use dmsnap_serve::Merger;
+use dmsnap_serve::export::{Exports, VolumeExport};
 use futures_util::future::join_all;
 use serde_json::Value;
 
@@ -104,8 +104,8 @@ async fn serve(read_only: bool, rounds: &[Vec<Vec<u8>>]) {
     let view = View::snapshot(&volume, &snapshot);
     view.write(512, Bytes::from(vec![2; 4096])).await.expect("there is room");
     let exports = Exports::new();
-    exports.add(Live::origin(&volume, read_only)).expect("new");
-    exports.add(Live::snapshot(&volume, &snapshot, read_only)).expect("new");
+    exports.add(VolumeExport::origin(&volume, read_only)).expect("new");
+    exports.add(VolumeExport::snapshot(&volume, &snapshot, read_only)).expect("new");
     let merger = Merger::new(volume.clone(), 4096, Box::new(|_, _| {}));
     let facts = ServerFacts { version: "1".into(), origin: "/origin".into(), read_only };
     let opener = MemoryOpener(HashMap::from([("/s".into(), cow)]).into());

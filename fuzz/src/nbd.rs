@@ -9,8 +9,8 @@ use dmsnap::format::ChunkSize;
 use dmsnap::ops;
 use dmsnap::volume::{SnapshotOptions, Volume};
 use dmsnap_nbd::{MetaQuery, OptionRequest, Request, Selection, command};
-use dmsnap_serve::Live;
-use dmsnap_serve::nbd::{Exports, Limits, Listener, Server, Tls};
+use dmsnap_serve::export::{Exports, VolumeExport};
+use dmsnap_serve::nbd::{Limits, Listener, Server, Tls};
 
 use crate::exports::LEN_BYTES;
 use crate::input::{Input, told};
@@ -66,9 +66,9 @@ pub(crate) async fn serving(backlog: bool, tls: Option<Tls>, clients: impl Async
     ops::create(&cow, chunk, false).await.expect("there is room");
     let snapshot = volume.open("s", cow, SnapshotOptions::default()).await.expect("sound");
     let exports = Exports::new();
-    exports.add(Live::origin(&volume, false)).expect("new");
-    exports.add(Live::snapshot(&volume, &snapshot, false)).expect("new");
-    exports.add(Live::origin(&volume, true).named("ro")).expect("new");
+    exports.add(VolumeExport::origin(&volume, false)).expect("new");
+    exports.add(VolumeExport::snapshot(&volume, &snapshot, false)).expect("new");
+    exports.add(VolumeExport::origin(&volume, true).named("ro")).expect("new");
 
     let (stop, stopped) = futures_channel::oneshot::channel::<()>();
     let listener = LISTENER.with(|it| it.0.try_clone()).expect("a descriptor");

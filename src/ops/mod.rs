@@ -14,7 +14,7 @@ mod merge;
 mod room; // what a store would have to take over, and whether it fits
 mod keeping; // a merge that other snapshots do not notice
 
-pub use crate::copy::{Observer, Progress, Silent};
+pub use crate::copy::{Observer, Progress, Rate, Silent, wait_until};
 pub use crate::store::{Damage, Severity};
 
 pub use check::{Report, check, check_sized};

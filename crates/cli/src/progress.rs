@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use dmsnap::ops::{Observer, Progress};
-use dmsnap_serve::{Rate, sleep_until};
+use dmsnap::ops::{Observer, Progress, Rate, wait_until};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::report::{Failure, tell};
@@ -79,7 +78,8 @@ impl Observer for Watch {
 
     async fn pace(&self, bytes: u64) {
         let Some(rate) = &self.rate else { return };
-        sleep_until(rate.admit(bytes), || self.stop.requested()).await;
+        let begin = rate.admit(bytes, Instant::now());
+        wait_until(begin, Instant::now, compio::time::sleep, || self.stop.requested()).await;
     }
 
     fn stop_requested(&self) -> bool {

@@ -5,7 +5,8 @@ use std::os::unix::fs::FileExt;
 
 use crate::common::{Plain, Serving, attempt, noise, run, texts};
 use dmsnap::device::{Memory, Mode};
-use dmsnap_serve::nbd::{Extent, Limits};
+use dmsnap_serve::export::Extent;
+use dmsnap_serve::nbd::Limits;
 
 const MIB: usize = 1 << 20;
 

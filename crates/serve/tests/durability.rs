@@ -10,7 +10,8 @@ use crate::common::client::{Client, is_well};
 use crate::common::{Plain, Serving};
 use bytes::Bytes;
 use dmsnap::device::{Allocation, Buffer, Device, Memory};
-use dmsnap_serve::nbd::{Exports, Limits};
+use dmsnap_serve::export::Exports;
+use dmsnap_serve::nbd::Limits;
 
 const READ: u16 = 0;
 const WRITE: u16 = 1;

@@ -4,6 +4,7 @@ mod common;
 
 mod clients;
 mod durability;
+mod exports;
 mod hostile;
 mod limits;
 mod tls;

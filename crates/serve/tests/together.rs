@@ -8,7 +8,8 @@ use crate::common::client::Client;
 use bytes::Bytes;
 use dmsnap::device::{Allocation, Buffer, Device, Memory};
 use dmsnap_nbd::Request;
-use dmsnap_serve::nbd::{Export, Limits};
+use dmsnap_serve::export::Export;
+use dmsnap_serve::nbd::Limits;
 
 const READ: u16 = 0;
 const WRITE: u16 = 1;
@@ -79,6 +80,10 @@ impl Export for Joining {
 
     fn device(&self) -> &Self {
         self
+    }
+
+    async fn flush(&self) -> io::Result<()> {
+        self.memory.flush().await
     }
 
     fn joins_writes(&self) -> bool {

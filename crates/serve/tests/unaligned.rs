@@ -7,7 +7,7 @@ use dmsnap::format::ChunkSize;
 use dmsnap::ops;
 use dmsnap::volume::{SnapshotOptions, Volume};
 use dmsnap_nbd::{OptionRequest, Selection};
-use dmsnap_serve::Live;
+use dmsnap_serve::VolumeExport;
 use dmsnap_serve::nbd::Limits;
 
 use crate::common::Serving;
@@ -31,8 +31,8 @@ fn serving(caching: Caching) -> Serving {
         let volume = Rc::new(Volume::new(origin).expect("a size"));
         volume.allow_backlog(1 << 20);
         let snapshot = volume.open("s", cow, SnapshotOptions::default()).await.expect("opens");
-        exports.add(Live::origin(&volume, false)).expect("new");
-        exports.add(Live::snapshot(&volume, &snapshot, false)).expect("new");
+        exports.add(VolumeExport::origin(&volume, false)).expect("new");
+        exports.add(VolumeExport::snapshot(&volume, &snapshot, false)).expect("new");
     })
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use dmsnap::format::ChunkSize;
 use dmsnap::ops;
 use dmsnap::volume::{OnFull, Snapshot, SnapshotOptions, View, Volume};
-use dmsnap_serve::Keeper;
+use dmsnap_serve::IdlePublisher;
 
 use crate::below::Below;
 use crate::clock::Clock;
@@ -24,7 +24,7 @@ use crate::tasks::Tasks;
 pub(crate) type Sim<B> = Volume<<B as Below>::Origin<Disk>, Rc<Disk>>;
 
 /// What looks after it.
-pub(crate) type SimKeeper<B> = Keeper<<B as Below>::Origin<Disk>, Rc<Disk>>;
+pub(crate) type SimKeeper<B> = IdlePublisher<<B as Below>::Origin<Disk>, Rc<Disk>>;
 
 /// What is in a slot.
 type Slotted = Option<Rc<Snapshot<Rc<Disk>>>>;
@@ -175,7 +175,7 @@ impl<'a, B: Below> Machine<'a, B> {
                 }
             }
         }
-        self.keeper.replace(Some(Keeper::new(volume.clone())));
+        self.keeper.replace(Some(IdlePublisher::new(volume.clone())));
         self.volume.replace(Some(volume));
         Ok(())
     }

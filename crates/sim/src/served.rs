@@ -2,8 +2,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use dmsnap::volume::State;
-use dmsnap_serve::Live;
-use dmsnap_serve::nbd::{Context, Export, Extent, HOLE, ZERO};
+use dmsnap_serve::export::{Export, Extent, HOLE, StatusKind, VolumeExport, ZERO};
 
 use crate::below::Below;
 use crate::disk::Disk;
@@ -20,11 +19,11 @@ type Told = Vec<(Range<usize>, u32)>;
 
 impl<B: Below> Machine<'_, B> {
     /// The device as an export.
-    fn live(&self, device: usize) -> Option<Live<B::Origin<Disk>, Rc<Disk>>> {
+    fn live(&self, device: usize) -> Option<VolumeExport<B::Origin<Disk>, Rc<Disk>>> {
         let volume = self.volume()?;
         match device.checked_sub(1) {
-            None => Some(Live::origin(&volume, false)),
-            Some(_) => Some(Live::snapshot(&volume, &self.snapshot(device)?, false)),
+            None => Some(VolumeExport::origin(&volume, false)),
+            Some(_) => Some(VolumeExport::snapshot(&volume, &self.snapshot(device)?, false)),
         }
     }
 
@@ -37,14 +36,15 @@ impl<B: Below> Machine<'_, B> {
     pub(crate) async fn status(&self, device: usize, asked: Asked, range: Range<usize>) {
         let dropped = device > 0 && self.is_dropped(device);
         let Some(live) = self.live(device).filter(|_| dropped || self.has(device)) else { return };
-        let context = match asked {
-            Asked::Base => Context::base_allocation(),
-            Asked::Depth => Context::allocation_depth(),
-            Asked::Dirty(slot) => Context::dirty_bitmap(&slot.to_string()),
+        let is_asked = |kind: &StatusKind| match (asked, kind) {
+            (Asked::Base, StatusKind::Allocation) | (Asked::Depth, StatusKind::Depth) => true,
+            (Asked::Dirty(slot), StatusKind::ChangedSince { snapshot, .. }) => {
+                *snapshot == slot.to_string()
+            }
+            _ => false,
         };
         // What is not offered cannot be asked for.
-        let offered = live.contexts().into_iter().find(|it| it.name() == context.name());
-        let Some(context) = offered else { return };
+        let Some(kind) = live.status_kinds().into_iter().find(is_asked) else { return };
         // The marks a change makes belong to chunks: whole sectors are compared.
         let range = range.start / SECTOR * SECTOR..range.end.next_multiple_of(SECTOR);
         let since = match asked {
@@ -57,7 +57,7 @@ impl<B: Below> Machine<'_, B> {
         let (own, other) = (reading(device), reading(since));
         let parting = self.parting.get();
         self.enter(device);
-        let ended = live.block_status(&context, range.start as u64..range.end as u64, MOST).await;
+        let ended = live.status(&kind, range.start as u64..range.end as u64, MOST).await;
         self.leave(device);
         match ended {
             Ok(extents) => {

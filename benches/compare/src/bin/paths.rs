@@ -17,8 +17,8 @@ use dmsnap::volume::{SnapshotOptions, Volume};
 use dmsnap_compare::client::Connection;
 use dmsnap_compare::load;
 use dmsnap_compare::path::{Costs, Operation, World, full_store};
-use dmsnap_serve::Live;
-use dmsnap_serve::nbd::{Exports, Limits, Listener, Server};
+use dmsnap_serve::export::{Exports, VolumeExport};
+use dmsnap_serve::nbd::{Limits, Listener, Server};
 use futures_executor::block_on;
 
 /// Do one operation many times, in memory
@@ -88,8 +88,8 @@ fn serve(operation: Operation, count: u64) -> io::Result<()> {
 async fn serve_at(socket: &Path, operation: Operation, count: u64) -> io::Result<()> {
     let world = World::new(operation).await?;
     let exports = Exports::new();
-    exports.add(Live::origin(&world.volume, false)).map_err(io::Error::other)?;
-    let snapshot = Live::snapshot(&world.volume, &world.snapshot, false);
+    exports.add(VolumeExport::origin(&world.volume, false)).map_err(io::Error::other)?;
+    let snapshot = VolumeExport::snapshot(&world.volume, &world.snapshot, false);
     exports.add(snapshot).map_err(io::Error::other)?;
     let listener = Listener::unix(socket).await?;
     let name = operation.to_possible_value().map(|it| it.get_name().to_owned());

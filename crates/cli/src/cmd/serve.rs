@@ -17,8 +17,9 @@ use std::time::Duration;
 use clap::ArgGroup;
 use dmsnap::device::{AnyDevice, Buffer, Mode};
 use dmsnap_serve::control::{Control, Controller, OriginStatus, OwnerSocket, ServerFacts};
-use dmsnap_serve::nbd::{Exports, Limits, Server};
-use dmsnap_serve::{Keeper, Live, MergeEnd, MergePhase, Merger, State};
+use dmsnap_serve::export::{Exports, VolumeExport};
+use dmsnap_serve::nbd::{Limits, Server};
+use dmsnap_serve::{IdlePublisher, MergeEnd, MergePhase, Merger, State};
 use futures_channel::oneshot;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
@@ -379,12 +380,12 @@ impl Args {
     fn exports(&self, volume: &Rc<Disk>, alias: Option<&str>) -> Exports {
         let exports = Exports::new();
         // Names were told apart when the snapshots were added; that of an origin may be `origin`.
-        let _ = exports.add(Live::origin(volume, self.read_only));
+        let _ = exports.add(VolumeExport::origin(volume, self.read_only));
         if let Some(alias) = alias {
-            let _ = exports.add(Live::origin(volume, self.read_only).named(alias));
+            let _ = exports.add(VolumeExport::origin(volume, self.read_only).named(alias));
         }
         for snapshot in volume.snapshots() {
-            let _ = exports.add(Live::snapshot(volume, &snapshot, self.read_only));
+            let _ = exports.add(VolumeExport::snapshot(volume, &snapshot, self.read_only));
         }
         exports
     }
@@ -490,7 +491,7 @@ async fn keep(
     (ticks, mut end): (&Ticks, oneshot::Receiver<Infallible>),
     lost: &mut Lost,
 ) {
-    let mut keeper = Keeper::new(volume.clone());
+    let mut keeper = IdlePublisher::new(volume.clone());
     loop {
         keeper.tick();
         controller.tick();

@@ -14,9 +14,9 @@ use super::events::Watchers;
 use super::opener::StoreOpener;
 use super::refusal::{Code, Refusal};
 use super::status::{Monitor, ServerFacts};
+use crate::export::{Exports, VolumeExport};
 use crate::names::refuse_reserved;
-use crate::nbd::Exports;
-use crate::{Live, MergePhase, Merger};
+use crate::{MergePhase, Merger};
 
 /// Does what clients of the control socket ask for, on the volume's thread.
 pub struct Controller<O, C, P> {
@@ -150,7 +150,7 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
             return Err(Refusal::new(Code::Merging, found));
         }
         let snapshot = self.opener.open(&self.volume, wanted).await?;
-        let export = Live::snapshot(&self.volume, &snapshot, self.monitor.is_read_only());
+        let export = VolumeExport::snapshot(&self.volume, &snapshot, self.monitor.is_read_only());
         if self.exports.add(export).is_err() {
             let _ = self.volume.remove(&snapshot).await;
             return Err(in_use());

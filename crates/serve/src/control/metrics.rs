@@ -10,7 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::api::{SnapshotState, SnapshotStatus, Status};
-use crate::nbd::{Counts, Kind, LATENCY_MICROS, Use};
+use crate::export::{Counts, Kind, LATENCY_MICROS, Use};
 use crate::{MergePhase, MergeProgress};
 
 /// How numbers are written.

@@ -8,8 +8,8 @@ use dmsnap::volume::{Snapshot, State, Volume};
 
 use super::api::{ExportStatus, OnFullText, OriginStatus, SnapshotState, SnapshotStatus, Status};
 use super::metrics::Numbers;
+use crate::export::{Exports, Kind, Use};
 use crate::forecast::Forecast;
-use crate::nbd::{Exports, Kind, Use};
 use crate::{MergePhase, Merger};
 
 /// In bytes; sizes of stores are told in sectors.

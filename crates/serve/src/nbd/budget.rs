@@ -156,7 +156,7 @@ impl Budget {
                 self.memory.count(self, bytes, grant);
                 Some(grant)
             }
-            None => Some(Place::new(self, bytes).granted().await),
+            None => Some(InQueue::new(self, bytes).granted().await),
         };
         permit
     }
@@ -200,9 +200,9 @@ impl Drop for Permit {
 }
 
 /// A place in the queue; given up when dropped, with what was granted and not taken over.
-struct Place(Rc<Waiter>);
+struct InQueue(Rc<Waiter>);
 
-impl Place {
+impl InQueue {
     fn new(budget: &Rc<Budget>, bytes: usize) -> Self {
         let (granted, waker) = (Cell::default(), RefCell::default());
         let waiter = Rc::new(Waiter { budget: budget.clone(), bytes, granted, waker });
@@ -222,7 +222,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for InQueue {
     fn drop(&mut self) {
         let Waiter { budget, bytes, granted, .. } = &*self.0;
         budget.memory.waiting.borrow_mut().retain(|it| !Rc::ptr_eq(it, &self.0));

@@ -8,24 +8,19 @@ use dmsnap_nbd::{
     Refusal, Selection, option_code, transmission,
 };
 
-use super::exports::{Lease, Slot};
+use super::contexts::context;
 use super::reader::Reader;
 use super::relay::Relay;
-use super::{Context, Exports};
+use super::session::Agreed;
+use crate::export::{Exports, Lease, MAX_NAME_BYTES, Slot, StatusKind};
 
-/// Metadata contexts and what stands for them in replies.
-type Chosen = Vec<(u32, Context)>;
+const _: () = assert!(MAX_NAME_BYTES <= dmsnap_nbd::MAX_STRING_BYTES);
 
-/// What server and client agreed on.
-pub(super) struct Agreed {
-    pub(super) lease: Lease,
-    /// As the client was told, in bytes.
-    pub(super) size_bytes: u64,
-    /// Structured replies.
-    pub(super) structured: bool,
-    /// Metadata contexts the client wants to hear about.
-    pub(super) contexts: Chosen,
-}
+/// The least block size that clients are told to prefer, in bytes.
+const LEAST_PREFERRED_BYTES: u32 = 4096;
+
+/// Kinds of status, and what stands for them in replies.
+type Chosen = Vec<(u32, StatusKind)>;
 
 /// Talks with a client until it has chosen an export; `None` if it goes away in good order.
 ///
@@ -41,25 +36,25 @@ pub(super) async fn handshake(
         return Err(nonsense("client flags that were not offered"));
     }
     let padded = flags & u32::from(FLAG_NO_ZEROES) == 0;
-    let mut haggling =
-        Haggling { exports, relay, encrypted: false, padded, structured: false, chosen: None };
+    let mut negotiation =
+        Negotiation { exports, relay, encrypted: false, padded, structured: false, chosen: None };
     loop {
         let Some(header) = reader.message().await? else { return Ok(None) };
         let header = OptionHeader::decode(header).ok_or_else(|| nonsense("no option magic"))?;
         let option = option(reader, header).await?;
         let (replies, next) = match option {
-            Ok(option) => haggling.answer(option)?,
+            Ok(option) => negotiation.answer(option)?,
             // This option has no error reply.
             Err(_) if header.code == option_code::EXPORT_NAME => {
                 return Err(nonsense("an impossible export name"));
             }
             Err(refusal) => {
-                (vec![OptionReply::Refused(refusal, why(refusal).into())], Next::Haggle)
+                (vec![OptionReply::Refused(refusal, why(refusal).into())], Next::Negotiate)
             }
         };
         let replies: Vec<u8> = replies.iter().flat_map(|reply| reply.encode(header.code)).collect();
         match next {
-            Next::Haggle => send(reader, replies).await?,
+            Next::Negotiate => send(reader, replies).await?,
             Next::Encrypt(relay) => {
                 // Somebody in between could have put these words into the client's mouth.
                 if reader.has_ahead() {
@@ -67,8 +62,8 @@ pub(super) async fn handshake(
                 }
                 send(reader, replies).await?;
                 reader.transport().encrypt(relay)?;
-                haggling =
-                    Haggling { structured: false, chosen: None, encrypted: true, ..haggling };
+                negotiation =
+                    Negotiation { structured: false, chosen: None, encrypted: true, ..negotiation };
             }
             Next::Leave => {
                 // The client may be gone already.
@@ -103,7 +98,7 @@ async fn option(
 
 /// What follows an option.
 enum Next<'a> {
-    Haggle,
+    Negotiate,
     /// Nothing that was agreed on before counts.
     Encrypt(&'a Relay),
     Leave,
@@ -115,7 +110,7 @@ enum Next<'a> {
 }
 
 /// What has been agreed on so far.
-struct Haggling<'a> {
+struct Negotiation<'a> {
     exports: &'a Exports,
     relay: Option<&'a Relay>,
     encrypted: bool,
@@ -128,7 +123,7 @@ struct Haggling<'a> {
 /// Replies to an option, and what follows it.
 type Answer<'a> = (Vec<OptionReply>, Next<'a>);
 
-impl<'a> Haggling<'a> {
+impl<'a> Negotiation<'a> {
     fn answer(&mut self, option: OptionRequest) -> io::Result<Answer<'a>> {
         let silent = !self.encrypted && self.relay.is_some_and(Relay::is_required);
         Ok(match option {
@@ -139,9 +134,9 @@ impl<'a> Haggling<'a> {
             }
             _ if silent => refused(Refusal::TlsRequired, why(Refusal::TlsRequired)),
             OptionRequest::ExportName(name) => self.export_name(&name)?,
-            OptionRequest::List => (self.list(), Next::Haggle),
+            OptionRequest::List => (self.list(), Next::Negotiate),
             OptionRequest::Info(selection) => match self.info(&selection) {
-                Ok((_, replies)) => (replies, Next::Haggle),
+                Ok((_, replies)) => (replies, Next::Negotiate),
                 Err(refusal) => refusal,
             },
             OptionRequest::Go(selection) => match self.info(&selection) {
@@ -150,7 +145,7 @@ impl<'a> Haggling<'a> {
             },
             OptionRequest::StructuredReply => {
                 self.structured = true;
-                (vec![OptionReply::Ack], Next::Haggle)
+                (vec![OptionReply::Ack], Next::Negotiate)
             }
             OptionRequest::ListMeta(query) => self.list_contexts(&query),
             OptionRequest::SetMeta(query) => self.set_contexts(&query),
@@ -178,7 +173,7 @@ impl<'a> Haggling<'a> {
         let slot = self.exports.find(name).ok_or_else(|| nonsense("no such export"))?;
         let agreed = self.agree(slot)?;
         let flags = flags(agreed.lease.slot(), self.structured);
-        let reply = ExportNameReply { size_bytes: agreed.size_bytes, flags };
+        let reply = ExportNameReply { size_bytes: agreed.promised_bytes, flags };
         let unasked = reply.encode(self.padded);
         Ok((Vec::new(), Next::Transmit { agreed, unasked }))
     }
@@ -188,9 +183,9 @@ impl<'a> Haggling<'a> {
             Some((of, contexts)) if of.ptr_eq(&Rc::downgrade(&slot)) => contexts.clone(),
             _ => Vec::new(),
         };
-        let size_bytes = slot.size_bytes()?;
+        let promised_bytes = slot.size_bytes()?;
         let lease = Lease::new(slot);
-        Ok(Agreed { lease, size_bytes, structured: self.structured, contexts })
+        Ok(Agreed { lease, promised_bytes, structured: self.structured, contexts })
     }
 
     fn info(&self, selection: &Selection) -> Result<(Agreed, Vec<OptionReply>), Answer<'a>> {
@@ -200,8 +195,9 @@ impl<'a> Haggling<'a> {
         let Ok(agreed) = self.agree(slot.clone()) else {
             return Err(refused(Refusal::Policy, "the size of the device cannot be found out"));
         };
-        let size_bytes = agreed.size_bytes;
+        let size_bytes = agreed.promised_bytes;
         let preferred = slot.target.preferred_block_bytes();
+        let preferred = preferred.clamp(LEAST_PREFERRED_BYTES, MAX_PAYLOAD_BYTES);
         let (minimum, maximum) = (MIN_BLOCK_BYTES, MAX_PAYLOAD_BYTES);
         let mut infos = vec![
             Info::Export { size_bytes, flags: flags(&slot, self.structured) },
@@ -232,11 +228,11 @@ impl<'a> Haggling<'a> {
             Ok(slot) => slot,
             Err(refusal) => return refusal,
         };
-        let mut contexts = slot.target.contexts();
+        let mut kinds = slot.target.status_kinds();
         if !query.queries.is_empty() {
-            contexts.retain(|context| query.queries.iter().any(|of| context.is_listed_by(of)));
+            kinds.retain(|kind| query.queries.iter().any(|of| context(kind).is_listed_by(of)));
         }
-        (meta_replies(contexts.into_iter().map(|context| (0, context))), Next::Haggle)
+        (meta_replies(kinds.into_iter().map(|kind| (0, kind))), Next::Negotiate)
     }
 
     fn set_contexts(&mut self, query: &MetaQuery) -> Answer<'a> {
@@ -245,17 +241,17 @@ impl<'a> Haggling<'a> {
             Ok(slot) => slot,
             Err(refusal) => return refusal,
         };
-        let contexts = slot.target.contexts().into_iter();
-        let asked = contexts.filter(|context| query.queries.iter().any(|of| context.name() == of));
+        let kinds = slot.target.status_kinds().into_iter();
+        let asked = kinds.filter(|kind| query.queries.iter().any(|of| context(kind).name() == of));
         let chosen: Vec<_> = (1..).zip(asked).collect();
         self.chosen = Some((Rc::downgrade(&slot), chosen.clone()));
-        (meta_replies(chosen), Next::Haggle)
+        (meta_replies(chosen), Next::Negotiate)
     }
 }
 
-fn meta_replies(contexts: impl IntoIterator<Item = (u32, Context)>) -> Vec<OptionReply> {
-    let contexts = contexts.into_iter().map(|(id, context)| {
-        let name = context.name().to_owned();
+fn meta_replies(kinds: impl IntoIterator<Item = (u32, StatusKind)>) -> Vec<OptionReply> {
+    let contexts = kinds.into_iter().map(|(id, kind)| {
+        let name = context(&kind).name().to_owned();
         OptionReply::MetaContext { id, name }
     });
     contexts.chain([OptionReply::Ack]).collect()
@@ -267,7 +263,7 @@ fn flags(slot: &Slot, structured: bool) -> u16 {
         SEND_FUA, SEND_TRIM, SEND_WRITE_ZEROES,
     };
     let always = HAS_FLAGS | SEND_FLUSH | SEND_FUA | SEND_CACHE | CAN_MULTI_CONN;
-    let writes = match slot.target.read_only() {
+    let writes = match slot.read_only {
         true => READ_ONLY,
         false => SEND_TRIM | SEND_WRITE_ZEROES | SEND_FAST_ZERO,
     };
@@ -282,7 +278,7 @@ fn description(slot: &Slot) -> String {
 }
 
 fn refused(refusal: Refusal, why: &'static str) -> Answer<'static> {
-    (vec![OptionReply::Refused(refusal, why.into())], Next::Haggle)
+    (vec![OptionReply::Refused(refusal, why.into())], Next::Negotiate)
 }
 
 fn why(refusal: Refusal) -> &'static str {

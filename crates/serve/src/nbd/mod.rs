@@ -1,6 +1,6 @@
 //! An NBD server: fixed newstyle handshake, simple and structured replies, block status.
 //!
-//! [`Exports`] says what is served, [`Server`] serves it. Requests of one connection run
+//! [`Exports`](crate::export::Exports) says what is served, [`Server`] serves it. Requests of one connection run
 //! concurrently and are answered in the order they are done. A request that changes a device is
 //! driven to its end, also when its client has gone.
 //!
@@ -12,27 +12,26 @@
 //! [`Tls`] encrypts, if the client asks for it or only if it does. A thread of its own does that
 //! arithmetic, for all clients.
 //!
-//! Ranges must be multiples of 512 bytes, as every client is told that asks; others are refused. If
-//! the device's size is none, what is left over at its end is not served.
+//! Requests need no alignment; every client that asks is told which block size the export likes best.
 
+mod socket; // connected sockets
+mod listener; // where clients come from
 mod tls; // what is sent over a socket, encrypted
 mod relay; // the thread that encrypts
-mod transport; // sockets
-mod reader; // messages from a socket
-mod export; // what can be served
-mod meter; // what clients ask for, counted
-mod exports; // what is being served
-mod handshake; // options
+mod transport; // a socket, or the plain end of a relay
+mod reader; // messages from it
+mod limits; // what clients may cost
 mod budget; // how much of a client's wishes is in flight
+mod contexts; // kinds of status, as clients call them
 mod outbox; // replies on their way to the socket
-mod together; // writes that are made together
-mod transmission; // requests
+mod session; // one connection that has an export
+mod in_flight; // one request
+mod batch; // writes that are made together
+mod transmission; // requests, one after the other
+mod handshake; // options
 mod server; // accepting, shutting down
 
-pub use dmsnap_nbd::{Context, Extent, HOLE, ZERO};
-pub use export::{Export, allocation};
-pub use exports::{DuplicateName, Exports, Use};
-pub use meter::{Counts, Kind, LATENCY_MICROS};
-pub use server::{Limits, OnRefusal, Server};
+pub use limits::Limits;
+pub use listener::Listener;
+pub use server::{OnRefusal, Server};
 pub use tls::Tls;
-pub use transport::Listener;

@@ -2,11 +2,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use dmsnap::sync::Event;
 use dmsnap_nbd::Reply;
 
 use super::budget::Permit;
 use super::transport::Transport;
-use dmsnap::sync::Event;
 
 /// Pieces that go to the socket in one call, at most (IOV_MAX of Linux).
 const GATHERED_PIECES: usize = 1024;

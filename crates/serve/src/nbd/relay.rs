@@ -13,8 +13,8 @@ use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use rustls::ServerConfig;
 
-use super::tls::{Session, Tls};
-use super::transport::{Detached, Socket};
+use super::socket::{Detached, Socket};
+use super::tls::{Tls, TlsSession};
 
 /// Plain bytes are taken from the server in lots of this size.
 const LOT_BYTES: usize = 128 << 10;
@@ -134,7 +134,7 @@ impl Connection {
         let Self { client, plain, config, unwanted, _ends } = self;
         let relaying = async {
             let (client, plain) = (client.attach()?, plain.attach()?);
-            let session = Session::accept(&client, config).await?;
+            let session = TlsSession::accept(&client, config).await?;
             let (inwards, outwards) =
                 (decrypt(&session, &client, &plain), encrypt(&session, &plain, &client));
             match select(pin!(inwards), pin!(outwards)).await {
@@ -149,7 +149,7 @@ impl Connection {
 }
 
 /// From the client to the server.
-async fn decrypt(session: &Session, client: &Socket, plain: &Socket) -> io::Result<()> {
+async fn decrypt(session: &TlsSession, client: &Socket, plain: &Socket) -> io::Result<()> {
     loop {
         let (received, lot) =
             session.receive(client, Vec::with_capacity(LOT_BYTES), LOT_BYTES).await;
@@ -161,7 +161,7 @@ async fn decrypt(session: &Session, client: &Socket, plain: &Socket) -> io::Resu
 }
 
 /// From the server to the client.
-async fn encrypt(session: &Session, plain: &Socket, client: &Socket) -> io::Result<()> {
+async fn encrypt(session: &TlsSession, plain: &Socket, client: &Socket) -> io::Result<()> {
     loop {
         let (received, lot) = plain.receive(Vec::with_capacity(LOT_BYTES), LOT_BYTES).await;
         if received? == 0 {

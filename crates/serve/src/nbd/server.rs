@@ -5,64 +5,23 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use dmsnap_nbd::MAX_PAYLOAD_BYTES;
+use dmsnap::sync::{Event, Signal};
 use futures_util::future::{Either, join_all, select};
 
 use super::budget::Memory;
 use super::handshake::handshake;
+use super::limits::Limits;
+use super::listener::Listener;
 use super::reader::Reader;
 use super::relay::Relay;
-use super::transmission::{memory_of, transmission};
-use super::transport::{Socket, Transport};
-use super::{Exports, Listener, Tls};
-use dmsnap::sync::{Event, Signal};
+use super::socket::Socket;
+use super::tls::Tls;
+use super::transmission::transmission;
+use super::transport::Transport;
+use crate::export::Exports;
 
 /// How long to wait before accepting again after the system refused to.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// What clients may cost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections at a time. A further one takes the place of the one that has been without an
-    /// export the longest; if all have one, it is closed at once.
-    pub connections: usize,
-    /// Requests of one connection in flight.
-    pub requests: usize,
-    /// Bytes of one connection in flight: what it writes and has not been told of, what it reads
-    /// and has not received. Never less than the 32 MiB of one request count.
-    pub bytes: usize,
-    /// Bytes of all connections in flight. A connection has at most half of what its export may have, and an
-    /// export at most as much as it leaves free; one request of 32 MiB at a time may go beyond all that.
-    pub memory: usize,
-    /// How long a client that holds memory may neither send what it announced nor receive what it asked
-    /// for, while others wait for memory: then its connection ends.
-    pub stall: Duration,
-    /// How long a client may take to choose an export.
-    pub handshake: Duration,
-    /// How long a client may take to receive its last replies when its connection ends.
-    pub grace: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 256,
-            requests: 128,
-            bytes: 64 << 20,
-            memory: 512 << 20,
-            stall: Duration::from_secs(30),
-            handshake: Duration::from_secs(10),
-            grace: Duration::from_secs(5),
-        }
-    }
-}
-
-impl Limits {
-    /// At least one request always fits.
-    pub(super) fn in_flight_bytes(self) -> usize {
-        self.bytes.max(memory_of(MAX_PAYLOAD_BYTES))
-    }
-}
 
 /// Serves a set of exports to any number of clients.
 pub struct Server {
@@ -130,7 +89,7 @@ impl Server {
         for task in accepting {
             let _ = task.await;
         }
-        shared.closed.until(|| (shared.connections.get() == 0).then_some(())).await;
+        shared.closed.wait_until(|| shared.connections.get() == 0).await;
         // A device that hangs keeps no other from being flushed.
         let flushes =
             self.exports.all().into_iter().map(|slot| async move { slot.flush_if_dirty().await });

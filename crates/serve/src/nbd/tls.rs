@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
 
-use super::transport::Socket;
+use super::socket::Socket;
 
 /// Encrypted bytes are taken from the socket, and handed to it, in lots of this size.
 const LOT_BYTES: usize = 128 << 10;
@@ -84,7 +84,7 @@ fn certificates(pem: &[u8]) -> io::Result<Vec<CertificateDer<'static>>> {
 /// An encrypted connection, on the thread of the relay. As with the socket, one task may receive
 /// while another sends.
 #[derive(Debug)]
-pub(super) struct Session(RefCell<State>);
+pub(super) struct TlsSession(RefCell<State>);
 
 #[derive(Debug)]
 struct State {
@@ -94,7 +94,7 @@ struct State {
     start: usize,
 }
 
-impl Session {
+impl TlsSession {
     /// Does the handshake of TLS.
     pub(super) async fn accept(socket: &Socket, config: Arc<ServerConfig>) -> io::Result<Self> {
         let mut connection = ServerConnection::new(config).map_err(io::Error::other)?;

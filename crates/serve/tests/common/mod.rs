@@ -13,13 +13,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use compio::runtime::Runtime;
-use dmsnap::device::{Access, Caching, Device, File, Memory, Mode};
-use dmsnap_serve::nbd::{Context, Export, Exports, Extent, Limits, Listener, Server, Tls};
+use dmsnap::device::{Access, Barrier, Caching, Device, File, Memory, Mode};
+use dmsnap_serve::export::{Export, Exports, Extent, StatusKind, allocation};
+use dmsnap_serve::nbd::{Limits, Listener, Server, Tls};
 
 /// An export of any device, as a test wants it.
 pub struct Plain<D> {
     pub name: String,
     pub device: D,
+    pub barrier: Barrier,
     pub read_only: bool,
     /// Answered for `qemu:allocation-depth` and `qemu:dirty-bitmap:day`.
     pub extents: Vec<Extent>,
@@ -27,7 +29,8 @@ pub struct Plain<D> {
 
 impl<D> Plain<D> {
     pub fn new(name: &str, device: D) -> Self {
-        Self { name: name.into(), device, read_only: false, extents: Vec::new() }
+        let (name, barrier) = (name.into(), Barrier::default());
+        Self { name, device, barrier, read_only: false, extents: Vec::new() }
     }
 }
 
@@ -42,6 +45,10 @@ impl<D: Device + 'static> Export for Plain<D> {
         &self.device
     }
 
+    async fn flush(&self) -> io::Result<()> {
+        self.barrier.flush(&self.device).await
+    }
+
     fn read_only(&self) -> bool {
         self.read_only
     }
@@ -50,22 +57,23 @@ impl<D: Device + 'static> Export for Plain<D> {
         Some(format!("the test's {}", self.name))
     }
 
-    fn contexts(&self) -> Vec<Context> {
-        let mut contexts = vec![Context::base_allocation()];
+    fn status_kinds(&self) -> Vec<StatusKind> {
+        let mut kinds = vec![StatusKind::Allocation];
         if !self.extents.is_empty() {
-            contexts.extend([Context::allocation_depth(), Context::dirty_bitmap("day")]);
+            let changed = StatusKind::ChangedSince { snapshot: "day".into(), id: 0 };
+            kinds.extend([StatusKind::Depth, changed]);
         }
-        contexts
+        kinds
     }
 
-    async fn block_status(
+    async fn status(
         &self,
-        context: &Context,
+        kind: &StatusKind,
         range: Range<u64>,
         most: usize,
     ) -> io::Result<Vec<Extent>> {
-        if *context == Context::base_allocation() {
-            return dmsnap_serve::nbd::allocation(&self.device, range, most).await;
+        if *kind == StatusKind::Allocation {
+            return allocation(&self.device, range, most).await;
         }
         let mut skip = range.start;
         let mut answer = Vec::new();

@@ -1,8 +1,6 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use dmsnap_nbd::Command;
-
 /// What clients ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -78,12 +76,11 @@ pub struct Counts {
 
 /// Counts what an export's clients ask for. Costs a few additions a request.
 #[derive(Debug, Default)]
-pub(super) struct Meter([Cell<Counts>; Kind::ALL.len()]);
+pub(crate) struct Meter([Cell<Counts>; Kind::ALL.len()]);
 
 impl Meter {
-    /// A request was answered.
-    pub(super) fn count(&self, command: Command, took: Duration, failed: bool) {
-        let Some((kind, bytes)) = measured(command) else { return };
+    /// A request about a range of `bytes` was answered.
+    pub(crate) fn count(&self, kind: Kind, bytes: u64, took: Duration, failed: bool) {
         let cell = &self.0[kind as usize];
         let mut counts = cell.get();
         counts.requests += 1;
@@ -97,22 +94,9 @@ impl Meter {
     }
 
     /// What was counted so far, kind by kind as in [`Kind::ALL`].
-    pub(super) fn counts(&self) -> [Counts; Kind::ALL.len()] {
+    pub(crate) fn counts(&self) -> [Counts; Kind::ALL.len()] {
         Kind::ALL.map(|kind| self.0[kind as usize].get())
     }
-}
-
-fn measured(command: Command) -> Option<(Kind, u64)> {
-    Some(match command {
-        Command::Read { len, .. } => (Kind::Read, len.into()),
-        Command::Write { len, .. } => (Kind::Write, len.into()),
-        Command::Trim { len, .. } => (Kind::Trim, len.into()),
-        Command::WriteZeroes { len, .. } => (Kind::WriteZeroes, len.into()),
-        Command::Flush => (Kind::Flush, 0),
-        Command::Cache { .. } => (Kind::Cache, 0),
-        Command::BlockStatus { len, .. } => (Kind::BlockStatus, len.into()),
-        Command::Disconnect => return None,
-    })
 }
 
 /// The first bound of [`LATENCY_MICROS`] that is not below: `4^(n + 1)`, without a search.
@@ -138,9 +122,8 @@ mod tests {
     #[test]
     fn requests_are_counted_by_kind() {
         let meter = Meter::default();
-        meter.count(Command::Read { at: 0, len: 512 }, Duration::from_micros(3), false);
-        meter.count(Command::Read { at: 0, len: 1024 }, Duration::from_secs(60), true);
-        meter.count(Command::Disconnect, Duration::ZERO, false);
+        meter.count(Kind::Read, 512, Duration::from_micros(3), false);
+        meter.count(Kind::Read, 1024, Duration::from_secs(60), true);
         let counts = meter.counts();
         let read = counts[Kind::Read as usize];
         assert_eq!((read.requests, read.errors, read.bytes), (2, 1, 1536));

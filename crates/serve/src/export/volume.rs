@@ -5,18 +5,19 @@ use std::rc::Rc;
 use dmsnap::device::Device;
 use dmsnap::volume::{Layer, Snapshot, View, Volume};
 
-use crate::nbd::{Context, Export, Extent, HOLE, ZERO};
+use super::extent::{Extent, HOLE, StatusKind, ZERO};
+use super::interface::Export;
 
 /// The name of a volume's origin among its exports.
 pub const ORIGIN: &str = "origin";
 
 /// A volume's origin or one of its snapshots, to be served.
 ///
-/// Clients can ask which chunks differ: `qemu:dirty-bitmap:NAME` is set where the origin may have changed since
-/// snapshot NAME was made ([`Volume::changed_since`]). It is the table the snapshot lives by, so it survives crashes as
+/// Clients can ask which chunks differ: [`StatusKind::ChangedSince`] is set where the origin may have changed since
+/// a snapshot was made ([`Volume::changed_since`]). It is the table the snapshot lives by, so it survives crashes as
 /// the snapshot does, and is not offered for one that was dropped, or whose merge was begun.
 #[derive(Debug)]
-pub struct Live<O, C> {
+pub struct VolumeExport<O, C> {
     name: String,
     view: View<O, C>,
     volume: Rc<Volume<O, C>>,
@@ -24,7 +25,7 @@ pub struct Live<O, C> {
     read_only: bool,
 }
 
-impl<O: Device, C: Device> Live<O, C> {
+impl<O: Device, C: Device> VolumeExport<O, C> {
     /// The origin, as the export [`ORIGIN`].
     pub fn origin(volume: &Rc<Volume<O, C>>, read_only: bool) -> Self {
         Self {
@@ -94,9 +95,26 @@ impl<O: Device, C: Device> Live<O, C> {
         let layers = self.view.layers(range, most).await?.into_iter();
         Ok(layers.map(|(len_bytes, it)| Extent { len_bytes, flags: flags(it) }).collect())
     }
+
+    fn changes(
+        &self,
+        kind: &StatusKind,
+        range: Range<u64>,
+        most: usize,
+    ) -> io::Result<Vec<Extent>> {
+        let snapshot = self.told().into_iter().find(|it| changed_since(it) == *kind);
+        let snapshot = snapshot.ok_or_else(|| {
+            io::Error::other(
+                "the snapshot no longer tells what has changed: dropped, merged or removed",
+            )
+        })?;
+        let changes = self.volume.changed_since(&snapshot, range, most)?.into_iter();
+        let extent = |(len_bytes, changed)| Extent { len_bytes, flags: u32::from(changed) };
+        Ok(changes.map(extent).collect())
+    }
 }
 
-impl<O: Device + 'static, C: Device + 'static> Export for Live<O, C> {
+impl<O: Device + 'static, C: Device + 'static> Export for VolumeExport<O, C> {
     type Device = View<O, C>;
 
     fn name(&self) -> &str {
@@ -107,7 +125,12 @@ impl<O: Device + 'static, C: Device + 'static> Export for Live<O, C> {
         &self.view
     }
 
-    fn hurry(&self) {
+    async fn flush(&self) -> io::Result<()> {
+        // After a flush for which there was no room nothing is lost, and the volume knows that.
+        self.view.flush().await
+    }
+
+    fn stop_waiting_for_room(&self) {
         self.view.stop_waiting_for_room();
     }
 
@@ -122,56 +145,40 @@ impl<O: Device + 'static, C: Device + 'static> Export for Live<O, C> {
         self.read_only
     }
 
-    /// The volume knows better: after a flush for which there was no room nothing is lost.
-    fn remembers_failed_flushes(&self) -> bool {
-        true
-    }
-
     /// A request that fills whole chunks copies nothing.
     fn preferred_block_bytes(&self) -> u32 {
         self.chunk_bytes()
     }
 
-    /// New chunks of a snapshot lie one behind the other.
+    /// New chunks of a snapshot lie one after the other.
     fn joins_writes(&self) -> bool {
         self.snapshot.is_some()
     }
 
-    fn contexts(&self) -> Vec<Context> {
-        let bitmaps = self.told().into_iter().map(|it| bitmap(&it));
-        [Context::base_allocation(), Context::allocation_depth()]
-            .into_iter()
-            .chain(bitmaps)
-            .collect()
+    fn status_kinds(&self) -> Vec<StatusKind> {
+        let changes = self.told().into_iter().map(|it| changed_since(&it));
+        [StatusKind::Allocation, StatusKind::Depth].into_iter().chain(changes).collect()
     }
 
-    async fn block_status(
+    async fn status(
         &self,
-        context: &Context,
+        kind: &StatusKind,
         range: Range<u64>,
         most: usize,
     ) -> io::Result<Vec<Extent>> {
-        if *context == Context::base_allocation() {
-            // What is saved is data, also where it holds zeroes.
-            let flags = |layer| if layer == Layer::Hole { HOLE | ZERO } else { 0 };
-            return self.layers(range, most, flags).await;
+        match kind {
+            StatusKind::Allocation => {
+                // What is saved is data, also where it holds zeroes.
+                let flags = |layer| if layer == Layer::Hole { HOLE | ZERO } else { 0 };
+                self.layers(range, most, flags).await
+            }
+            StatusKind::Depth => self.layers(range, most, |layer| self.depth(layer)).await,
+            StatusKind::ChangedSince { .. } => self.changes(kind, range, most),
         }
-        if *context == Context::allocation_depth() {
-            return self.layers(range, most, |layer| self.depth(layer)).await;
-        }
-        let snapshot = self.told().into_iter().find(|it| bitmap(it) == *context);
-        let snapshot = snapshot.ok_or_else(|| {
-            io::Error::other(
-                "the snapshot no longer tells what has changed: dropped, merged or removed",
-            )
-        })?;
-        let changes = self.volume.changed_since(&snapshot, range, most)?.into_iter();
-        let extent = |(len_bytes, changed)| Extent { len_bytes, flags: u32::from(changed) };
-        Ok(changes.map(extent).collect())
     }
 }
 
 /// Another snapshot that comes under the same name is another one.
-fn bitmap<C: Device>(snapshot: &Snapshot<C>) -> Context {
-    Context::dirty_bitmap(snapshot.name()).of(snapshot.id())
+fn changed_since<C: Device>(snapshot: &Snapshot<C>) -> StatusKind {
+    StatusKind::ChangedSince { snapshot: snapshot.name().into(), id: snapshot.id() }
 }

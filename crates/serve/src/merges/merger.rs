@@ -2,15 +2,15 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use dmsnap::copy::Observer;
+use compio::time::sleep;
+use dmsnap::copy::{Observer, Rate, wait_until};
 use dmsnap::device::Device;
 use dmsnap::sync::Event;
 use dmsnap::volume::{MergeState, Snapshot, Volume, VolumeError};
 use serde::{Deserialize, Serialize};
 
-use crate::rate::{Rate, sleep_until};
+use super::yielder::Yielder;
 use crate::tasks::spawn;
-use crate::turns::Turns;
 
 /// The most data in one window, in bytes, unless it is told otherwise: it is in memory at once.
 const MOST_WINDOW_BYTES: u64 = 64 << 20;
@@ -81,7 +81,7 @@ pub struct Merger<O, C> {
     volume: Rc<Volume<O, C>>,
     on_end: OnEnd,
     rate: RefCell<Option<Rate>>,
-    turns: Turns,
+    yielder: Yielder,
     window_bytes: Cell<u64>,
     most_window_bytes: Cell<u64>,
     job: RefCell<Option<Rc<Job<C>>>>,
@@ -119,7 +119,7 @@ impl<O: Device + 'static, C: Device + 'static> Merger<O, C> {
             volume,
             on_end,
             rate: RefCell::default(),
-            turns: Turns::default(),
+            yielder: Yielder::default(),
             window_bytes: window_bytes.min(MOST_WINDOW_BYTES).into(),
             most_window_bytes: MOST_WINDOW_BYTES.into(),
             job: RefCell::default(),
@@ -328,12 +328,13 @@ impl<O: Device + 'static, C: Device + 'static> Merger<O, C> {
 
 impl<O: Device + 'static, C: Device + 'static> Observer for Merger<O, C> {
     async fn pace(&self, bytes: u64) {
-        let Some(begin) = self.rate.borrow().as_ref().map(|rate| rate.admit(bytes)) else { return };
-        sleep_until(begin, || self.hurries()).await;
+        let begin = self.rate.borrow().as_ref().map(|rate| rate.admit(bytes, Instant::now()));
+        let Some(begin) = begin else { return };
+        wait_until(begin, Instant::now, sleep, || self.hurries()).await;
     }
 
     async fn give_way(&self) {
-        self.turns.give_way().await;
+        self.yielder.give_way().await;
     }
 }
 

@@ -12,7 +12,7 @@ const IDLE_TICKS: u32 = 3;
 
 /// What a volume wants to be done about once a second, by whoever has a clock.
 #[derive(Debug)]
-pub struct Keeper<O, C> {
+pub struct IdlePublisher<O, C> {
     volume: Rc<Volume<O, C>>,
     known: Vec<Known<C>>,
     /// Marks are being written.
@@ -31,7 +31,7 @@ struct Known<C> {
     publishing: Rc<Cell<bool>>,
 }
 
-impl<O: Device + 'static, C: Device + 'static> Keeper<O, C> {
+impl<O: Device + 'static, C: Device + 'static> IdlePublisher<O, C> {
     /// For a volume.
     pub fn new(volume: Rc<Volume<O, C>>) -> Self {
         Self { volume, known: Vec::new(), marking: Rc::default() }

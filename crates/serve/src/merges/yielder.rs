@@ -14,14 +14,14 @@ const MOMENT: Duration = Duration::from_micros(1);
 /// page cache answers at once never waits by itself, and may take longer than its length tells (a page
 /// of a large folio costs the system a look at all of it).
 #[derive(Debug, Default)]
-pub(crate) struct Turns {
+pub(crate) struct Yielder {
     /// When the slice at work began.
     since: Cell<Option<Instant>>,
     /// Held while clients have their turn: everybody else in the background waits as well.
     turn: Mutex<()>,
 }
 
-impl Turns {
+impl Yielder {
     /// Returns when a request may be made.
     pub(crate) async fn give_way(&self) {
         let _turn = self.turn.lock().await;
