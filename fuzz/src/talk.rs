@@ -1,11 +1,14 @@
-//! The second reading of the protocol that judges the server's answers. It decodes what the server says
-//! by itself, and does without `dmsnap_nbd::client`: a mistake in the code under
-//! test must not excuse itself.
+//! Judges the server's answers. It takes messages apart with `dmsnap_nbd`, but knows by itself which one has to
+//! come and what it has to say: it does without `dmsnap_nbd::client`, and without [`Request::understand`].
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use dmsnap_nbd::{
-    Greeting, MetaQuery, OptionHeader, OptionRequest, Refusal, Request, command, flag,
+    CHUNK_HEADER_LEN, Chunk, ChunkHeader, EXPORT_NAME_PADDING, EXPORT_NAME_REPLY_LEN,
+    ExportNameReply, Extent, GREETING_LEN, Greeting, Info, MetaQuery, OPTION_REPLY_HEADER_LEN,
+    OptionHeader, OptionReply, OptionReplyHeader, OptionRequest, Refusal, Request,
+    SIMPLE_REPLY_LEN, SimpleReply, command, flag, transmission,
 };
 
 use crate::exports::{LEN_BYTES, NAMES};
@@ -45,16 +48,14 @@ impl<'a> Stream<'a> {
         self.bytes(N)?.try_into().ok()
     }
 
-    fn u16(&mut self) -> u16 {
-        u16::from_be_bytes(self.array().expect("answered in full"))
+    /// Of an answer, which must be there.
+    fn answered<const N: usize>(&mut self) -> [u8; N] {
+        self.array().expect("answered in full")
     }
 
-    fn u32(&mut self) -> u32 {
-        u32::from_be_bytes(self.array().expect("answered in full"))
-    }
-
-    fn u64(&mut self) -> u64 {
-        u64::from_be_bytes(self.array().expect("answered in full"))
+    /// The same, of any length.
+    fn payload(&mut self, len: u32) -> &'a [u8] {
+        self.bytes(index(len.into())).expect("answered in full")
     }
 }
 
@@ -76,7 +77,7 @@ pub(crate) fn judge(said: &[u8], heard: &[u8], encrypted: bool, model: &mut Mode
     let (said, heard) = (Stream(said), Stream(heard));
     let chosen = (0, Vec::new());
     let mut talk = Talk { said, heard, encrypted, padded: true, structured: false, chosen };
-    assert_eq!(talk.heard.bytes(18), Some(&Greeting::NEWSTYLE.encode()[..]));
+    assert_eq!(Greeting::decode(talk.heard.answered::<GREETING_LEN>()), Ok(Greeting::NEWSTYLE));
     if let Some(export) = talk.handshake() {
         told(|| format!("export {export}, contexts {:?}", talk.chosen));
         while talk.request(export, model).is_some() {}
@@ -118,7 +119,7 @@ impl Talk<'_> {
                 Err(refusal) => self.is_refused(header.code, refusal),
                 Ok(OptionRequest::ExportName(name)) => return self.export_name(&name),
                 Ok(OptionRequest::Abort) => {
-                    assert_eq!(self.replies(header.code), (Vec::new(), 1));
+                    assert_eq!(self.replies(header.code), [OptionReply::Ack]);
                     return None;
                 }
                 Ok(OptionRequest::Go(it)) if find(&it.name).is_some() => {
@@ -133,14 +134,16 @@ impl Talk<'_> {
     fn option(&mut self, code: u32, option: &OptionRequest) {
         match option {
             OptionRequest::List => {
-                let (replies, end) = self.replies(code);
-                let names: Vec<_> = replies.iter().map(|(_, data)| &data[4..]).collect();
-                assert_eq!((names.len(), end), (NAMES.len(), 1));
-                assert!(names.iter().zip(NAMES).all(|(it, name)| it.starts_with(name.as_bytes())));
+                let replies = self.acknowledged(code);
+                let listed = |reply: &OptionReply| match reply {
+                    OptionReply::Server { name, .. } => name.clone(),
+                    other => panic!("{other:?} in a list"),
+                };
+                assert!(replies.iter().map(listed).eq(NAMES));
             }
             OptionRequest::StructuredReply => {
                 self.structured = true;
-                assert_eq!(self.replies(code), (Vec::new(), 1));
+                assert_eq!(self.replies(code), [OptionReply::Ack]);
             }
             OptionRequest::Info(it) if find(&it.name).is_some() => self.is_described(code),
             OptionRequest::ListMeta(query) | OptionRequest::SetMeta(query) => {
@@ -169,51 +172,65 @@ impl Talk<'_> {
             all || query.queries.iter().any(|it| it == name || whole(it))
         };
         let expected: Vec<usize> = (0..3).filter(|n| meant(CONTEXTS[*n])).collect();
-        let (replies, end) = self.replies(code);
-        let found = replies.iter().map(|(kind, data)| (*kind, &data[4..]));
-        let names = expected.iter().map(|n| (4, CONTEXTS[*n].as_bytes()));
-        assert!(found.eq(names) && end == 1, "{query:?}");
+        let replies = self.acknowledged(code);
+        let named = |reply: &OptionReply| match reply {
+            OptionReply::MetaContext { name, .. } => name.clone(),
+            other => panic!("{other:?} among contexts"),
+        };
+        assert!(replies.iter().map(named).eq(expected.iter().map(|n| CONTEXTS[*n])), "{query:?}");
         if !lists {
             self.chosen = (export, expected);
         }
     }
 
     fn is_refused(&mut self, code: u32, refusal: Refusal) {
-        assert_eq!(self.replies(code), (Vec::new(), refusal.number()), "option {code}");
+        let replies = self.replies(code);
+        let found = |it: &OptionReply| matches!(it, OptionReply::Refused(why, _) if *why == refusal);
+        assert!(replies.len() == 1 && found(&replies[0]), "option {code}: {replies:?}");
     }
 
     /// Size, flags and block sizes were told.
     fn is_described(&mut self, code: u32) {
-        let (replies, end) = self.replies(code);
-        let info = replies.iter().find(|(_, data)| data[..2] == [0, 0]).expect("always told");
-        assert_eq!((info.0, &info.1[2..10]), (3, &LEN_BYTES.to_be_bytes()[..]));
-        assert!(end == 1 && replies.iter().all(|(kind, _)| *kind == 3));
+        let replies = self.acknowledged(code);
+        assert!(replies.iter().all(|it| matches!(it, OptionReply::Info(_))), "{replies:?}");
+        let size = |it: &OptionReply| match it {
+            OptionReply::Info(Info::Export { size_bytes, .. }) => Some(*size_bytes),
+            _ => None,
+        };
+        assert_eq!(replies.iter().find_map(size), Some(LEN_BYTES), "always told");
     }
 
     fn export_name(&mut self, name: &str) -> Option<usize> {
         let export = find(name)?;
-        assert_eq!(self.heard.u64(), LEN_BYTES);
-        let flags = self.heard.u16();
-        assert_eq!(flags & 2 != 0, NAMES[export] == "ro");
+        let reply = ExportNameReply::decode(self.heard.answered::<EXPORT_NAME_REPLY_LEN>());
+        assert_eq!(reply.size_bytes, LEN_BYTES);
+        assert_eq!(reply.flags & transmission::READ_ONLY != 0, NAMES[export] == "ro");
         if self.padded {
-            assert_eq!(self.heard.bytes(124), Some(&[0; 124][..]));
+            assert_eq!(self.heard.answered(), [0; EXPORT_NAME_PADDING]);
         }
         Some(export)
     }
 
-    /// The replies to an option, and the kind of the last one.
-    fn replies(&mut self, code: u32) -> (Vec<(u32, Vec<u8>)>, u32) {
+    /// The replies to an option, the last one included.
+    fn replies(&mut self, code: u32) -> Vec<OptionReply> {
         let mut replies = Vec::new();
         loop {
-            assert_eq!((self.heard.u64(), self.heard.u32()), (0x0003_e889_0455_65a9, code));
-            let (kind, len) = (self.heard.u32(), self.heard.u32());
-            let data = self.heard.bytes(index(len.into())).expect("answered in full");
-            if kind == 1 || kind >> 31 == 1 {
-                assert!(kind != 1 || data.is_empty());
-                return (replies, kind);
+            let header = self.heard.answered::<OPTION_REPLY_HEADER_LEN>();
+            let header = OptionReplyHeader::decode(header).expect("an option reply");
+            assert_eq!(header.code, code);
+            let data = self.heard.payload(header.len_bytes);
+            replies.push(OptionReply::decode(header.kind, data).expect("known"));
+            if header.is_last() {
+                return replies;
             }
-            replies.push((kind, data.to_vec()));
         }
+    }
+
+    /// The replies to an option before the one that ends them well.
+    fn acknowledged(&mut self, code: u32) -> Vec<OptionReply> {
+        let mut replies = self.replies(code);
+        assert_eq!(replies.pop(), Some(OptionReply::Ack), "option {code}");
+        replies
     }
 
     /// One request and its answer; `None` if there are no more.
@@ -257,34 +274,31 @@ impl Talk<'_> {
     fn answer(&mut self, request: &Request, well: bool) -> Answer {
         let mut answer = Answer::default();
         if !self.structured {
-            assert_eq!(self.heard.u32(), 0x6744_6698);
-            answer.errno = self.heard.u32();
-            assert_eq!(self.heard.u64(), request.cookie);
+            let reply = SimpleReply::decode(self.heard.answered::<SIMPLE_REPLY_LEN>());
+            let SimpleReply { cookie, errno } = reply.expect("a simple reply");
+            assert_eq!(cookie, request.cookie);
+            answer.errno = errno.map_or(0, |errno| errno as u32);
             let len = if well && request.command == command::READ { request.len } else { 0 };
-            answer.data = self.heard.bytes(index(len.into())).expect("answered in full").to_vec();
+            answer.data = self.heard.payload(len).to_vec();
             return answer;
         }
         loop {
-            assert_eq!(self.heard.u32(), 0x668e_33ef);
-            let (flags, kind) = (self.heard.u16(), self.heard.u16());
-            assert_eq!(self.heard.u64(), request.cookie);
-            let len = self.heard.u32();
-            told(|| format!("chunk {kind} flags {flags}: {len} of {}", self.heard.0.len()));
-            let mut body = Stream(self.heard.bytes(index(len.into())).expect("answered in full"));
-            match kind {
-                0 => assert!(body.0.is_empty()),
-                1 => {
-                    assert_eq!(body.u64(), request.offset + answer.data.len() as u64);
-                    answer.data.extend_from_slice(body.0);
+            let header = self.heard.answered::<CHUNK_HEADER_LEN>();
+            let header = ChunkHeader::decode(header).expect("a chunk");
+            assert_eq!(header.cookie, request.cookie);
+            told(|| format!("{header:?} of {}", self.heard.0.len()));
+            let payload = Bytes::copy_from_slice(self.heard.payload(header.len_bytes));
+            match Chunk::decode(header.kind, &payload).expect("a chunk") {
+                Chunk::None => assert!(payload.is_empty()),
+                Chunk::Data { at, data } => {
+                    assert_eq!(at, request.offset + answer.data.len() as u64);
+                    answer.data.extend_from_slice(&data);
                 }
-                5 => answer.extents.push((body.u32(), extents(&mut body))),
-                0x8001 => {
-                    answer.errno = body.u32();
-                    assert_eq!(usize::from(body.u16()), body.0.len());
-                }
-                _ => panic!("a chunk of type {kind}"),
+                Chunk::Status { context, extents } => answer.extents.push((context, extents)),
+                Chunk::Error(errno, _) => answer.errno = errno as u32,
+                other => panic!("{other:?} is not a chunk of this server"),
             }
-            if flags & 1 != 0 {
+            if header.last {
                 return answer;
             }
         }
@@ -297,13 +311,7 @@ struct Answer {
     errno: u32,
     data: Vec<u8>,
     /// Of each context.
-    extents: Vec<(u32, Vec<(u32, u32)>)>,
-}
-
-fn extents(body: &mut Stream<'_>) -> Vec<(u32, u32)> {
-    assert_eq!(body.0.len() % 8, 0);
-    let count = body.0.len() / 8;
-    (0..count).map(|_| (body.u32(), body.u32())).collect()
+    extents: Vec<(u32, Vec<Extent>)>,
 }
 
 /// Is it done, or with which number is it refused?
@@ -336,7 +344,7 @@ fn verdict(it: &Request, export: usize, structured: bool, has_contexts: bool) ->
     }
 }
 
-/// Extents lie one behind the other; what is told to be zero is, and what a snapshot does not hold is
+/// Extents lie one after the other; what is told to be zero is, and what a snapshot does not hold is
 /// the origin's.
 fn is_status_right(
     answer: &Answer,
@@ -350,9 +358,9 @@ fn is_status_right(
     for ((n, (id, extents)), context) in (1..).zip(&answer.extents).zip(contexts) {
         assert!(*id == n && !extents.is_empty() && (!one || extents.len() == 1));
         let mut at = range.start;
-        for (len, flags) in extents {
-            let end = at + index((*len).into());
-            assert!(*len > 0 && end <= range.end, "{extents:?} of {range:?}");
+        for Extent { len_bytes, flags } in extents {
+            let end = at + index(*len_bytes);
+            assert!(*len_bytes > 0 && end <= range.end, "{extents:?} of {range:?}");
             let zero = *context == 0 && flags & 2 != 0 || *context == 1 && *flags == 0;
             assert!(!zero || content[at..end].iter().all(|byte| *byte == 0), "no zeroes");
             let same = *context == 2 && *flags == 0;

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use dmsnap::format::{ChunkSize, Layout, RawException, RawHeader};
-use dmsnap_nbd::{OptionRequest, Request, Selection, command};
+use dmsnap_nbd::client::{Blocking, ClientOptions};
 use zerocopy::IntoBytes;
 
 const CHUNK: u64 = 4096;
@@ -151,28 +151,10 @@ impl World {
 fn first_read(server: &mut Child, socket: &str) -> io::Result<()> {
     let out = server.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
     BufReader::new(out).read_line(&mut String::new())?;
-    let mut stream = UnixStream::connect(socket)?;
-    stream.read_exact(&mut [0; 18])?;
-    stream.write_all(&3_u32.to_be_bytes())?;
-    let go = OptionRequest::Go(Selection { name: "s".into(), infos: Vec::new() });
-    stream.write_all(&go.encode())?;
-    loop {
-        let mut head = [0; 20];
-        stream.read_exact(&mut head)?;
-        let number = |at: usize| u32::from_be_bytes([0, 1, 2, 3].map(|n| head[at + n]));
-        stream.read_exact(&mut vec![0; number(16) as usize])?;
-        if number(12) == 1 {
-            break;
-        }
-    }
-    let read = Request { flags: 0, command: command::READ, cookie: 1, offset: 0, len: 4096 };
-    stream.write_all(&read.encode())?;
-    let mut answer = [0; 16 + 4096];
-    stream.read_exact(&mut answer)?;
-    match answer[4..8] {
-        [0, 0, 0, 0] => Ok(()),
-        _ => Err(io::Error::other("the read has failed")),
-    }
+    let options = ClientOptions { export: "s".into(), ..ClientOptions::default() };
+    let client = Blocking::new(UnixStream::connect(socket)?, options);
+    let read = client.and_then(|mut client| client.read(0, 4096));
+    read.map(drop).map_err(io::Error::other)
 }
 
 fn resident_bytes(pid: u32) -> io::Result<f64> {

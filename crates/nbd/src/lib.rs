@@ -2,7 +2,7 @@
 //! status.
 //!
 //! Every message is a type with `encode` and `decode`, and [`client`] is what a client does with them.
-//! Nothing here does I/O or waits, and nothing panics, whatever the bytes are. Every number on the
+//! Nothing here does I/O or waits, but for [`client::Blocking`] over a stream of the caller's, and nothing panics, whatever the bytes are. Every number on the
 //! wire is big-endian.
 #![forbid(unsafe_code)]
 

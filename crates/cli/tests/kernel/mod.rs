@@ -11,7 +11,7 @@ pub(crate) mod random; // bytes and places from a seed
 mod guest; // one boot of the kernel
 mod pair; // a store, its origin, and what both should hold
 mod machine; // a kernel that is told step by step what to do
-mod nbd; // a client of what is served
+pub(crate) mod nbd; // a client of what is served
 mod merge; // merges of dmsnap's that do not reach their end
 mod created; // the kernel fills what dmsnap made
 mod stopped; // the kernel goes on where dmsnap's merge stopped

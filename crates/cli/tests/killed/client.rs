@@ -2,13 +2,11 @@ use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 use dmsnap_nbd::Command;
-use dmsnap_nbd::client::{
-    ClientOptions, Event, Handshake, HandshakeEvent, RequestId, Transmission,
-};
+use dmsnap_nbd::client::{BlockingError, Event, RequestId, Transmission};
 
+use crate::kernel::nbd::connect;
 use crate::kernel::random::Random;
 use crate::killed::sectors::{Moment, SECTOR_BYTES, Sectors, tag};
 
@@ -55,8 +53,8 @@ impl Client {
         share: usize,
         sectors: Sectors,
         mut random: Random,
-    ) -> io::Result<Self> {
-        let (stream, transmission) = connect(socket, export)?;
+    ) -> Result<Self, BlockingError> {
+        let (stream, transmission) = connect(socket, export)?.into_parts();
         // No two connections, and no two lives, write the same number.
         let next_tag = (random.below(1 << 40) << 20) | 1 << 60;
         Ok(Self { stream, transmission, share, sectors, random, next_tag, requests: 0, flushes: 0 })
@@ -185,28 +183,6 @@ impl Client {
                     self.sectors.durable(sector, *then);
                 }
                 self.flushes += 1;
-            }
-        }
-    }
-}
-
-fn connect(socket: &Path, export: &str) -> io::Result<(UnixStream, Transmission)> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-    let options = ClientOptions { export: export.into(), ..ClientOptions::default() };
-    let mut handshake = Handshake::new(options);
-    loop {
-        let event = handshake.next().unwrap_or_else(|error| panic!("{export}: {error}"));
-        match event {
-            Some(HandshakeEvent::Ready(transmission)) => return Ok((stream, *transmission)),
-            Some(event) => panic!("{event:?} was not asked for"),
-            None => {
-                stream.write_all(&handshake.take_output())?;
-                let received = stream.read(handshake.space())?;
-                if received == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                handshake.received(received);
             }
         }
     }

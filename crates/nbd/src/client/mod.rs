@@ -10,6 +10,8 @@
 //! 3. It receives into `space` and says how much with `received`, or hands over what it has with
 //!    `receive`.
 //!
+//! [`Blocking`] does that over a stream that the caller has connected, with one request at a time.
+//!
 //! Nothing is allocated by what a server claims: data and extents come in the pieces in which they
 //! were received. An error means that nothing more can be done with the connection.
 //!
@@ -24,10 +26,12 @@ mod reading; // what comes next
 mod transmission; // requests
 mod replies; // what becomes of them
 mod handshake; // options
+mod blocking; // both, over a stream that blocks
 
 #[cfg(test)]
 mod tests;
 
+pub use blocking::{Blocking, BlockingError};
 pub use event::{Event, Failure, RequestId};
 pub use export_info::ExportInfo;
 pub use handshake::{ClientOptions, Encryption, Goal, Handshake, HandshakeEvent};

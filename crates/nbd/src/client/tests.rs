@@ -1,3 +1,4 @@
+mod blocking; // over a stream
 mod handshake; // what is agreed on
 mod transmission; // requests and replies
 
