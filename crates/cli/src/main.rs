@@ -21,7 +21,6 @@ mod files; // files, opened or made
 mod devices; // what the command line names, opened
 mod progress; // how far, how fast, how long
 mod signals; // stop, and tell
-mod ticks; // a clock
 mod descriptors; // open files
 mod cmd; // one file per subcommand
 

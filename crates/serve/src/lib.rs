@@ -13,11 +13,15 @@ mod idle_publisher; // what a volume wants done every second
 mod merges; // merges alongside clients
 mod forecast; // when a store will be full
 pub mod control; // a socket to look at all that and to change it
+mod service; // all of it together: how it starts, ticks, and ends
 
 pub use export::{ORIGIN, VolumeExport};
 pub use idle_publisher::IdlePublisher;
 pub use merges::{MergeEnd, MergePhase, MergeProgress, Merger, OnEnd};
 pub use names::{ReservedName, refuse_reserved};
+pub use service::{
+    MIN_MEMORY_BYTES, NoOpener, Service, ServiceError, ServiceEvent, ServiceOptions,
+};
 pub use tasks::{Spawn, spawn_by};
 
 // What is served: whoever starts a server has no need to look further down.

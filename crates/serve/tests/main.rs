@@ -7,6 +7,7 @@ mod durability;
 mod exports;
 mod hostile;
 mod limits;
+mod service;
 mod tls;
 mod together;
 mod unaligned;

@@ -3,25 +3,18 @@ mod adding; // a snapshot, opened and added
 mod plan; // what is served, before it is opened
 mod listening; // where clients come from
 mod encryption; // TLS
-mod memory; // one bound, shared out
 mod opener; // what clients of the control socket may open
-mod ending; // devices that hang, descriptors that run out
+mod events; // what a server has to tell, in words
 
 use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::rc::Rc;
-use std::time::Duration;
 
 use clap::ArgGroup;
-use dmsnap::device::{AnyDevice, Buffer, Mode};
-use dmsnap_serve::control::{Control, Controller, OriginStatus, OwnerSocket, ServerFacts};
-use dmsnap_serve::export::{Exports, VolumeExport};
-use dmsnap_serve::nbd::{Limits, Server};
-use dmsnap_serve::{IdlePublisher, MergeEnd, MergePhase, Merger, State};
-use futures_channel::oneshot;
-use futures_util::FutureExt;
+use dmsnap::device::{AnyDevice, Mode};
+use dmsnap_serve::control::{Control, Controller, OriginStatus, OwnerSocket};
+use dmsnap_serve::{MIN_MEMORY_BYTES, Service, ServiceOptions};
 use futures_util::future::{Either, select};
 use sd_notify::NotifyState;
 
@@ -34,12 +27,9 @@ use crate::output::Output;
 use crate::report::{self, Failure, tell};
 use crate::signals::{self, Asked, Stop};
 use crate::size::{self, Bytes};
-use crate::ticks::Ticks;
 
-use disk::Disk;
 use encryption::Encryption;
 use listening::{Listening, notify};
-use memory::Memory;
 use opener::FileOpener;
 use plan::Plan;
 
@@ -219,22 +209,14 @@ impl Args {
         plan.add_those_of_lvm().await?;
         plan.refuse_double_names()?;
         let merge = self.merge_of(&plan)?;
-        let alias = plan.alias.clone();
         let no_signals =
             |error| Failure::of("signals", format_args!("cannot be received: {error}"));
         let stop = Stop::on_signals().map_err(no_signals)?;
         let asked = Asked::on_usr1().map_err(no_signals)?;
-        let ticks = Ticks::every(Duration::from_secs(1))
-            .map_err(|error| Failure::of("timer", format_args!("cannot create one: {error}")))?;
         let tls = self.encryption.tls()?;
         let mode = if self.read_only { Mode::Read } else { Mode::Write };
-        let (origin, cows) = (plan.origin.clone(), plan.cows());
+        let (options, origin, cows) = (self.options(&plan), plan.origin.clone(), plan.cows());
         let volume = plan.open(mode, self.io.into(), merge.as_deref()).await?;
-        let memory = Memory::of(self.memory.unwrap_or_else(memory::usual_bytes), self.write_back);
-        Buffer::keep_at_most(usize::try_from(memory.kept).unwrap_or(usize::MAX));
-        volume.limit_copying(memory.copying);
-        volume.allow_backlog(memory.write_back);
-        let exports = self.exports(&volume, alias.as_deref());
         let Listening { listeners, uris } = Listening::at(&self.nbd, tls.is_some()).await?;
         let control = match &self.control {
             Some(path) => Some(open_control(path).await?),
@@ -243,98 +225,40 @@ impl Args {
         for uri in uris {
             out.line(format_args!("listening on {uri}"))?;
         }
-        let merger = Merger::new(volume.clone(), self.window, Box::new(tell_end));
-        merger.limit_window(memory.window);
-        merger.set_rate(self.rate);
-        if let Some(name) = &merge {
-            self.start_merge(&volume, &merger, name).await?;
-        }
         let opener = FileOpener::new((&origin, &cows), mode, self.io.into());
-        let facts = self.facts(&origin);
-        let controller =
-            Controller::new(volume.clone(), exports.clone(), merger.clone(), opener, facts);
+        let service = Service::with_opener(volume.clone(), options, opener, events::tell_events());
+        let service = listeners.into_iter().fold(service, Service::nbd).tls(tls).control(control);
+        let controller = service.controller().clone();
         cows.iter().for_each(|(name, cow)| controller.name_cow(name, cow));
+        if let Some(snapshot) = merge.as_deref().and_then(|name| volume.snapshot(name)) {
+            let started = service.start_merge(&snapshot).await;
+            let found = |error| format!("cannot be merged: {error}");
+            started.map_err(|error| Failure::of(snapshot.name(), found(error)))?;
+        }
         out.flush()?;
         notify(NotifyState::Ready);
-
-        let server =
-            Server::new(exports, self.limits(memory)).on_refusal(Box::new(ending::tell_refusals()));
-        let server = if let Some(tls) = tls { server.with_tls(tls) } else { server };
-        let stopping = async {
-            let _ = select(pin!(stop.wait()), pin!(controller.shutdown_asked())).await;
-        };
-        let stopping = stopping.shared();
-        let serving = server.run(listeners, async {
-            stopping.clone().await;
-            notify(NotifyState::Stopping);
-            volume.stop_waiting_for_room();
-        });
-        let controlling = async {
-            if let Some(control) = control {
-                control.serve(&controller, stopping.clone()).await;
-            }
-        };
-        let merging = async {
-            stopping.clone().await;
-            merger.stop().await;
-        };
-        let (ended, end) = oneshot::channel();
-        let work = async {
-            let writing_back = volume.run_write_back(stopping.clone());
-            let (served, (), (), ()) =
-                futures_util::join!(serving, controlling, merging, writing_back);
-            drop(ended);
-            served
-        };
-        let mut lost = Lost::default();
-        let keeping = keep(&volume, &controller, (&ticks, end), &mut lost);
-        let working = async { futures_util::join!(work, keeping).0 };
-        let to_the_end = async {
-            let served = working.await;
-            tell_what_is_left(&merger);
-            served.and(volume.flush_all().await.map_err(io::Error::from))
-        };
-        let unless_it_hangs = async {
-            match select(pin!(to_the_end), pin!(ending::given_up(&volume, stopping.clone()))).await
-            {
-                Either::Left((ended, _)) => ended.map_err(|error| {
-                    Failure::of("shutdown", format_args!("not all durable: {error}"))
-                }),
-                Either::Right((failure, _)) => Err(failure),
-            }
-        };
-        let telling = pin!(tell_when_asked(&asked, &controller));
-        let ended = match select(pin!(unless_it_hangs), telling).await {
-            Either::Left((ended, _)) => ended,
+        let (serving, telling) = (service.run(stop.wait()), tell_when_asked(&asked, &controller));
+        match select(pin!(serving), pin!(telling)).await {
+            Either::Left((ended, _)) => ended.map_err(|error| events::failure(&error))?,
             Either::Right((never, _)) => match never {},
-        };
-        // What was dropped in the last moment, or for what waited in memory.
-        lost.tell(&volume);
-        ended.map(|()| Outcome::Yes)
+        }
+        Ok(Outcome::Yes)
     }
 
-    /// Who only looks sees the snapshot's content on both devices, and merges nothing.
-    async fn start_merge(
-        &self,
-        volume: &Disk,
-        merger: &Rc<Merger<AnyDevice, AnyDevice>>,
-        name: &str,
-    ) -> Result<(), Failure> {
-        let snapshot = volume
-            .snapshot(name)
-            .ok_or_else(|| Failure::of("--merge", format_args!("no snapshot is named {name}")))?;
-        let started = match self.read_only {
-            true => volume.start_merge(&snapshot).await,
-            false => merger.start(&snapshot).await,
-        };
-        started.map_err(|error| Failure::of(name, format_args!("cannot be merged: {error}")))
-    }
-
-    fn facts(&self, origin: &Path) -> ServerFacts {
-        ServerFacts {
-            version: env!("CARGO_PKG_VERSION").into(),
-            origin: origin.display().to_string(),
-            read_only: self.read_only,
+    fn options(&self, plan: &Plan) -> ServiceOptions {
+        let options = ServiceOptions::default()
+            .write_back_bytes(self.write_back)
+            .window_bytes(self.window)
+            .rate_bytes_per_second(self.rate)
+            .connections(self.connections.into())
+            .connection_bytes(self.connection_memory)
+            .read_only(self.read_only)
+            .alias(plan.alias.clone())
+            .origin(plan.origin.display().to_string())
+            .version(env!("CARGO_PKG_VERSION"));
+        match self.memory {
+            Some(bytes) => options.memory_bytes(bytes),
+            None => options,
         }
     }
 
@@ -356,12 +280,6 @@ impl Args {
         }
     }
 
-    fn limits(&self, memory: Memory) -> Limits {
-        let whole = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        let (bytes, memory) = (whole(self.connection_memory), whole(memory.requests));
-        Limits { connections: self.connections.into(), bytes, memory, ..Limits::default() }
-    }
-
     /// The snapshot that is to merge: by the command line, by the table, or by LVM.
     fn merge_of(&self, plan: &Plan) -> Result<Option<String>, Failure> {
         match (&plan.merge, &self.merge) {
@@ -376,26 +294,13 @@ impl Args {
             (None, None) => Ok(None),
         }
     }
-
-    fn exports(&self, volume: &Rc<Disk>, alias: Option<&str>) -> Exports {
-        let exports = Exports::new();
-        // Names were told apart when the snapshots were added; that of an origin may be `origin`.
-        let _ = exports.add(VolumeExport::origin(volume, self.read_only));
-        if let Some(alias) = alias {
-            let _ = exports.add(VolumeExport::origin(volume, self.read_only).named(alias));
-        }
-        for snapshot in volume.snapshots() {
-            let _ = exports.add(VolumeExport::snapshot(volume, &snapshot, self.read_only));
-        }
-        exports
-    }
 }
 
 /// As [`size::parse`], for what has to suffice for a server.
 fn memory_size(text: &str) -> Result<u64, String> {
     match size::parse(text)? {
-        bytes if bytes < memory::LEAST_BYTES => {
-            Err(format!("found {}, expected at least {}", Bytes(bytes), Bytes(memory::LEAST_BYTES)))
+        bytes if bytes < MIN_MEMORY_BYTES => {
+            Err(format!("found {}, expected at least {}", Bytes(bytes), Bytes(MIN_MEMORY_BYTES)))
         }
         bytes => Ok(bytes),
     }
@@ -413,21 +318,6 @@ async fn open_control(path: &Path) -> Result<Control, Failure> {
     })
 }
 
-/// What goes wrong with a merge is told; clients are served all the same.
-fn tell_end(name: &str, end: MergeEnd<'_>) {
-    match end {
-        MergeEnd::Finished => tell(format_args!("{name}: merged")),
-        MergeEnd::Failed(error) => tell(format_args!("{name}: the merge has stopped: {error}")),
-    }
-}
-
-fn tell_what_is_left(merger: &Rc<Merger<AnyDevice, AnyDevice>>) {
-    if let Some(merge) = merger.progress().filter(|it| it.state == MergePhase::Paused) {
-        let (name, left) = (merge.snapshot, merge.exceptions_left);
-        tell(format_args!("{name}: {left} exceptions left; dmsnap merge goes on with them"));
-    }
-}
-
 /// Says how everything is, as often as somebody asks.
 async fn tell_when_asked(
     asked: &Asked,
@@ -443,61 +333,6 @@ async fn tell_when_asked(
         }
         if let Some(merge) = &all.merge {
             tell(status::merge_line(merge));
-        }
-    }
-}
-
-/// Snapshots that were dropped, as far as that was said.
-#[derive(Debug, Default)]
-struct Lost {
-    told: Vec<String>,
-    /// Those whose stores do not say so.
-    unmarked: Vec<String>,
-}
-
-impl Lost {
-    fn tell(&mut self, volume: &Disk) {
-        let snapshots = volume.snapshots();
-        let invalid = snapshots.iter().filter(|it| it.state() == State::Invalid);
-        let invalid: Vec<String> = invalid.map(|it| it.name().into()).collect();
-        for name in invalid.iter().filter(|name| !self.told.contains(name)) {
-            tell(format_args!("{name}: dropped: its store is full or its COW device failed"));
-        }
-        let unmarked = snapshots.iter().filter(|it| it.is_unmarked());
-        let unmarked: Vec<String> = unmarked.map(|it| it.name().into()).collect();
-        for name in unmarked.iter().filter(|name| !self.unmarked.contains(name)) {
-            tell(format_args!(
-                "{name}: its COW device does not take the mark that it was dropped; tried again every \
-                 second. Origin writes that need it fail until then, or until it is taken out by \
-                 `dmsnap ctl snapshot remove`: its store says that it is valid"
-            ));
-        }
-        for name in self.unmarked.iter().filter(|name| invalid.contains(name)) {
-            if !unmarked.contains(name) {
-                tell(format_args!("{name}: its store is marked as dropped now"));
-            }
-        }
-        self.unmarked = unmarked;
-        // One that was taken out may come back under the same name.
-        self.told = invalid;
-    }
-}
-
-/// Lets time pass until `end`, for the volume and for whoever watches it, and says so when a snapshot
-/// is lost.
-async fn keep(
-    volume: &Rc<Disk>,
-    controller: &Controller<AnyDevice, AnyDevice, FileOpener>,
-    (ticks, mut end): (&Ticks, oneshot::Receiver<Infallible>),
-    lost: &mut Lost,
-) {
-    let mut keeper = IdlePublisher::new(volume.clone());
-    loop {
-        keeper.tick();
-        controller.tick();
-        lost.tell(volume);
-        if let Either::Right(_) = select(pin!(ticks.next()), &mut end).await {
-            return;
         }
     }
 }

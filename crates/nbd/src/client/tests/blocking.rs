@@ -14,7 +14,7 @@ struct Peer {
 }
 
 impl Peer {
-    fn say(&mut self, reply: Reply) {
+    fn say(&mut self, reply: &Reply) {
         self.said.extend(reply.0.iter().flatten());
     }
 }
@@ -38,10 +38,10 @@ impl Write for Peer {
             match command {
                 command::READ => {
                     let content = (offset..offset + u64::from(len)).map(|at| at.to_le_bytes()[0]);
-                    self.say(Reply::simple(cookie, None, Some(content.collect::<Bytes>())));
+                    self.say(&Reply::simple(cookie, None, Some(content.collect::<Bytes>())));
                 }
-                command::FLUSH => self.say(Reply::simple(cookie, Some(Errno::Io), None)),
-                _ => self.say(Reply::simple(cookie, None, None)),
+                command::FLUSH => self.say(&Reply::simple(cookie, Some(Errno::Io), None)),
+                _ => self.say(&Reply::simple(cookie, None, None)),
             }
         }
         Ok(heard.len())

@@ -1,10 +1,10 @@
 use std::fs;
 
-/// The least that `--memory` takes: one request of a client may have 32 MiB.
-pub(super) const LEAST_BYTES: u64 = 128 << 20;
+/// The least memory that a server can do with, in bytes: one request of a client may have 32 MiB.
+pub const MIN_MEMORY_BYTES: u64 = 128 << 20;
 
 /// The most that it is by default.
-const MOST_USUAL_BYTES: u64 = 1 << 30;
+const MAX_USUAL_BYTES: u64 = 1 << 30;
 
 /// One request that fits into no share, in bytes.
 const ALONE_BYTES: u64 = 33 << 20;
@@ -28,7 +28,7 @@ impl Memory {
     /// Shares `total` out; `write_back` is what is wanted for that.
     pub(super) fn of(total: u64, write_back: u64) -> Self {
         const MOST: u64 = 64 << 20;
-        let total = total.max(LEAST_BYTES);
+        let total = total.max(MIN_MEMORY_BYTES);
         let (copying, kept) = ((total / 8).min(MOST), (total / 8).min(MOST));
         // A window is read together with what lies between its chunks.
         let window = (total / 16).min(MOST);
@@ -38,12 +38,13 @@ impl Memory {
     }
 }
 
-/// What a server may have unless it is told: a quarter of what the machine, or the control group, has.
+/// What a server may have unless it is told: a quarter of what the machine, or the control group, has, but
+/// not more than 1 GiB.
 pub(super) fn usual_bytes() -> u64 {
     let machine = rustix::system::sysinfo();
     let machine = machine.totalram.saturating_mul(machine.mem_unit.into());
     let there = machine.min(of_control_group().unwrap_or(u64::MAX));
-    (there / 4).clamp(LEAST_BYTES, MOST_USUAL_BYTES)
+    (there / 4).clamp(MIN_MEMORY_BYTES, MAX_USUAL_BYTES)
 }
 
 /// The limit of the control group that this process is in, if there is one.
@@ -66,7 +67,7 @@ mod tests {
 
     #[test]
     fn the_parts_are_never_more_than_the_whole() {
-        for total in [LEAST_BYTES, 200 << 20, 1 << 30, 1 << 34, u64::MAX] {
+        for total in [MIN_MEMORY_BYTES, 200 << 20, 1 << 30, 1 << 34, u64::MAX] {
             for wanted in [0, 32 << 20, u64::MAX] {
                 let Memory { requests, copying, window, write_back, kept } =
                     Memory::of(total, wanted);
@@ -76,6 +77,6 @@ mod tests {
                 assert!(write_back <= wanted);
             }
         }
-        assert!((LEAST_BYTES..=MOST_USUAL_BYTES).contains(&usual_bytes()));
+        assert!((MIN_MEMORY_BYTES..=MAX_USUAL_BYTES).contains(&usual_bytes()));
     }
 }

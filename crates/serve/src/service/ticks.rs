@@ -13,13 +13,13 @@ use rustix::time::{
 /// It is a file that becomes readable, not a timer of the runtime: with one of those every wait for
 /// an event sets an alarm of its own, which costs more than many a request.
 #[derive(Debug)]
-pub(crate) struct Ticks {
+pub(super) struct Ticks {
     period: Duration,
     timer: PollFd<OwnedFd>,
 }
 
 impl Ticks {
-    pub(crate) fn every(period: Duration) -> io::Result<Self> {
+    pub(super) fn every(period: Duration) -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
         let interval = Timespec::try_from(period).map_err(io::Error::other)?;
@@ -29,7 +29,7 @@ impl Ticks {
     }
 
     /// Returns at the next tick; at once if one was missed.
-    pub(crate) async fn next(&self) {
+    pub(super) async fn next(&self) {
         match self.timer.read_ready().await {
             // How many ticks it were does not matter.
             Ok(()) => drop(rustix::io::read(&self.timer, &mut [0; size_of::<u64>()])),
