@@ -11,10 +11,10 @@ use dmsnap::device::Device;
 use dmsnap::format::ChunkSize;
 use dmsnap::ops;
 use dmsnap::volume::{Snapshot, SnapshotOptions, State, View, Volume};
+use dmsnap_serve::Merger;
 use dmsnap_serve::control::{
     Code, Control, Controller, NewSnapshot, OwnerSocket, Refusal, ServerFacts, Status, StoreOpener,
 };
-use dmsnap_serve::Merger;
 use dmsnap_serve::export::{Exports, VolumeExport};
 use futures_util::future::join_all;
 use serde_json::Value;

@@ -185,7 +185,8 @@ impl Talk<'_> {
 
     fn is_refused(&mut self, code: u32, refusal: Refusal) {
         let replies = self.replies(code);
-        let found = |it: &OptionReply| matches!(it, OptionReply::Refused(why, _) if *why == refusal);
+        let found =
+            |it: &OptionReply| matches!(it, OptionReply::Refused(why, _) if *why == refusal);
         assert!(replies.len() == 1 && found(&replies[0]), "option {code}: {replies:?}");
     }
 

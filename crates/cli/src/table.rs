@@ -254,4 +254,5 @@ fn device(word: Vec<u8>) -> PathBuf {
 }
 
 #[cfg(test)]
+#[path = "table/tests.rs"] // fuzz takes this file in from elsewhere
 mod tests;
