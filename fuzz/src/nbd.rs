@@ -73,7 +73,7 @@ pub(crate) async fn serving(backlog: bool, tls: Option<Tls>, clients: impl Async
     let (stop, stopped) = futures_channel::oneshot::channel::<()>();
     let listener = LISTENER.with(|it| it.0.try_clone()).expect("a descriptor");
     let listener = Listener::from_unix(listener).expect("a listener");
-    let limits = Limits { connections: 2, requests: 4, ..Limits::default() };
+    let limits = Limits::default().connections(2).requests(4);
     let server = Server::new(exports, limits);
     let server = match tls {
         Some(tls) => server.with_tls(tls),

@@ -15,7 +15,7 @@ impl Forecast {
     /// How far back it looks.
     const MEMORY: Duration = Duration::from_secs(300);
 
-    /// So much is used now, `since` the last time.
+    /// This much is used now, `since` the last time.
     pub(crate) fn see(&mut self, used: u64, since: Duration) {
         let seconds = since.as_secs_f64();
         if let Some(last) = self.last.filter(|_| seconds > 0.0) {
@@ -33,7 +33,7 @@ impl Forecast {
         (!self.watched.is_zero()).then_some(self.per_second)
     }
 
-    /// Seconds until so much more is used; `None` if it does not fill.
+    /// Seconds until this much more is used; `None` if it does not fill.
     pub(crate) fn seconds_until(&self, room: u64) -> Option<f64> {
         /// Less than a byte in a hundred seconds: noise of the average.
         const LEAST: f64 = 0.01;

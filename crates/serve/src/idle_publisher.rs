@@ -10,7 +10,7 @@ use crate::tasks::spawn;
 /// room for that, again after as many.
 const IDLE_TICKS: u32 = 3;
 
-/// What a volume wants to be done about once a second, by whoever has a clock.
+/// What a volume wants to be done about once a second, by a caller with a clock.
 #[derive(Debug)]
 pub struct IdlePublisher<O, C> {
     volume: Rc<Volume<O, C>>,

@@ -24,7 +24,7 @@ pub use service::{
 };
 pub use tasks::{Spawn, spawn_by};
 
-// What is served: whoever starts a server has no need to look further down.
+// What is served: a program that starts a server has no need to look further down.
 pub use dmsnap::volume::{
     MergeState, OnFull, Snapshot, SnapshotOptions, State, Strays, View, Volume, VolumeError,
 };

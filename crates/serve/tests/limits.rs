@@ -27,8 +27,7 @@ fn resident_bytes() -> usize {
 #[test]
 fn silent_clients_are_sent_away_and_cost_others_nothing() {
     let _alone = alone();
-    let limits =
-        Limits { handshake: Duration::from_millis(600), connections: 450, ..Limits::default() };
+    let limits = Limits::default().handshake(Duration::from_millis(600)).connections(450);
     let serving = Serving::memory(limits, 1 << 20);
     let before = resident_bytes();
     let mut silent: Vec<_> = (0..200).map(|_| Client::greeted(&serving)).collect();
@@ -46,7 +45,7 @@ fn silent_clients_are_sent_away_and_cost_others_nothing() {
 #[test]
 fn more_clients_than_allowed_are_sent_away_at_once() {
     let _alone = alone();
-    let limits = Limits { connections: 2, ..Limits::default() };
+    let limits = Limits::default().connections(2);
     let serving = Serving::memory(limits, 1 << 20);
     let mut inside = [Client::transmitting(&serving, true), Client::transmitting(&serving, true)];
     let stream = std::os::unix::net::UnixStream::connect(&serving.socket).expect("it listens");
@@ -66,7 +65,7 @@ fn more_clients_than_allowed_are_sent_away_at_once() {
 #[test]
 fn memory_is_bounded_by_what_arrives_and_by_the_limits() {
     let _alone = alone();
-    let limits = Limits { bytes: 32 << 20, ..Limits::default() };
+    let limits = Limits::default().bytes(32 << 20);
     let serving = Serving::memory(limits, 64 << 20);
     let before = resident_bytes();
     let mut announced = Vec::new();
@@ -106,7 +105,7 @@ fn memory_is_bounded_by_what_arrives_and_by_the_limits() {
 #[test]
 fn many_deaf_clients_together_stay_within_the_servers_memory() {
     let _alone = alone();
-    let limits = Limits { memory: 96 << 20, ..Limits::default() };
+    let limits = Limits::default().memory(96 << 20);
     let serving = Serving::memory(limits, 64 << 20);
     let before = resident_bytes();
     let mut deaf = Vec::new();
@@ -135,7 +134,7 @@ fn many_deaf_clients_together_stay_within_the_servers_memory() {
 fn who_neither_sends_nor_receives_while_others_wait_is_sent_away() {
     let _alone = alone();
     let stall = Duration::from_millis(300);
-    let limits = Limits { memory: 16 << 20, stall, grace: stall, ..Limits::default() };
+    let limits = Limits::default().memory(16 << 20).stall(stall).grace(stall);
     let serving = Serving::memory(limits, 64 << 20);
     let mut deaf = Client::transmitting(&serving, true);
     deaf.ask(READ, 0, 1, 0, 32 << 20);
@@ -156,7 +155,7 @@ fn who_neither_sends_nor_receives_while_others_wait_is_sent_away() {
 #[test]
 fn shutting_down_waits_for_no_client() {
     let _alone = alone();
-    let limits = Limits { grace: Duration::from_millis(300), ..Limits::default() };
+    let limits = Limits::default().grace(Duration::from_millis(300));
     let serving = Serving::memory(limits, 64 << 20);
     let _silent = Client::greeted(&serving);
     let mut idle = Client::transmitting(&serving, true);
@@ -176,7 +175,7 @@ fn shutting_down_waits_for_no_client() {
 #[test]
 fn clients_that_choose_no_export_keep_nobody_out() {
     let _alone = alone();
-    let limits = Limits { connections: 2, ..Limits::default() };
+    let limits = Limits::default().connections(2);
     let serving = Serving::memory(limits, 1 << 20);
     let mut silent: Vec<_> = (0..10).map(|_| Client::greeted(&serving)).collect();
     is_well(&serving);

@@ -2,6 +2,7 @@
 
 mod common;
 
+mod batches;
 mod clients;
 mod durability;
 mod exports;
@@ -9,5 +10,4 @@ mod hostile;
 mod limits;
 mod service;
 mod tls;
-mod together;
 mod unaligned;

@@ -57,7 +57,7 @@ impl Slot {
     pub(crate) async fn run(&self, request: Request) -> io::Result<Reply> {
         let durable = match request {
             Request::Read { .. } | Request::Status { .. } => return self.target.run(request).await,
-            // Whoever may not write has nothing to flush.
+            // A client that may not write has nothing to flush.
             Request::Flush if self.read_only => return Ok(Reply::Done),
             Request::Flush => return self.flush().await.map(|()| Reply::Done),
             _ if self.read_only => return Err(io::ErrorKind::PermissionDenied.into()),

@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::yielder::Yielder;
 use crate::tasks::spawn;
 
-/// The most data in one window, in bytes, unless it is told otherwise: it is in memory at once.
-const MOST_WINDOW_BYTES: u64 = 64 << 20;
+/// The most data in one window, in bytes, unless a lower limit is set: it is in memory at once.
+const MAX_WINDOW_BYTES: u64 = 64 << 20;
 
-/// How a merge is, for whoever started it.
+/// How a merge is, for the caller that started it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MergePhase {
@@ -72,7 +72,7 @@ pub enum MergeEnd<'a> {
 /// Whom to tell: the snapshot's name, and what became of its merge.
 pub type OnEnd = Box<dyn Fn(&str, MergeEnd<'_>)>;
 
-/// Merges one snapshot of a volume at a time, beside the clients, on a task of its own.
+/// Merges one snapshot of a volume at a time, alongside the clients, on a task of its own.
 ///
 /// However it was started, it can be paused, resumed, given up, and its rate and window changed while
 /// it runs. A change takes hold with the next window; a window is never larger than what a
@@ -83,7 +83,7 @@ pub struct Merger<O, C> {
     rate: RefCell<Option<Rate>>,
     yielder: Yielder,
     window_bytes: Cell<u64>,
-    most_window_bytes: Cell<u64>,
+    max_window_bytes: Cell<u64>,
     job: RefCell<Option<Rc<Job<C>>>>,
     /// A task of a job has ended.
     rested: Event,
@@ -120,8 +120,8 @@ impl<O: Device + 'static, C: Device + 'static> Merger<O, C> {
             on_end,
             rate: RefCell::default(),
             yielder: Yielder::default(),
-            window_bytes: window_bytes.min(MOST_WINDOW_BYTES).into(),
-            most_window_bytes: MOST_WINDOW_BYTES.into(),
+            window_bytes: window_bytes.min(MAX_WINDOW_BYTES).into(),
+            max_window_bytes: MAX_WINDOW_BYTES.into(),
             job: RefCell::default(),
             rested: Event::default(),
         })
@@ -129,13 +129,13 @@ impl<O: Device + 'static, C: Device + 'static> Merger<O, C> {
 
     /// Most data in one window, in bytes, from the next window on; as far as that is allowed.
     pub fn set_window(&self, bytes: u64) {
-        self.window_bytes.set(bytes.min(self.most_window_bytes.get()));
+        self.window_bytes.set(bytes.min(self.max_window_bytes.get()));
         self.take_hold();
     }
 
-    /// Allows no window of more than so many bytes, whoever asks for one.
+    /// Allows no window of more than this many bytes, whatever is asked for.
     pub fn limit_window(&self, most_bytes: u64) {
-        self.most_window_bytes.set(most_bytes.min(MOST_WINDOW_BYTES));
+        self.max_window_bytes.set(most_bytes.min(MAX_WINDOW_BYTES));
         self.set_window(self.window_bytes.get());
     }
 

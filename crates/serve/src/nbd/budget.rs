@@ -269,7 +269,7 @@ mod tests {
         let mut held: Vec<_> = greedy.iter().map(|it| all(it, 2 * MIB)).collect();
         assert!(clients.memory.used.get() <= 256 * MIB);
         assert!(held[0].len() > 16, "{} requests of the first", held[0].len());
-        // The requests of everybody else still get through: one beside the others, or alone.
+        // The requests of everybody else still get through: one alongside the others, or alone.
         let small = all(&clients.of(0), 64 << 10);
         assert!(!small.is_empty(), "nothing is left for the same export");
         let other = all(&clients.of(1), MIB);

@@ -102,7 +102,7 @@ enum Next<'a> {
     /// Nothing that was agreed on before counts.
     Encrypt(&'a Relay),
     Leave,
-    /// `unasked` is the answer to an export name, which is no option reply.
+    /// `unasked` is the answer to an export name, which is not an option reply.
     Transmit {
         agreed: Agreed,
         unasked: Vec<u8>,

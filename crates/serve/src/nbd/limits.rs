@@ -7,6 +7,7 @@ use super::reader::PIECE_BYTES;
 
 /// What clients may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Connections at a time. A further one takes the place of the one that has been without an
     /// export the longest; if all have one, it is closed at once.
@@ -42,7 +43,50 @@ impl Default for Limits {
     }
 }
 
+/// Setters: one for each field.
 impl Limits {
+    /// Sets [`connections`](Self::connections).
+    #[must_use]
+    pub fn connections(self, connections: usize) -> Self {
+        Self { connections, ..self }
+    }
+
+    /// Sets [`requests`](Self::requests).
+    #[must_use]
+    pub fn requests(self, requests: usize) -> Self {
+        Self { requests, ..self }
+    }
+
+    /// Sets [`bytes`](Self::bytes).
+    #[must_use]
+    pub fn bytes(self, bytes: usize) -> Self {
+        Self { bytes, ..self }
+    }
+
+    /// Sets [`memory`](Self::memory).
+    #[must_use]
+    pub fn memory(self, memory: usize) -> Self {
+        Self { memory, ..self }
+    }
+
+    /// Sets [`stall`](Self::stall).
+    #[must_use]
+    pub fn stall(self, stall: Duration) -> Self {
+        Self { stall, ..self }
+    }
+
+    /// Sets [`handshake`](Self::handshake).
+    #[must_use]
+    pub fn handshake(self, handshake: Duration) -> Self {
+        Self { handshake, ..self }
+    }
+
+    /// Sets [`grace`](Self::grace).
+    #[must_use]
+    pub fn grace(self, grace: Duration) -> Self {
+        Self { grace, ..self }
+    }
+
     /// At least one request always fits.
     pub(super) fn in_flight_bytes(self) -> usize {
         self.bytes.max(memory_of(MAX_PAYLOAD_BYTES))

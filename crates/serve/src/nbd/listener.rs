@@ -8,7 +8,7 @@ use compio::net::{TcpListener, ToSocketAddrsAsync, UnixListener};
 use super::socket::Socket;
 use crate::socket::{OwnerSocket, SocketFile};
 
-/// After so long without a word the system asks whether a TCP client is still there.
+/// After this time without a word the system asks whether a TCP client is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 
 /// Where clients come from.

@@ -12,7 +12,7 @@
 //! [`Tls`] encrypts, if the client asks for it or only if it does. A thread of its own does that
 //! arithmetic, for all clients.
 //!
-//! Requests need no alignment; every client that asks is told which block size the export likes best.
+//! Requests need no alignment; a client that asks learns which block size the export likes best.
 
 mod socket; // connected sockets
 mod listener; // where clients come from

@@ -6,14 +6,14 @@ use dmsnap::device::Buffer;
 
 use super::transport::Transport;
 
-/// Bytes that are taken from the socket ahead of the message in hand, at most.
+/// The most bytes to read ahead of the current message.
 const AHEAD_BYTES: usize = 128 << 10;
 
-/// A payload of up to so much is taken ahead as well, with the messages behind it.
+/// A payload of at most this many bytes is taken ahead as well, with the messages after it.
 const SMALL_BYTES: usize = 32 << 10;
 
-/// A longer payload comes in pieces of this size, each allocated when the one before is full: whoever
-/// announces much and sends nothing costs one piece.
+/// A longer payload comes in pieces of this size, each allocated when the one before is full: a
+/// client that announces much and sends nothing costs one piece.
 pub(super) const PIECE_BYTES: usize = 1 << 20;
 
 /// Takes messages off a socket.

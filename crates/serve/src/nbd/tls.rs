@@ -23,7 +23,7 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Takes the server's certificate with the chain behind it, its private key and, if clients have
+    /// Takes the server's certificate with the chain after it, its private key and, if clients have
     /// to show certificates too, those that must have signed theirs; all as PEM. If `required`,
     /// clients that do not encrypt are told nothing and served nothing.
     ///

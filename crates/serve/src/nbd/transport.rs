@@ -65,7 +65,7 @@ impl Transport {
         self.socket().send_and_tell(pieces, |sent| self.has_moved(sent)).await
     }
 
-    /// So many bytes have come from the client, or gone to it while something waited for that.
+    /// How many bytes have come from the client, or gone to it while something waited for that.
     pub(super) fn moved_bytes(&self) -> u64 {
         self.moved.get()
     }

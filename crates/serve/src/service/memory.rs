@@ -38,7 +38,7 @@ impl Memory {
     }
 }
 
-/// What a server may have unless it is told: a quarter of what the machine, or the control group, has, but
+/// What a server may have by default: a quarter of what the machine, or the control group, has, but
 /// not more than 1 GiB.
 pub(super) fn usual_bytes() -> u64 {
     let machine = rustix::system::sysinfo();

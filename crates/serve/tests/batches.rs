@@ -159,7 +159,7 @@ fn one_that_fails_is_told_and_the_others_are_written() {
 /// come: not with few requests in flight, not before a request that is there in part only.
 #[test]
 fn nothing_waits_for_more_writes() {
-    let one_at_a_time = Limits { requests: 1, ..Limits::default() };
+    let one_at_a_time = Limits::default().requests(1);
     for limits in [Limits::default(), one_at_a_time] {
         let (serving, _) = serving(limits);
         let mut client = Client::transmitting(&serving, false);
