@@ -77,15 +77,15 @@ pub(crate) fn parse(text: &[u8]) -> Result<Vec<Line>, Error> {
 fn words(line: &[u8]) -> Vec<Vec<u8>> {
     let (mut words, mut word) = (Vec::new(), None::<Vec<u8>>);
     let mut rest = line;
-    while let Some((&first, behind)) = rest.split_first() {
-        rest = behind;
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
         match first {
             b'\\' => {
-                let (byte, len) = match octal(behind) {
+                let (byte, len) = match octal(after) {
                     Some(byte) => (byte, 3),
-                    None => (*behind.first().unwrap_or(&b'\\'), 1),
+                    None => (*after.first().unwrap_or(&b'\\'), 1),
                 };
-                rest = behind.get(len..).unwrap_or_default();
+                rest = after.get(len..).unwrap_or_default();
                 word.get_or_insert_default().push(byte);
             }
             blank if blank.is_ascii_whitespace() => words.extend(word.take()),

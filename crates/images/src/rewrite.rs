@@ -83,8 +83,8 @@ impl<'a> Rewrite<'a> {
     fn backup(&self, wanted: Option<&Path>) -> PathBuf {
         let seqno = self.group.found.vg.seqno;
         let default = || {
-            let before = self.beside_image(seqno.saturating_sub(1));
-            if self.is_kept_in(&before) { before } else { self.beside_image(seqno) }
+            let before = self.next_to_image(seqno.saturating_sub(1));
+            if self.is_kept_in(&before) { before } else { self.next_to_image(seqno) }
         };
         wanted.map_or_else(default, Path::to_owned)
     }
@@ -110,7 +110,7 @@ impl<'a> Rewrite<'a> {
     }
 
     /// `IMAGE.VG-NUMBER.vg`
-    fn beside_image(&self, seqno: u64) -> PathBuf {
+    fn next_to_image(&self, seqno: u64) -> PathBuf {
         let vg = &self.group.found.vg;
         let image = self.group.first_image().unwrap_or(Path::new(""));
         let own = format!("{}-{seqno}.vg", vg.name);

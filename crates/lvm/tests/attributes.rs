@@ -1,5 +1,5 @@
 //! Volumes of many types, and what `lvs` of LVM2 2.03.16 said of them when it had restored the text
-//! beside this file, without a kernel's device-mapper: an `X` is what it could not know then.
+//! next to this file, without a kernel's device-mapper: an `X` is what it could not know then.
 
 use dmsnap_lvm::{Activity, VolumeGroup};
 

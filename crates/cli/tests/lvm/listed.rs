@@ -13,7 +13,7 @@ fn store_words(status: &str) -> (String, &'static str) {
     }
 }
 
-/// A row of LVM's, when nothing is active, with what is known without activation.
+/// A row of an LVM report, when nothing is active, with what is known without activation.
 fn expected(row: &Value, status: Option<&str>) -> Value {
     let mut row = row.clone();
     let Some(status) = status else { return row };

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::common::parsed;
 use crate::lvm::samples::{Sample, folder, index, sample, sha256, text};
 
-/// A row of LVM's after its merge, when everything is active, as it is when nothing is.
+/// A row of an LVM report after its merge, when everything is active, as it is when nothing is.
 fn inactive(row: &Value) -> Value {
     let mut row = row.clone();
     let attr = text(&row["lv_attr"]);

@@ -179,7 +179,7 @@ fn an_image_on_a_loop_device_is_in_use() {
     sample.lvm("merge", &["vg0/snap"]).ok();
 }
 
-/// As every command of LVM's takes them.
+/// As every LVM command takes them.
 #[test]
 fn a_volume_may_be_named_by_the_node_that_it_would_have() {
     let one = sample("one-pv");

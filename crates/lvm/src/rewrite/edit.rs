@@ -93,7 +93,7 @@ impl Group {
     }
 }
 
-/// Behind which key a snapshot's segment names its COW device, before and after a merge was asked for.
+/// The key with which a snapshot's segment names its COW device, before and after a merge was asked for.
 const UNMARKED: &str = "cow_store";
 const MARKED: &str = "merging_store";
 const VISIBLE: &str = "VISIBLE";

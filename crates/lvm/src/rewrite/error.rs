@@ -32,7 +32,7 @@ pub enum RewriteError {
     Exported,
     /// The text does not fit next to the one in force.
     #[error(
-        "a metadata area of PV {pv} has {free} bytes free beside the text in force, {needed} are \
+        "a metadata area of PV {pv} has {free} bytes free next to the text in force, {needed} are \
          needed"
     )]
     Full { pv: String, free: u64, needed: u64 },

@@ -64,7 +64,7 @@ impl Group {
         self.finish_merge(snapshot, finish)?;
         let text = self.marked(snapshot, mark)?;
         let steps = self.steps(&text)?;
-        let finish = self.behind(&text)?.finish_merge(snapshot, finish)?;
+        let finish = self.following(&text)?.finish_merge(snapshot, finish)?;
         Ok(MergeRewrites { mark: Some(Rewrite { text, steps }), finish })
     }
 

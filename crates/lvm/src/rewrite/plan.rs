@@ -68,7 +68,7 @@ impl Group {
     }
 
     /// The group as it is when all the steps of this text are done.
-    pub(super) fn behind(&self, text: &[u8]) -> Result<Self, RewriteError> {
+    pub(super) fn following(&self, text: &[u8]) -> Result<Self, RewriteError> {
         let vg = VolumeGroup::parse(text).map_err(|error| RewriteError::Check(Some(error)))?;
         let mut group = self.clone();
         (group.vg, group.text) = (vg, text.to_owned());
