@@ -1,5 +1,5 @@
-//! No function is longer than a screen and no file longer than one reads in a sitting. Tests and
-//! tables are apart.
+//! No function is longer than a screen and no file longer than one reads in a sitting. Tests are
+//! apart.
 
 use std::path::Path;
 
@@ -10,16 +10,6 @@ const FUNCTION: usize = 60;
 
 /// Lines of a file.
 const FILE: usize = 400;
-
-/// Files that may be longer, and why.
-const LONG_FILES: [(&str, &str); 0] = [];
-
-/// Functions that may be longer, and why.
-const LONG_FUNCTIONS: [(&str, &str, &str); 0] = [];
-
-/// Files and functions that are still to be split. An entry that is not needed any more has to go.
-const KNOWN_FILES: [&str; 0] = [];
-const KNOWN_FUNCTIONS: [(&str, &str); 0] = [];
 
 /// What is too long in a file: itself, as an empty name, and functions.
 fn too_long(text: &str) -> Vec<(String, usize)> {
@@ -41,31 +31,17 @@ fn is_product(path: &str) -> bool {
     path.ends_with(".rs") && !tests
 }
 
-/// Every exception, as path and name.
-fn exceptions() -> Vec<(&'static str, &'static str)> {
-    let files = LONG_FILES.iter().map(|(path, _)| (*path, ""));
-    let functions = LONG_FUNCTIONS.iter().map(|(path, name, _)| (*path, *name));
-    let known = KNOWN_FILES.iter().map(|path| (*path, ""));
-    files.chain(functions).chain(known).chain(KNOWN_FUNCTIONS).collect()
-}
-
 #[test]
 fn no_file_and_no_function_is_too_long() {
-    let exceptions = exceptions();
-    let mut used = vec![false; exceptions.len()];
     let mut wrong = Vec::new();
     for path in crate::sources::files().iter().filter(|path| is_product(path)) {
         for (name, lines) in too_long(&crate::sources::text(Path::new(path))) {
-            match exceptions.iter().position(|it| *it == (path.as_str(), name.as_str())) {
-                Some(n) => used[n] = true,
-                None if name.is_empty() => wrong.push(format!("{path}: {lines} lines")),
-                None => wrong.push(format!("{path}: fn {name}: {lines} lines")),
-            }
+            wrong.push(match name.as_str() {
+                "" => format!("{path}: {lines} lines"),
+                name => format!("{path}: fn {name}: {lines} lines"),
+            });
         }
     }
-    let unused = exceptions.iter().zip(&used).filter(|(_, used)| !**used);
-    wrong
-        .extend(unused.map(|((path, name), _)| format!("{path} {name}: is not too long any more")));
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
