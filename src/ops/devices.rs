@@ -2,7 +2,8 @@ use dmsnap_format::{ChunkSize, MAGIC, SECTOR_BYTES};
 
 use super::{Error, Which};
 use crate::device::Device;
-use crate::store::refuse_part_blocks;
+use crate::signature::{self, Class, Sample};
+use crate::store::{StoreError, read_header, refuse_part_blocks};
 
 /// The size of a device in whole sectors, as bytes. What a COW device has after its last whole sector is not
 /// used, as with kernels. An origin or an output is whole: the rest of a last sector that is cut short
@@ -71,4 +72,30 @@ pub fn refuse_chunk_size(
 ) -> Result<(), Error> {
     let refused = refuse_part_blocks(chunk_size, device);
     refused.map_err(|source| Error::PartBlocks { device: which, source })
+}
+
+/// Refuses a device that is not to become another store: a disk of a RAID in any case; without `force` also one
+/// with a valid store, or with anything else that is known.
+///
+/// # Errors
+///
+/// [`Error::RaidMember`], [`Error::StoreExists`], [`Error::Occupied`]; an error of the device.
+pub(super) async fn refuse_other_content<C: Device>(cow: &C, force: bool) -> Result<(), Error> {
+    let cow_bytes = whole_sectors(cow, Which::Cow)?;
+    if let Some(found) = signature::raid_member(cow, 0..cow_bytes).await {
+        return Err(Error::RaidMember { found });
+    }
+    if force {
+        return Ok(());
+    }
+    match read_header(cow).await {
+        Ok(header) if header.valid => return Err(Error::StoreExists),
+        Err(error @ StoreError::Io { .. }) => return Err(error.into()),
+        // Dropped, damaged, or none: nothing is lost.
+        _ => {}
+    }
+    let sample = Sample::read(cow, 0..cow_bytes).await;
+    let sample = sample.map_err(Error::io(Which::Cow, "cannot look at what is there"))?;
+    let found = signature::find(&sample).into_iter().find(|it| it.kind.class != Class::Store);
+    found.map_or(Ok(()), |found| Err(Error::Occupied { found }))
 }

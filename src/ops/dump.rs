@@ -9,7 +9,7 @@ use crate::store::Reader;
 /// A run of exceptions and the slot of its first one. Runs are cut where the old or the new chunks
 /// are not consecutive in the order of the slots, and at the end of each area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PlacedRun {
     /// First chunk on the origin.
     pub old: u64,
@@ -31,9 +31,16 @@ pub struct PlacedRun {
 /// As [`info`](super::info); an error of `each` ends it, as [`Error::Consumer`].
 pub async fn dump<C: Device>(
     cow: &C,
+    each: impl FnMut(PlacedRun) -> io::Result<()>,
+) -> Result<(), Error> {
+    runs(&Reader::open(cow, None).await?, each).await
+}
+
+/// The same for a store whose header has been read.
+pub(super) async fn runs<C: Device>(
+    reader: &Reader<'_, C>,
     mut each: impl FnMut(PlacedRun) -> io::Result<()>,
 ) -> Result<(), Error> {
-    let reader = Reader::open(cow, None).await?;
     let layout = reader.layout();
     let mut open: Option<(u64, Run)> = None;
     let listed = reader.exceptions(|index, exception| {

@@ -2,6 +2,8 @@ use std::io;
 
 use dmsnap_format::HeaderError;
 
+use super::list_error::ListError;
+use super::pack::PackError;
 use crate::copy::CopyError;
 use crate::signature::Found;
 use crate::store::{StoreError, UNKNOWN_SIZE};
@@ -123,6 +125,23 @@ pub enum Error {
         /// Size of the snapshot, as it was told.
         snapshot_bytes: u64,
     },
+    /// A valid store lies where another one is to be written.
+    #[error("holds a valid store, which would be lost")]
+    StoreExists,
+    /// The COW device is smaller than the store that is to be written to it.
+    #[error("has {cow_bytes} bytes; the store needs {needed_bytes}")]
+    CowTooSmall {
+        /// Size of the COW device.
+        cow_bytes: u64,
+        /// What the store needs.
+        needed_bytes: u64,
+    },
+    /// A list of exceptions cannot be made a store.
+    #[error(transparent)]
+    List(#[from] ListError),
+    /// A pack cannot be read.
+    #[error(transparent)]
+    Pack(#[from] PackError),
     /// The output has no room for the image.
     #[error("{output_bytes} bytes are too few for an image of {image_bytes}")]
     OutputTooSmall {

@@ -8,6 +8,12 @@ mod info;
 mod finding; // what a check has to say
 mod check;
 mod dump;
+mod checksum; // of dumps and packs
+mod list_error; // what can be wrong with a list of exceptions
+mod listing; // a dump from which a store can be made again
+mod restore; // that store
+mod wipe; // a store that is given away
+mod pack; // metadata alone, in one file
 mod export;
 mod stream; // the same, to a pipe
 mod merge;
@@ -26,5 +32,10 @@ pub use export::{ExportOptions, Exported, export};
 pub use finding::{Finding, Place};
 pub use info::{Info, info};
 pub use keeping::{Kept, Other, merge_keeping, plan_merge_keeping};
+pub use list_error::ListError;
+pub use listing::{Entry, ListEnd, ListHead, ListSum, list};
 pub use merge::{MergeOptions, MergePlan, Merged, merge, plan_merge};
+pub use pack::{PackError, PackHead, PackOptions, Packed, Unpacked, pack, read_pack, unpack};
+pub use restore::{Restored, plan_restore, restore};
 pub use stream::{Sink, stream};
+pub use wipe::{WipeOptions, WipePlan, Wiped, plan_wipe, wipe};

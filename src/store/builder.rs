@@ -13,7 +13,7 @@ use crate::planted::{Planted, planted};
 const MOST_SLOTS: u64 = 4096;
 
 /// Writes a whole store, front to back, each exception in lock-step with its slot, as every kernel since 2013
-/// does. The header comes last.
+/// does, or where the caller says. The header comes last.
 ///
 /// # Ordering
 ///
@@ -63,17 +63,31 @@ impl<'a, D: Device> Builder<'a, D> {
     ///
     /// [`StoreError::Full`] if there is no room for it; an error of the device.
     pub async fn place(&mut self, old: OriginChunk) -> Result<CowChunk, StoreError> {
+        let new = self.layout.lock_step_chunk(self.count);
+        self.place_at(Exception { old, new }).await?;
+        Ok(new)
+    }
+
+    /// Takes the next exception in as it is: its data lies in its chunk, or the caller writes it there before
+    /// [`finish`](Self::finish).
+    ///
+    /// Each chunk of either device may come once, and that of the COW device must be there and a data chunk;
+    /// that is not looked at here.
+    ///
+    /// # Errors
+    ///
+    /// As [`place`](Self::place).
+    pub async fn place_at(&mut self, exception: Exception) -> Result<(), StoreError> {
         if self.count >= self.capacity {
             return Err(StoreError::Full);
         }
-        let new = self.layout.lock_step_chunk(self.count);
-        self.slots.push(Exception { old, new }.into());
+        self.slots.push(exception.into());
         self.count += 1;
         let area_is_full = self.count.is_multiple_of(self.layout.exceptions_per_area());
         if area_is_full || self.slots.len() as u64 == MOST_SLOTS {
             self.write_slots().await?;
         }
-        Ok(new)
+        Ok(())
     }
 
     /// The same, with the data of the chunk.
@@ -94,13 +108,22 @@ impl<'a, D: Device> Builder<'a, D> {
     /// # Errors
     ///
     /// Any error of the device.
-    pub async fn finish(mut self) -> Result<u64, StoreError> {
+    pub async fn finish(self) -> Result<u64, StoreError> {
+        self.finish_as(true).await
+    }
+
+    /// The same; without `valid` it is the store of a snapshot that was dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`finish`](Self::finish).
+    pub async fn finish_as(mut self, valid: bool) -> Result<u64, StoreError> {
         self.write_slots().await?;
         self.end_list().await?;
         if !planted(Planted::HeaderBeforeArea) {
             self.cow.flush().await.map_err(self.failed())?;
         }
-        write_header(self.cow, self.layout.chunk_size()).await?;
+        write_header(self.cow, self.layout.chunk_size(), valid).await?;
         Ok(self.count)
     }
 

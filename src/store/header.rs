@@ -66,14 +66,15 @@ pub(super) async fn clear_header<D: Device>(
     Ok(())
 }
 
-/// Writes the header of a valid store, durably.
+/// Writes the header of a store, durably.
 pub(super) async fn write_header<D: Device>(
     cow: &D,
     chunk_size: ChunkSize,
+    valid: bool,
 ) -> Result<(), StoreError> {
     let failed = || StoreError::io("cannot write the header");
     let mut header = Buffer::zeroed(unit_bytes(cow, chunk_size));
-    let raw = RawHeader::new(chunk_size, true);
+    let raw = RawHeader::new(chunk_size, valid);
     header[..size_of::<RawHeader>()].copy_from_slice(raw.as_bytes());
     cow.write(0, header.freeze()).await.map_err(failed())?;
     cow.flush().await.map_err(failed())
