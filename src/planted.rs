@@ -29,6 +29,11 @@ pub enum Planted {
     ForgetFailedFlush,
     FlushWhenBroken,
     BelieveExceptions,
+    FenceOfExceptions,
+    KeepFence,
+    KeepAfterMerge,
+    UndoWithoutKeeping,
+    TagBeforeHeader,
     // The volume.
     FlushWithoutPublish,
     TrustVisible,

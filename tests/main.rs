@@ -1,6 +1,7 @@
 //! All integration tests of the package, in one program: it is linked once.
 
 mod common;
+mod kernel_stores;
 mod sources;
 
 mod block_status;
@@ -8,12 +9,14 @@ mod change_counter;
 mod check_findings;
 mod device;
 mod examples;
+mod fence;
 mod hangs;
 mod house;
 mod kernel_defects;
 mod mapped;
 mod merge_crash;
 mod merge_keeping;
+mod merge_undo;
 mod no_room;
 mod pack;
 mod publish_beside;

@@ -6,8 +6,8 @@ use dmsnap::ops::{self, Error, PackError, PackOptions, Packed};
 use dmsnap_sim::{Disk, Power, run};
 use zerocopy::IntoBytes;
 
-use crate::common::kernel_stores::kernel_stores;
 use crate::common::{World, bytes, scattered};
+use crate::kernel_stores::kernel_stores;
 
 const RAW: PackOptions = PackOptions { raw: true, chunk_size: None };
 
@@ -34,7 +34,7 @@ fn metadata(content: &[u8]) -> Vec<std::ops::Range<usize>> {
     let header = RawHeader::from_prefix(content).expect("long").validate().expect("a store");
     let layout = Layout::new(header.chunk_size);
     let chunk = bytes(header.chunk_size.bytes());
-    let mut ranges = vec![0..chunk.min(4096)];
+    let mut ranges: Vec<_> = std::iter::once(0..chunk.min(4096)).collect();
     let mut index = 0;
     loop {
         let at = bytes(layout.slot_byte(index).expect("small"));

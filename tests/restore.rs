@@ -4,8 +4,8 @@ use dmsnap::device::{Device, Memory};
 use dmsnap::ops::{self, Entry, Error, ListEnd, ListError, ListSum, PlacedRun, Restored};
 use dmsnap_sim::{Disk, Power, run};
 
-use crate::common::kernel_stores::kernel_stores;
 use crate::common::{World, bytes, scattered};
+use crate::kernel_stores::kernel_stores;
 
 fn listed(content: &[u8]) -> Result<Vec<Entry>, Error> {
     let mut list = Vec::new();
@@ -33,7 +33,7 @@ fn disk(content: &[u8]) -> Disk {
 fn slots_end(content: &[u8]) -> Vec<std::ops::Range<usize>> {
     let info = run(ops::info(&Memory::from(content.to_vec()))).expect("a store");
     let chunk = bytes(u64::from(info.chunk_size_sectors) * 512);
-    let mut ranges = vec![0..16];
+    let mut ranges: Vec<_> = std::iter::once(0..16).collect();
     let (per_area, mut left) = (chunk / 16, bytes(info.exceptions) + 1);
     let mut area = chunk;
     while left > 0 {

@@ -6,8 +6,8 @@ use dmsnap::device::Memory;
 use dmsnap::ops::{self, Error, Observer, Silent, WipeOptions};
 use dmsnap_sim::{Disk, Operation, Power, RequestFault, run};
 
-use crate::common::kernel_stores::kernel_stores;
 use crate::common::{World, bytes, scattered};
+use crate::kernel_stores::kernel_stores;
 
 const USED: WipeOptions = WipeOptions { all: false, discard: false };
 const ALL: WipeOptions = WipeOptions { all: true, discard: false };

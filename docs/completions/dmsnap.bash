@@ -49,6 +49,9 @@ _dmsnap() {
             dmsnap,serve)
                 cmd="dmsnap__subcmd__serve"
                 ;;
+            dmsnap,undo)
+                cmd="dmsnap__subcmd__undo"
+                ;;
             dmsnap__subcmd__ctl,flush)
                 cmd="dmsnap__subcmd__ctl__subcmd__flush"
                 ;;
@@ -110,7 +113,7 @@ _dmsnap() {
 
     case "${cmd}" in
         dmsnap)
-            opts="-h -V --help --version create info check dump export merge serve lvm ctl completions man"
+            opts="-h -V --help --version create info check dump export merge undo serve lvm ctl completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -152,7 +155,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__create)
-            opts="-h -V --chunk-size --size --force --json --help --version"
+            opts="-h -V --chunk-size --size --for --percent --base --force --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -163,6 +166,18 @@ _dmsnap() {
                     return 0
                     ;;
                 --size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --percent)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --base)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -482,7 +497,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__export)
-            opts="-h -V --force --allow-invalid --io --progress --json --help --version"
+            opts="-h -V --force --allow-invalid --no-fence --io --progress --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -542,7 +557,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__lvm__subcmd__export)
-            opts="-h -V --force --allow-invalid --io --progress --json --help --version"
+            opts="-h -V --force --allow-invalid --no-fence --io --progress --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -574,7 +589,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__lvm__subcmd__merge)
-            opts="-h -V --dry-run --rate --window --no-share --force --io --progress --json --no-metadata --backup --drop-full --help --version"
+            opts="-h -V --dry-run --rate --window --no-share --force --no-fence --io --progress --json --no-metadata --backup --drop-full --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -618,13 +633,17 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__merge)
-            opts="-h -V --keep --dry-run --rate --window --no-share --force --io --progress --json --no-metadata --backup --drop-full --help --version"
+            opts="-h -V --keep --undo --forget-undo --dry-run --rate --window --no-share --force --no-fence --io --progress --json --no-metadata --backup --drop-full --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --keep)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --undo)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -652,7 +671,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__serve)
-            opts="-h -V --snapshot --table --nbd --tls --tls-certificates --tls-verify-peer --connections --memory --connection-memory --control --merge --rate --window --read-only --write-back --io --help --version"
+            opts="-h -V --snapshot --table --nbd --tls --tls-certificates --tls-verify-peer --connections --memory --connection-memory --control --merge --rate --window --no-fence --read-only --write-back --io --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -707,6 +726,36 @@ _dmsnap() {
                     return 0
                     ;;
                 --write-back)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --io)
+                    COMPREPLY=($(compgen -W "direct buffered" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__undo)
+            opts="-h -V --keep --drop-full --drop-snapshot --dry-run --rate --window --no-share --force --no-fence --io --progress --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --keep)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --window)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

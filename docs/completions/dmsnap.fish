@@ -32,6 +32,7 @@ complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "check" -d 'Check a st
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "dump" -d 'List every run of exceptions'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "export" -d 'Write the snapshot\'s content as a raw image'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "merge" -d 'Copy the snapshot\'s chunks back to the origin'
+complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "undo" -d 'Take a merge back'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "serve" -d 'Serve an origin and its snapshots as block devices over NBD'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "lvm" -d 'List, check, export and merge LVM snapshots in disk images'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "ctl" -d 'Look at a running `dmsnap serve`, and change it'
@@ -39,6 +40,9 @@ complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "completions" -d 'Prin
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "man" -d 'Write the manual pages, one per command, to a directory'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l chunk-size -d 'Unit of copying: a power of two from 512 bytes to 1 GiB' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l size -d 'Size of the file to make, rounded up to whole sectors' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l for -d 'Make the file large enough for every chunk of this origin to change, metadata included' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l percent -d 'Make it large enough for this part of the chunks of --for' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l base -d 'Remember which origin it is for' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l force -d 'Format a device that holds something else'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l json -d 'The result as a JSON object'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -58,25 +62,44 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l io -d 'Around t
 buffered\t'Through the page cache'"
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l force -d 'Overwrite an OUTPUT that exists'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l allow-invalid -d 'Export a snapshot that was dropped, too'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l no-fence -d 'Go on although the origin is not what the store remembers of it (`dmsnap create --base`)'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l progress -d 'Show progress even if stderr is not a terminal: one line per second'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l json -d 'The result as a JSON object; on stderr, if the image goes to standard output'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l keep -d 'COW device of another snapshot of ORIGIN, which keeps what it shows; may be repeated' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l undo -d 'Keep a way back in UNDO: `dmsnap undo COW ORIGIN UNDO` then takes the merge back' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l rate -d 'Limit to this many bytes per second' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l window -d 'Most data in one window; two windows are in memory at a time' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
 buffered\t'Through the page cache'"
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l backup -d 'File for the old metadata text, by default next to the image' -r -F
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l forget-undo -d 'Merge although the way back is lost by that: where it is kept while a server merges'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l dry-run -d 'Check everything and tell what would be done, but write nothing'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l no-share -d 'Copy, even where both files could share extents instead'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l force -d 'Go on although the origin begins with a store\'s header, or exceptions were lost'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l no-fence -d 'Go on although the origin is not what the store remembers of it (`dmsnap create --base`)'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l progress -d 'Show progress even if stderr is not a terminal: one line per second'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l json -d 'The result as a JSON object'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l no-metadata -d 'Merge the data only: the snapshot stays in the volume group, empty'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l drop-full -d 'Drop another snapshot that has no room for what it shows, instead of refusing'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand undo" -l keep -d 'COW device of another snapshot of ORIGIN, which keeps what it shows; may be repeated' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand undo" -l rate -d 'Limit to this many bytes per second' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand undo" -l window -d 'Most data in one window; two windows are in memory at a time' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand undo" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
+buffered\t'Through the page cache'"
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand undo" -l drop-full -d 'Drop another snapshot that has no room for what it shows, instead of refusing'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand undo" -l drop-snapshot -d 'Do not keep what COW shows, but drop it: only the old origin is wanted'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand undo" -l dry-run -d 'Check everything and tell what would be done, but write nothing'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand undo" -l no-share -d 'Copy, even where both files could share extents instead'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand undo" -l force -d 'Go on although the origin begins with a store\'s header, or exceptions were lost'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand undo" -l no-fence -d 'Go on although the origin is not what the store remembers of it (`dmsnap create --base`)'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand undo" -l progress -d 'Show progress even if stderr is not a terminal: one line per second'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand undo" -l json -d 'The result as a JSON object'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand undo" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand undo" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l snapshot -d 'A snapshot of it, and how it behaves' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l table -d 'Serve what this table of the kernel\'s targets says' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l nbd -d 'Listen here; may be given several times' -r
@@ -95,6 +118,7 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l write-back -d 'M
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l io -d 'Through the page cache or around it' -r -f -a "direct\t'Around the page cache, where the device can'
 buffered\t'Through the page cache'"
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l tls-verify-peer -d 'Let in only clients with a certificate that ca-cert.pem vouches for'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l no-fence -d 'Go on although the origin is not what a store remembers of it (`dmsnap create --base`)'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l read-only -d 'Refuse every write'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -s V -l version -d 'Print version'
@@ -115,6 +139,7 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subco
 buffered\t'Through the page cache'"
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l force -d 'Overwrite an OUTPUT that exists'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l allow-invalid -d 'Export a snapshot that was dropped, too'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l no-fence -d 'Go on although the origin is not what the store remembers of it (`dmsnap create --base`)'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l progress -d 'Show progress even if stderr is not a terminal: one line per second'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l json -d 'The result as a JSON object; on stderr, if the image goes to standard output'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -127,6 +152,7 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subco
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l dry-run -d 'Check everything and tell what would be done, but write nothing'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l no-share -d 'Copy, even where both files could share extents instead'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l force -d 'Go on although the origin begins with a store\'s header, or exceptions were lost'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l no-fence -d 'Go on although the origin is not what the store remembers of it (`dmsnap create --base`)'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l progress -d 'Show progress even if stderr is not a terminal: one line per second'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l json -d 'The result as a JSON object'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l no-metadata -d 'Merge the data only: the snapshot stays in the volume group, empty'

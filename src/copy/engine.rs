@@ -1,6 +1,7 @@
 use std::cell::Cell;
 use std::io;
 
+use bytes::Bytes;
 use dmsnap_format::Exception;
 
 use super::observer::{Observer, Progress};
@@ -65,6 +66,8 @@ pub(crate) struct Engine<'a, C, T, P> {
     shared: Cell<u64>,
     /// Extents are shared as long as that has always worked.
     sharing: Cell<bool>,
+    /// What the target holds already is not written again.
+    skips_equal: Cell<bool>,
 }
 
 impl<'a, C: Device, T: Target, P: Observer> Engine<'a, C, T, P> {
@@ -76,13 +79,18 @@ impl<'a, C: Device, T: Target, P: Observer> Engine<'a, C, T, P> {
         in_flight: InFlight,
     ) -> Self {
         let (total, done, shared) = (Cell::default(), Cell::default(), Cell::default());
-        let sharing = Cell::default();
-        Self { reader, target, observer, in_flight, total, done, shared, sharing }
+        let (sharing, skips_equal) = (Cell::default(), Cell::default());
+        Self { reader, target, observer, in_flight, total, done, shared, sharing, skips_equal }
     }
 
     /// How many bytes are to be moved in all, as far as the observer is told.
     pub(crate) fn set_total(&self, bytes: u64) {
         self.total.set(bytes);
+    }
+
+    /// From now on the target is read first, and only what differs is written to it.
+    pub(crate) fn skip_equal(&self) {
+        self.skips_equal.set(true);
     }
 
     /// Bytes moved so far, shared ones included.
@@ -151,8 +159,12 @@ impl<'a, C: Device, T: Target, P: Observer> Engine<'a, C, T, P> {
     async fn write(&self, Write { at, len, mut pieces }: Write) -> Result<(), CopyError> {
         self.observer.pace(len).await;
         self.observer.give_way().await;
-        self.target.wait_unread(at..at + len).await;
         let device = self.target.device();
+        if self.skips_equal.get() && holds(device, at, &pieces).await? {
+            self.count(len);
+            return Ok(());
+        }
+        self.target.wait_unread(at..at + len).await;
         let written = match pieces.len() {
             1 => device.write(at, pieces.remove(0)).await,
             _ => device.write_vectored(at, pieces).await,
@@ -191,4 +203,16 @@ impl<'a, C: Device, T: Target, P: Observer> Engine<'a, C, T, P> {
         self.done.set(self.done.get() + len);
         self.observer.progress(Progress { done: self.done.get(), total: self.total.get() });
     }
+}
+
+/// Whether a device holds just this from byte `at` on.
+async fn holds<D: Device>(device: &D, mut at: u64, pieces: &[Bytes]) -> Result<bool, CopyError> {
+    for piece in pieces {
+        let found = device.read(at, piece.len()).await;
+        if found.map_err(CopyError::target(format!("cannot read at byte {at}")))?[..] != piece[..] {
+            return Ok(false);
+        }
+        at += piece.len() as u64;
+    }
+    Ok(true)
 }

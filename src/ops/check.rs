@@ -2,11 +2,13 @@ use std::collections::BTreeMap;
 
 use dmsnap_format::{Exception, HeaderError, Layout, MAGIC, RawHeader};
 
-use super::devices::{begins_with_store, snapshot_bytes};
+use super::devices::{begins_with_store, changed_origin, snapshot_bytes};
 use super::finding::{Finding, Place};
 use super::{Error, Which};
 use crate::device::Device;
-use crate::store::{self, Damage, End, Fault, Ledger, Reader, Severity, StoreError, Stretch};
+use crate::store::{
+    self, BaseFence, Damage, End, Fault, Ledger, Reader, Severity, StoreError, Stretch,
+};
 
 /// Repeated chunks whose first slots are looked up; of more, only the later slot is named.
 const LOOK_UP: usize = 4096;
@@ -68,7 +70,12 @@ pub async fn check_sized<C: Device, O: Device>(
         None => len_bytes,
     };
     match Reader::open(cow, origin_bytes).await.map_err(Error::from) {
-        Ok(reader) => check.store(cow, &reader).await?,
+        Ok(reader) => {
+            let fence = check.store(cow, &reader).await?;
+            if let Some(origin) = origin.filter(|_| reader.header().valid) {
+                check.fence(fence, origin).await?;
+            }
+        }
         Err(Error::Header(error)) if was_store(cow, error).await? => {
             check.tell(Place::HEADER, Damage::Header(error));
         }
@@ -137,12 +144,26 @@ impl<F: FnMut(Finding)> Check<F> {
         Ok(())
     }
 
-    async fn store<C: Device>(&mut self, cow: &C, reader: &Reader<'_, C>) -> Result<(), Error> {
+    async fn fence<O: Device>(&mut self, fence: BaseFence, origin: &O) -> Result<(), Error> {
+        if let Some(found) = changed_origin(&fence, origin).await? {
+            self.tell(Place::NOWHERE, Damage::OriginChanged(found));
+        }
+        Ok(())
+    }
+
+    /// Returns what the store remembers of its origin.
+    async fn store<C: Device>(
+        &mut self,
+        cow: &C,
+        reader: &Reader<'_, C>,
+    ) -> Result<BaseFence, Error> {
         self.header(cow, reader).await?;
         let layout = reader.layout();
         let mut ledger = Ledger::new(reader.extents());
         let mut repeated = Repeated::default();
+        let mut fence = reader.fence();
         let scanned = reader.scan(|index, exception| {
+            fence.see(exception.old);
             let place = store::Place::of(layout, index);
             let in_step = exception.new == layout.lock_step_chunk(index);
             match ledger.admit(exception) {
@@ -182,7 +203,7 @@ impl<F: FnMut(Finding)> Check<F> {
         }
         self.report.areas = Some(areas);
         self.sums(reader, &ledger);
-        Ok(())
+        Ok(fence)
     }
 
     async fn header<C: Device>(&mut self, cow: &C, reader: &Reader<'_, C>) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use dmsnap_format::{ChunkSize, Layout, MAGIC, SECTOR_BYTES};
+use dmsnap_format::{ChunkSize, Layout, MAGIC, SECTOR_BYTES, StoreId, Tag};
 
 use super::devices::{refuse_chunk_size, whole_sectors};
 use super::{Error, Which};
@@ -37,6 +37,46 @@ pub async fn create<C: Device>(
     chunk_size: ChunkSize,
     force: bool,
 ) -> Result<Created, Error> {
+    make(cow, chunk_size, force, None).await
+}
+
+/// The same for a snapshot of this `origin`: the store gets a tag with `id`, and remembers the origin's size and
+/// samples of what it holds ([`store::take_fence`]). So whoever opens it later, with another origin or with
+/// one that was written past the store, is refused.
+///
+/// # Errors
+///
+/// As [`create`]; an error of the origin, before anything was written.
+pub async fn create_for<C: Device, O: Device>(
+    cow: &C,
+    origin: &O,
+    id: StoreId,
+    chunk_size: ChunkSize,
+    force: bool,
+) -> Result<Created, Error> {
+    refuse_chunk_size(chunk_size, origin, Which::Origin)?;
+    let origin_bytes = whole_sectors(origin, Which::Origin)?;
+    let fence = store::take_fence(origin, (chunk_size, origin_bytes), id.bytes(), |_| false).await;
+    let fence = fence.map_err(Error::io(Which::Origin, "cannot read what is to be remembered"))?;
+    let tag = Tag { origin_bytes, fence, ..Tag::new(id) };
+    make(cow, chunk_size, force, Some(tag)).await
+}
+
+/// How large a COW device has to be, in bytes, so that `percent` of the chunks of an origin fit into its store,
+/// metadata included. With 100 it can never overflow.
+pub fn size_for(origin_bytes: u64, chunk_size: ChunkSize, percent: u64) -> u64 {
+    let chunks = u128::from(chunk_size.touched_chunks(origin_bytes));
+    let exceptions = (chunks * u128::from(percent)).div_ceil(100);
+    let exceptions = u64::try_from(exceptions).unwrap_or(u64::MAX);
+    Layout::new(chunk_size).chunks_needed(exceptions).saturating_mul(chunk_size.bytes())
+}
+
+async fn make<C: Device>(
+    cow: &C,
+    chunk_size: ChunkSize,
+    force: bool,
+    tag: Option<Tag>,
+) -> Result<Created, Error> {
     let cow_bytes = whole_sectors(cow, Which::Cow)?;
     if let Some(found) = signature::raid_member(cow, 0..cow_bytes).await {
         return Err(Error::RaidMember { found });
@@ -44,7 +84,10 @@ pub async fn create<C: Device>(
     if !force {
         refuse_occupied(cow, cow_bytes, chunk_size).await?;
     }
-    store::format(cow, chunk_size).await?;
+    match tag {
+        Some(tag) => store::format_tagged(cow, chunk_size, tag).await?,
+        None => store::format(cow, chunk_size).await?,
+    }
     let layout = Layout::new(chunk_size);
     let chunks = chunk_size.whole_chunks(cow_bytes);
     Ok(Created {
@@ -74,7 +117,7 @@ pub async fn create_if_blank<C: Device>(
     create(cow, chunk_size, false).await.map(Some)
 }
 
-async fn refuse_occupied<C: Device>(
+pub(super) async fn refuse_occupied<C: Device>(
     cow: &C,
     cow_bytes: u64,
     chunk_size: ChunkSize,

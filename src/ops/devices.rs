@@ -3,7 +3,7 @@ use dmsnap_format::{ChunkSize, MAGIC, SECTOR_BYTES};
 use super::{Error, Which};
 use crate::device::Device;
 use crate::signature::{self, Class, Sample};
-use crate::store::{StoreError, read_header, refuse_part_blocks};
+use crate::store::{BaseFence, FenceBreak, StoreError, read_header, refuse_part_blocks};
 
 /// The size of a device in whole sectors, as bytes. What a COW device has after its last whole sector is not
 /// used, as with kernels. An origin or an output is whole: the rest of a last sector that is cut short
@@ -31,6 +31,30 @@ pub(super) fn snapshot_bytes<O: Device>(origin: &O, told: Option<u64>) -> Result
             Err(Error::PartSectors { snapshot_bytes: told })
         }
         told => Ok(told.unwrap_or(origin_bytes)),
+    }
+}
+
+/// What speaks against an origin, if anything does.
+///
+/// # Errors
+///
+/// An error of the origin.
+pub(super) async fn changed_origin<O: Device>(
+    fence: &BaseFence,
+    origin: &O,
+) -> Result<Option<FenceBreak>, Error> {
+    let now = whole_sectors(origin, Which::Origin)?;
+    fence
+        .compare(origin, now)
+        .await
+        .map_err(Error::io(Which::Origin, "cannot read what is compared"))
+}
+
+/// Refuses an origin that is not what the store remembers.
+pub(super) async fn refuse_changed<O: Device>(fence: &BaseFence, origin: &O) -> Result<(), Error> {
+    match changed_origin(fence, origin).await? {
+        Some(found) => Err(Error::OriginChanged(found)),
+        None => Ok(()),
     }
 }
 

@@ -1,12 +1,12 @@
 use std::io;
 
-use dmsnap_format::HeaderError;
+use dmsnap_format::{HeaderError, StoreId};
 
 use super::list_error::ListError;
 use super::pack::PackError;
 use crate::copy::CopyError;
 use crate::signature::Found;
-use crate::store::{StoreError, UNKNOWN_SIZE};
+use crate::store::{FenceBreak, StoreError, UNKNOWN_SIZE};
 use crate::table::Duplicate;
 use crate::volume::VolumeError;
 
@@ -21,6 +21,8 @@ pub enum Which {
     Origin,
     /// Where an export goes.
     Output,
+    /// The COW device of an undo store.
+    Undo,
 }
 
 /// Why a task could not be done. Nothing was written unless the variant says so. The message
@@ -109,6 +111,53 @@ pub enum Error {
         /// Both sizes.
         source: StoreError,
     },
+    /// About an undo store.
+    #[error("{0}")]
+    OfUndo(Box<Error>),
+    /// The store keeps the way back of a merge: merged by itself, it would change what its partner shows.
+    #[error(
+        "is the way back of a merge: merged by itself, it would change what the store {partner} shows"
+    )]
+    IsWayBack {
+        /// The other store.
+        partner: StoreId,
+    },
+    /// The way back is kept while the merge runs, by a store that was not given.
+    #[error(
+        "is merged with a way back in the store {partner}, which a merge without it would lose"
+    )]
+    PartnerMissing {
+        /// The other store.
+        partner: StoreId,
+    },
+    /// Two stores of which neither names the other as its partner.
+    #[error("is not the way back of this store's merge")]
+    NotPartners,
+    /// The stores of an undo are exchanged.
+    #[error("is the way back, and the other store was merged: exchange them")]
+    WrongOrder,
+    /// The device that is to become an undo store holds another one.
+    #[error("holds a store already, which is not the way back of this merge")]
+    HoldsStore,
+    /// The device that is to become an undo store is too small.
+    #[error("has {found_bytes} bytes; the way back takes {needed_bytes}")]
+    UndoTooSmall {
+        /// Its size.
+        found_bytes: u64,
+        /// What is needed.
+        needed_bytes: u64,
+    },
+    /// A store has no room for what it is to keep.
+    #[error("has no room for {chunks} more chunks that it is to keep: {room} fit")]
+    NoRoomToKeep {
+        /// How many chunks.
+        chunks: u64,
+        /// How many fit.
+        room: u64,
+    },
+    /// The origin is not what the store remembers of it.
+    #[error("not the origin that the store was made for, or it was written past the store: {0}")]
+    OriginChanged(FenceBreak),
     /// The origin is shorter than the snapshot.
     #[error(
         "{origin_bytes} bytes, and the snapshot of it has {snapshot_bytes}: make it as large again"
@@ -184,6 +233,7 @@ impl Error {
     pub fn of_opening(error: VolumeError) -> Self {
         match error {
             VolumeError::Store(refused) => refused.into(),
+            VolumeError::OriginChanged(found) => Self::OriginChanged(found),
             error => Self::io(Which::Cow, "cannot become a snapshot")(error.into()),
         }
     }
@@ -192,10 +242,21 @@ impl Error {
     pub fn device(&self) -> Which {
         match self {
             Self::Io { device, .. } | Self::PartBlocks { device, .. } => *device,
-            Self::OriginIsStore | Self::OriginTooSmall { .. } => Which::Origin,
+            Self::OriginIsStore | Self::OriginChanged(_) | Self::OriginTooSmall { .. } => {
+                Which::Origin
+            }
             Self::OutputTooSmall { .. } => Which::Output,
+            Self::OfUndo(error) => match error.device() {
+                Which::Cow => Which::Undo,
+                other => other,
+            },
             _ => Which::Cow,
         }
+    }
+
+    /// About the undo store.
+    pub(super) fn of_undo(error: impl Into<Self>) -> Self {
+        Self::OfUndo(Box::new(error.into()))
     }
 
     /// About another snapshot of the origin.

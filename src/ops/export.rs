@@ -5,7 +5,7 @@ use bytes::Bytes;
 use dmsnap_format::{OriginChunk, Run};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::devices::{right_way_round, snapshot_bytes, whole_sectors};
+use super::devices::{refuse_changed, right_way_round, snapshot_bytes, whole_sectors};
 use super::{Error, Observer, Progress, Which};
 use crate::copy::union;
 use crate::device::{Device, share};
@@ -30,6 +30,8 @@ pub struct ExportOptions {
     pub allow_invalid: bool,
     /// The size of the snapshot, and so of the image; by default that of the origin.
     pub len_bytes: Option<u64>,
+    /// Export although the origin is not what the store remembers of it.
+    pub ignore_fence: bool,
 }
 
 /// What an export did.
@@ -117,7 +119,16 @@ impl<'a, C: Device, O: Device> Source<'a, C, O> {
             return Err(Error::Invalid);
         }
         let mut exceptions = Vec::new();
-        reader.believe(|exception| exceptions.push(exception)).await?;
+        let mut fence = reader.fence();
+        reader
+            .believe(|exception| {
+                fence.see(exception.old);
+                exceptions.push(exception);
+            })
+            .await?;
+        if reader.header().valid && !options.ignore_fence {
+            refuse_changed(&fence, origin).await?;
+        }
         let count = exceptions.len() as u64;
         let table = Table::from_exceptions(exceptions).map_err(Error::Duplicate)?;
         Ok(Self {

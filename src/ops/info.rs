@@ -1,4 +1,4 @@
-use dmsnap_format::{Run, VERSION};
+use dmsnap_format::{Run, Tag, TagState, VERSION};
 
 use super::Error;
 use crate::device::Device;
@@ -41,6 +41,46 @@ pub struct Info {
     pub origin_at_least_sectors: u64,
     /// True if a kernel that fills the device to its last chunk drops the snapshot.
     pub kernel_loses_last_chunk: bool,
+    /// Whom the store belongs to, if it says so.
+    #[cfg_attr(feature = "serde", serde(flatten))]
+    pub owner: Option<Owner>,
+}
+
+/// What the tag of a store says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Owner {
+    /// The store's own name.
+    pub id: String,
+    /// `plain`, `undo`, `merging`, or what a later version says.
+    pub state: String,
+    /// The other store of a merge that can be taken back.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub partner: Option<String>,
+    /// The size of the origin, in bytes; 0 if it is not known.
+    pub origin_bytes: u64,
+    /// How many samples of the origin it remembers.
+    pub origin_samples: usize,
+}
+
+impl From<&Tag> for Owner {
+    fn from(tag: &Tag) -> Self {
+        let state = match tag.state {
+            TagState::Plain => "plain".into(),
+            TagState::Undo => "undo".into(),
+            TagState::Merging => "merging".into(),
+            TagState::Filling => "filling".into(),
+            TagState::Repairing => "repairing".into(),
+            other => format!("{other:?}").to_lowercase(),
+        };
+        Self {
+            id: tag.id.to_string(),
+            state,
+            partner: tag.partner.map(|partner| partner.to_string()),
+            origin_bytes: tag.origin_bytes,
+            origin_samples: tag.fence.samples().len(),
+        }
+    }
 }
 
 /// Reads header and areas, of an invalid store too. What the exceptions say is counted, not judged:
@@ -87,5 +127,6 @@ pub async fn info<C: Device>(cow: &C) -> Result<Info, Error> {
             .max_old()
             .map_or(0, |old| old.saturating_mul(chunk).saturating_add(1)),
         kernel_loses_last_chunk: layout.kernel_loses_last_chunk(extents.cow_chunks),
+        owner: reader.tag().map(Owner::from),
     })
 }

@@ -2,7 +2,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use super::devices::snapshot_bytes;
-use super::merge::{MergeOptions, MergePlan, Merged, merge, plan_merge};
+use super::merge::{MergeOptions, MergePlan, Merged, merge, plan_merge_beside};
 use super::room::Holdings;
 use super::{Error, Observer, Progress};
 use crate::device::Device;
@@ -36,7 +36,7 @@ pub struct Kept {
 ///
 /// # Errors
 ///
-/// As [`plan_merge`]; [`Error::Other`] for what keeps another snapshot from being kept. That one has no room is
+/// As [`plan_merge`](super::plan_merge); [`Error::Other`] for what keeps another snapshot from being kept. That one has no room is
 /// not an error here.
 pub async fn plan_merge_keeping<C: Device, O: Device>(
     cow: &C,
@@ -44,7 +44,18 @@ pub async fn plan_merge_keeping<C: Device, O: Device>(
     others: &[Other<C>],
     options: MergeOptions,
 ) -> Result<(MergePlan, Vec<Kept>), Error> {
-    let plan = plan_merge(cow, origin, options).await?;
+    plan_keeping(cow, origin, others, options, false).await
+}
+
+/// The same; see [`plan_merge_beside`].
+pub(super) async fn plan_keeping<C: Device, O: Device>(
+    cow: &C,
+    origin: &O,
+    others: &[Other<C>],
+    options: MergeOptions,
+    has_partner: bool,
+) -> Result<(MergePlan, Vec<Kept>), Error> {
+    let plan = plan_merge_beside(cow, origin, options, has_partner).await?;
     if others.is_empty() {
         return Ok((plan, Vec::new()));
     }

@@ -1,11 +1,12 @@
-use dmsnap_format::{Exception, Layout};
+use dmsnap_format::{Exception, Layout, Tag};
 
-use super::devices::{right_way_round, snapshot_bytes};
-use super::{Error, Observer};
+use super::devices::{refuse_changed, right_way_round, snapshot_bytes};
+use super::{Error, Observer, pair};
 use crate::copy::{REQUEST_BYTES, Reader};
 use crate::device::Device;
 use crate::merge::{Finished, Merge, window_start};
-use crate::store::{Loaded, Store, Strays};
+use crate::planted::{Planted, planted};
+use crate::store::{BaseFence, Loaded, Persistent, Store, StoreError, Strays};
 
 /// How to merge.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,12 @@ pub struct MergeOptions {
     /// The size of the snapshot; by default that of the origin. Nothing is written to the origin past it,
     /// whatever the last chunk holds.
     pub len_bytes: Option<u64>,
+    /// Read the origin first, and write only what differs: where it may hold much of the snapshot already.
+    pub skip_equal: bool,
+    /// Give the way back up, if the store has one that a merge without it would lose.
+    pub forget_undo: bool,
+    /// Go on although the origin is not what the store remembers of it.
+    pub ignore_fence: bool,
 }
 
 impl Default for MergeOptions {
@@ -35,6 +42,9 @@ impl Default for MergeOptions {
             share: true,
             force: false,
             len_bytes: None,
+            skip_equal: false,
+            forget_undo: false,
+            ignore_fence: false,
         }
     }
 }
@@ -93,7 +103,17 @@ pub async fn plan_merge<C: Device, O: Device>(
     origin: &O,
     options: MergeOptions,
 ) -> Result<MergePlan, Error> {
-    let Checked { store, bytes, .. } = examine(cow, origin, options).await?;
+    plan_merge_beside(cow, origin, options, false).await
+}
+
+/// The same; or with the other store of a merge that can be taken back at hand, which nobody has to forget.
+pub(super) async fn plan_merge_beside<C: Device, O: Device>(
+    cow: &C,
+    origin: &O,
+    options: MergeOptions,
+    has_partner: bool,
+) -> Result<MergePlan, Error> {
+    let Checked { store, bytes, .. } = examine(cow, origin, options, has_partner).await?;
     let layout = store.layout();
     let (mut end, mut windows) = (store.published(), 0);
     while end > 0 {
@@ -107,6 +127,8 @@ pub async fn plan_merge<C: Device, O: Device>(
 /// newest exception back.
 ///
 /// # Ordering
+///
+/// Before the first window: if the store remembers chunks that it will write, its tag without them, flush.
 ///
 /// For each window:
 ///
@@ -136,9 +158,12 @@ pub async fn merge<C: Device, O: Device>(
     options: MergeOptions,
     observer: &impl Observer,
 ) -> Result<Merged, Error> {
-    let Checked { store, origin_bytes, bytes: total } = examine(cow, &origin, options).await?;
+    let Checked { store, origin_bytes, bytes: total } =
+        examine(cow, &origin, options, false).await?;
     let strays = if options.force { Strays::Wipe } else { Strays::Refuse };
+    let fence = store.fence().clone();
     let store = store.into_writable(strays).await?;
+    forget_merged(&store, &fence).await?;
     let (layout, before) = (store.layout(), store.published());
     let cow = store.device();
     let reader = Reader { cow, layout, origin_bytes, request_bytes: REQUEST_BYTES };
@@ -150,6 +175,9 @@ pub async fn merge<C: Device, O: Device>(
         window_chunks,
         options.long_run_bytes,
     );
+    if options.skip_equal {
+        merge.engine.skip_equal();
+    }
     let Finished { windows, origin_flushes } = merge.run(options.share).await?;
     let left = store.published();
     Ok(Merged {
@@ -163,6 +191,20 @@ pub async fn merge<C: Device, O: Device>(
         cow_flushes: store.flushes(),
         metadata_writes: store.metadata_writes(),
     })
+}
+
+/// A merge writes what has exceptions, and nothing else: samples of other chunks stay right.
+async fn forget_merged<C: Device>(
+    store: &Persistent<C>,
+    fence: &BaseFence,
+) -> Result<(), StoreError> {
+    let left = fence.without_exceptions();
+    match store.tag() {
+        Some(tag) if tag.fence != left && !planted(Planted::KeepFence) => {
+            store.set_tag(Tag { fence: left, ..tag }).await
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What a merge knows before it begins.
@@ -180,6 +222,7 @@ async fn examine<C: Device, O: Device>(
     cow: C,
     origin: &O,
     options: MergeOptions,
+    has_partner: bool,
 ) -> Result<Checked<C>, Error> {
     right_way_round(&cow, origin, options.force).await?;
     let origin_bytes = snapshot_bytes(origin, options.len_bytes)?;
@@ -188,6 +231,12 @@ async fn examine<C: Device, O: Device>(
     let mut store = Loaded::read(cow, Some(origin_bytes), visit).await?;
     if !options.force {
         store.refuse_lost_front().await?;
+    }
+    if !has_partner {
+        pair::refuse_alone(store.tag(), options.forget_undo)?;
+    }
+    if !options.ignore_fence {
+        refuse_changed(store.fence(), origin).await?;
     }
     let chunk = store.layout().chunk_size().bytes();
     // Only the last chunk can be longer than what the origin has of it.

@@ -19,18 +19,22 @@ mod stream; // the same, to a pipe
 mod merge;
 mod room; // what a store would have to take over, and whether it fits
 mod keeping; // a merge that other snapshots do not notice
+mod pair; // what the tags of two stores allow
+mod old_data; // what the origin holds where a merge is about to write
+mod exchange; // two stores, each the way back of the other's merge
+mod undo; // a merge that can be taken back
 
 pub use crate::copy::{Observer, Progress, Rate, Silent, wait_until};
 pub use crate::store::{Damage, Severity};
 
 pub use check::{Report, check, check_sized};
-pub use create::{Created, create, create_if_blank};
+pub use create::{Created, create, create_for, create_if_blank, size_for};
 pub use devices::{begins_with_store, refuse_chunk_size};
 pub use dump::{PlacedRun, dump};
 pub use error::{Error, Which};
 pub use export::{ExportOptions, Exported, export};
 pub use finding::{Finding, Place};
-pub use info::{Info, info};
+pub use info::{Info, Owner, info};
 pub use keeping::{Kept, Other, merge_keeping, plan_merge_keeping};
 pub use list_error::ListError;
 pub use listing::{Entry, ListEnd, ListHead, ListSum, list};
@@ -38,4 +42,8 @@ pub use merge::{MergeOptions, MergePlan, Merged, merge, plan_merge};
 pub use pack::{PackError, PackHead, PackOptions, Packed, Unpacked, pack, read_pack, unpack};
 pub use restore::{Restored, plan_restore, restore};
 pub use stream::{Sink, stream};
+pub use undo::{
+    UndoOptions, UndoPlan, Undoable, merge_undoable, plan_merge_undoable, plan_undo, undo,
+    undo_bytes,
+};
 pub use wipe::{WipeOptions, WipePlan, Wiped, plan_wipe, wipe};

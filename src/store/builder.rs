@@ -1,11 +1,12 @@
 use bytes::Bytes;
 use dmsnap_format::{
-    ChunkSize, CowChunk, Exception, Layout, OriginChunk, RawException, SLOT_BYTES,
+    ChunkSize, CowChunk, Exception, Layout, OriginChunk, RawException, SLOT_BYTES, Tag,
 };
 use zerocopy::IntoBytes;
 
 use super::StoreError;
 use super::header::{clear_header, write_header};
+use super::tag::write_tag;
 use crate::device::{Allocation, Buffer, Device};
 use crate::planted::{Planted, planted};
 
@@ -34,6 +35,10 @@ pub struct Builder<'a, D> {
     count: u64,
     /// Slots of the current area that are not written yet: the newest.
     slots: Vec<RawException>,
+    /// Comes with the header.
+    tag: Option<Tag>,
+    /// All but the header is durable.
+    is_complete: bool,
 }
 
 impl<'a, D: Device> Builder<'a, D> {
@@ -51,7 +56,30 @@ impl<'a, D: Device> Builder<'a, D> {
         clear_header(cow, chunk_size).await?;
         let layout = Layout::new(chunk_size);
         let capacity = layout.capacity(chunk_size.whole_chunks(cow_bytes));
-        Ok(Self { cow, layout, capacity, count: 0, slots: Vec::new() })
+        Ok(Self {
+            cow,
+            layout,
+            capacity,
+            count: 0,
+            slots: Vec::new(),
+            tag: None,
+            is_complete: false,
+        })
+    }
+
+    /// The store gets this tag together with its header.
+    pub fn set_tag(&mut self, tag: Tag) {
+        self.tag = Some(tag);
+    }
+
+    /// Says what is being made here, durably, where there is no header yet: so that it is known again after a
+    /// crash. Before anything else is written.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the device.
+    pub async fn announce(&self, tag: &Tag) -> Result<(), StoreError> {
+        write_tag(self.cow, self.layout.chunk_size(), tag).await
     }
 
     /// Takes the next exception in, and says which chunk of the COW device its data belongs into. The caller
@@ -103,7 +131,25 @@ impl<'a, D: Device> Builder<'a, D> {
         written.map_err(StoreError::io(format!("cannot write chunk {new}")))
     }
 
-    /// Ends the list, makes it durable, and the device a store. Says how many exceptions it has.
+    /// Ends the list and makes it durable, data and all: step 2. Nothing may be added after it.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the device.
+    pub async fn complete(&mut self) -> Result<(), StoreError> {
+        if self.is_complete {
+            return Ok(());
+        }
+        self.write_slots().await?;
+        self.end_list().await?;
+        if !planted(Planted::HeaderBeforeArea) {
+            self.cow.flush().await.map_err(self.failed())?;
+        }
+        self.is_complete = true;
+        Ok(())
+    }
+
+    /// [Completes](Self::complete) the list, and makes the device a store. Says how many exceptions it has.
     ///
     /// # Errors
     ///
@@ -118,12 +164,8 @@ impl<'a, D: Device> Builder<'a, D> {
     ///
     /// As [`finish`](Self::finish).
     pub async fn finish_as(mut self, valid: bool) -> Result<u64, StoreError> {
-        self.write_slots().await?;
-        self.end_list().await?;
-        if !planted(Planted::HeaderBeforeArea) {
-            self.cow.flush().await.map_err(self.failed())?;
-        }
-        write_header(self.cow, self.layout.chunk_size(), valid).await?;
+        self.complete().await?;
+        write_header(self.cow, self.layout.chunk_size(), valid, self.tag.as_ref()).await?;
         Ok(self.count)
     }
 
@@ -192,4 +234,19 @@ impl<'a, D: Device> Builder<'a, D> {
 /// [`StoreError::TooSmall`] before anything is written; any error of the device.
 pub async fn format<D: Device>(cow: &D, chunk_size: ChunkSize) -> Result<(), StoreError> {
     Builder::new(cow, chunk_size).await?.finish().await.map(|_| ())
+}
+
+/// The same with a tag, which comes with the header.
+///
+/// # Errors
+///
+/// As [`format`].
+pub async fn format_tagged<D: Device>(
+    cow: &D,
+    chunk_size: ChunkSize,
+    tag: Tag,
+) -> Result<(), StoreError> {
+    let mut builder = Builder::new(cow, chunk_size).await?;
+    builder.set_tag(tag);
+    builder.finish().await.map(|_| ())
 }

@@ -2,7 +2,7 @@ use std::fmt;
 
 use dmsnap_format::{Exception, ExceptionFault, HeaderError};
 
-use super::{Fault, Place, StoreError};
+use super::{Fault, FenceBreak, Place, StoreError};
 
 /// How bad something is that was found in a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,6 +79,8 @@ pub enum Damage {
     },
     /// The origin begins with a store's header.
     OriginBeginsWithHeader,
+    /// The origin is not the one that the store was made for, or was written past the store.
+    OriginChanged(FenceBreak),
     /// Data chunks that no exception uses. A note.
     Holes {
         /// How many.
@@ -115,6 +117,7 @@ impl Damage {
             Self::StraySlots { .. } => "stray-slots",
             Self::FrontZeroed { .. } => "front-of-area-zeroed",
             Self::OriginBeginsWithHeader => "origin-begins-with-header",
+            Self::OriginChanged(_) => "origin-changed",
             Self::Holes { .. } => "holes",
             Self::OutOfOrder { .. } => "out-of-order",
             Self::DroppedAtLastChunk => "dropped-at-last-chunk",
@@ -183,6 +186,10 @@ impl fmt::Display for Damage {
             Self::OriginBeginsWithHeader => f.write_str(
                 "the origin begins with a store's header: kernels copy it there when a merge goes on \
                  after a failed write to the COW device (or this is a COW device itself)",
+            ),
+            Self::OriginChanged(found) => write!(
+                f,
+                "this is not the origin that the store was made for, or it was written past the store: {found}"
             ),
             Self::Exception { exception, fault, in_step, earlier } => {
                 tell_exception(f, exception, fault, in_step, earlier)

@@ -1,8 +1,9 @@
 use bytes::Bytes;
-use dmsnap_format::{ChunkSize, Header, HeaderError, RawHeader};
+use dmsnap_format::{ChunkSize, Header, HeaderError, RawHeader, Tag};
 use zerocopy::IntoBytes;
 
 use super::StoreError;
+use super::tag::insert;
 use crate::device::{Buffer, Device};
 
 /// Reads and judges the header of a COW device.
@@ -11,6 +12,13 @@ use crate::device::{Buffer, Device};
 ///
 /// [`StoreError::Header`] if there is no store that could be opened; an error of the device.
 pub async fn read_header<D: Device>(cow: &D) -> Result<Header, StoreError> {
+    Ok(read_first_sector(cow).await?.0)
+}
+
+/// The same, and the tag if there is one.
+pub(super) async fn read_first_sector<D: Device>(
+    cow: &D,
+) -> Result<(Header, Option<Tag>), StoreError> {
     let cow_bytes = cow.len_bytes().map_err(StoreError::unknown_size)?;
     let needed_bytes = 2 * ChunkSize::MIN.bytes();
     if cow_bytes < needed_bytes {
@@ -19,7 +27,7 @@ pub async fn read_header<D: Device>(cow: &D) -> Result<Header, StoreError> {
     let bytes = cow.read_medium(0, 512).await;
     let bytes = bytes.map_err(StoreError::io("cannot read the header"))?;
     let raw = RawHeader::from_prefix(&bytes).ok_or(HeaderError::Blank)?;
-    Ok(raw.validate()?)
+    Ok((raw.validate()?, Tag::from_sector(&bytes)))
 }
 
 /// Refuses chunks that are not made of whole blocks of a device.
@@ -66,16 +74,20 @@ pub(super) async fn clear_header<D: Device>(
     Ok(())
 }
 
-/// Writes the header of a store, durably.
+/// Writes the header of a store and its tag, durably.
 pub(super) async fn write_header<D: Device>(
     cow: &D,
     chunk_size: ChunkSize,
     valid: bool,
+    tag: Option<&Tag>,
 ) -> Result<(), StoreError> {
     let failed = || StoreError::io("cannot write the header");
     let mut header = Buffer::zeroed(unit_bytes(cow, chunk_size));
     let raw = RawHeader::new(chunk_size, valid);
     header[..size_of::<RawHeader>()].copy_from_slice(raw.as_bytes());
+    if let Some(tag) = tag {
+        insert(&mut header, tag);
+    }
     cow.write(0, header.freeze()).await.map_err(failed())?;
     cow.flush().await.map_err(failed())
 }

@@ -11,6 +11,8 @@ mod seen; // chunk numbers that have come before
 mod ledger; // which exceptions can be believed
 mod scan; // slots read in order, many areas at a time
 mod strays; // what lies after the terminator
+mod fence; // is the origin the one the store was made for
+mod tag; // whom a store belongs to: read and written
 mod header; // chunk 0: read, written, and with an empty area made into a store
 mod reader; // a store read and judged, and opened only after that
 mod slots; // slots written: units, and their order
@@ -24,16 +26,18 @@ mod any; // either of them
 use dmsnap_format::{ChunkSize, CowChunk, OriginChunk, Usage};
 
 pub use any::AnyStore;
-pub use builder::{Builder, format};
+pub use builder::{Builder, format, format_tagged};
 pub use damage::{Damage, Severity};
 pub(crate) use error::UNKNOWN_SIZE;
 pub use error::{Fault, Place, StoreError};
+pub use fence::{BaseFence, FenceBreak, take_fence};
 pub use header::{read_header, refuse_part_blocks};
 pub use ledger::Ledger;
 pub use persistent::Persistent;
 pub use reader::{Loaded, Reader, Strays};
 pub use scan::{End, read_exceptions, read_range, read_strays};
 pub(crate) use strays::Stretch;
+pub use tag::{read_tag, write_tag};
 pub use transient::Transient;
 
 /// A chunk of the COW device that was given out and waits for its data.

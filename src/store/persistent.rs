@@ -1,9 +1,10 @@
+mod label; // whom it belongs to
 mod mark; // a dropped snapshot says so
 mod opening; // what an opening for writing puts in order
 
 use std::cell::{Cell, RefCell};
 
-use dmsnap_format::{ChunkSize, Exception, Layout, OriginChunk, Usage};
+use dmsnap_format::{ChunkSize, Exception, Layout, OriginChunk, Tag, Usage};
 use futures_util::lock::Mutex;
 
 use super::queue::Queue;
@@ -28,6 +29,7 @@ pub struct Persistent<D> {
     published: Cell<u64>,
     room: RefCell<Room>,
     queue: RefCell<Queue>,
+    tag: RefCell<Option<Box<Tag>>>,
     /// Held while metadata is written.
     writer: Mutex<()>,
 }
@@ -119,13 +121,14 @@ impl<D: Device> Persistent<D> {
 
     /// From what was read of it.
     pub(super) fn new(loaded: Loaded<D>, standing: Standing) -> Self {
-        let Loaded { cow, layout, published, room, .. } = loaded;
+        let Loaded { cow, layout, tag, published, room, .. } = loaded;
         Self {
             slots: Slots::new(cow, layout),
             standing: Cell::new(standing),
             published: Cell::new(published),
             room: RefCell::new(room),
             queue: RefCell::default(),
+            tag: RefCell::new(tag),
             writer: Mutex::new(()),
         }
     }

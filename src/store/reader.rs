@@ -1,6 +1,7 @@
-use dmsnap_format::{Exception, Extents, Header, Layout};
+use dmsnap_format::{Exception, Extents, Header, Layout, Tag};
 
-use super::header::read_header;
+use super::fence::BaseFence;
+use super::header::read_first_sector;
 use super::room::Room;
 use super::scan::{End, read_exceptions};
 use super::strays::{Lost, Stretch, each_stretch};
@@ -14,6 +15,7 @@ use crate::planted::{Planted, planted};
 pub struct Reader<'a, D> {
     cow: &'a D,
     header: Header,
+    tag: Option<Box<Tag>>,
     extents: Extents,
     cow_bytes: u64,
 }
@@ -25,17 +27,27 @@ impl<'a, D: Device> Reader<'a, D> {
     ///
     /// # Errors
     ///
-    /// As [`read_header`].
+    /// As [`read_header`](super::read_header).
     pub async fn open(cow: &'a D, origin_bytes: Option<u64>) -> Result<Self, StoreError> {
-        let header = read_header(cow).await?;
+        let (header, tag) = read_first_sector(cow).await?;
         let cow_bytes = cow.len_bytes().map_err(StoreError::unknown_size)?;
         let extents = Extents::new(Layout::new(header.chunk_size), cow_bytes, origin_bytes);
-        Ok(Self { cow, header, extents, cow_bytes })
+        Ok(Self { cow, header, tag: tag.map(Box::new), extents, cow_bytes })
     }
 
     /// The header.
     pub fn header(&self) -> Header {
         self.header
+    }
+
+    /// Whom the store belongs to, if it says so.
+    pub fn tag(&self) -> Option<&Tag> {
+        self.tag.as_deref()
+    }
+
+    /// What the store remembers of its origin. Exceptions are still to be shown to it.
+    pub fn fence(&self) -> BaseFence {
+        BaseFence::new(self.tag(), self.header.chunk_size)
     }
 
     /// Where everything lies.
@@ -135,6 +147,8 @@ pub enum Strays {
 pub struct Loaded<D> {
     pub(super) cow: D,
     pub(super) layout: Layout,
+    pub(super) tag: Option<Box<Tag>>,
+    fence: BaseFence,
     pub(super) published: u64,
     pub(super) room: Room,
     pub(super) strays: Option<Found>,
@@ -161,16 +175,24 @@ impl<D: Device> Loaded<D> {
     pub async fn read(
         cow: D,
         origin_bytes: Option<u64>,
-        visit: impl FnMut(Exception),
+        mut visit: impl FnMut(Exception),
     ) -> Result<Self, StoreError> {
         let reader = Reader::open(&cow, origin_bytes).await?;
         if !reader.header.valid && !planted(Planted::InvalidOpens) {
             return Err(StoreError::Invalid);
         }
-        let ledger = reader.believe(visit).await?;
-        let extents = reader.extents;
+        let mut fence = reader.fence();
+        let ledger = reader
+            .believe(|exception| {
+                fence.see(exception.old);
+                visit(exception);
+            })
+            .await?;
+        let (extents, tag) = (reader.extents, reader.tag.clone());
         Ok(Self {
             layout: extents.layout,
+            tag,
+            fence,
             published: ledger.tally().exceptions(),
             room: Room::new(&ledger, extents.cow_chunks),
             strays: None,
@@ -186,6 +208,16 @@ impl<D: Device> Loaded<D> {
     /// Where everything lies.
     pub fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// Whom the store belongs to, if it says so.
+    pub fn tag(&self) -> Option<&Tag> {
+        self.tag.as_deref()
+    }
+
+    /// What the store remembers of its origin.
+    pub fn fence(&self) -> &BaseFence {
+        &self.fence
     }
 
     /// How many exceptions it has.

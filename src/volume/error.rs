@@ -1,6 +1,6 @@
 use std::io;
 
-use crate::store::StoreError;
+use crate::store::{FenceBreak, StoreError};
 use crate::table::Duplicate;
 
 /// Why a volume did not do what was asked.
@@ -76,6 +76,9 @@ pub enum VolumeError {
     /// A transient store cannot be merged: its exceptions are on no device.
     #[error("a transient store")]
     Transient,
+    /// The origin is not what the store remembers of it.
+    #[error("the origin is not the one that the store was made for, or was written past it: {0}")]
+    OriginChanged(FenceBreak),
     /// A snapshot of whole sectors only.
     #[error("the snapshot's size, {found} bytes, is not a multiple of 512")]
     SizeNotWhole {
@@ -126,6 +129,7 @@ impl VolumeError {
             | Self::Unmarked { .. }
             | Self::MarkFailed { .. }
             | Self::ChangesUnknown
+            | Self::OriginChanged(_)
             | Self::Store(_) => io::ErrorKind::Other,
         }
     }

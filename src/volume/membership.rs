@@ -13,7 +13,7 @@ use super::standing::State;
 use super::volume::Volume;
 use crate::device::Device;
 use crate::planted::{Planted, planted};
-use crate::store::{AnyStore, Loaded, Persistent, Transient, refuse_part_blocks};
+use crate::store::{AnyStore, BaseFence, Loaded, Transient, refuse_part_blocks};
 use crate::sync::Closed;
 use crate::table::Table;
 
@@ -37,12 +37,23 @@ impl<O: Device, C: Device> Volume<O, C> {
         exceptions: Vec<Exception>,
         options: SnapshotOptions,
     ) -> Result<Rc<Snapshot<C>>, VolumeError> {
+        self.join(name, (store, exceptions, BaseFence::default()), options).await
+    }
+
+    /// The same for a store that may remember its origin: it is held against it when nobody writes.
+    async fn join(
+        &self,
+        name: &str,
+        (store, exceptions, fence): (AnyStore<C>, Vec<Exception>, BaseFence),
+        options: SnapshotOptions,
+    ) -> Result<Rc<Snapshot<C>>, VolumeError> {
         let len_bytes = self.snapshot_bytes(&options)?;
         let table = Table::from_exceptions(exceptions)?;
         if !planted(Planted::BelieveCache) {
             store.device().forget_cached().await?;
         }
         let _nobody_writes = self.flush_for_new().await?;
+        self.refuse_changed(&fence, &options).await?;
         if self.snapshot(name).is_some() {
             return Err(VolumeError::NameTaken { name: name.into() });
         }
@@ -128,8 +139,10 @@ impl<O: Device, C: Device> Volume<O, C> {
         let chunk_size = loaded.layout().chunk_size();
         refuse_part_blocks(chunk_size, loaded.device()).map_err(VolumeError::Store)?;
         refuse_part_blocks(chunk_size, self.origin_device()).map_err(VolumeError::Store)?;
+        let fence = loaded.fence().clone();
+        self.refuse_changed(&fence, &options).await?;
         let store = loaded.into_writable(options.strays).await.map_err(VolumeError::Store)?;
-        self.add(name, AnyStore::Persistent(store), exceptions, options).await
+        self.join(name, (AnyStore::Persistent(store), exceptions, fence), options).await
     }
 
     /// The same, for looking at: the snapshot refuses every write, and nothing is ever written to `cow`.
@@ -146,9 +159,27 @@ impl<O: Device, C: Device> Volume<O, C> {
     ) -> Result<Rc<Snapshot<C>>, VolumeError> {
         let mut exceptions = Vec::new();
         let len_bytes = self.snapshot_bytes(&options)?;
-        let store = Persistent::open_read_only(cow, Some(len_bytes), |it| exceptions.push(it));
-        let store = AnyStore::Persistent(store.await.map_err(VolumeError::Store)?);
-        self.add(name, store, exceptions, options).await
+        let loaded = Loaded::read(cow, Some(len_bytes), |it| exceptions.push(it));
+        let loaded = loaded.await.map_err(VolumeError::Store)?;
+        let fence = loaded.fence().clone();
+        let store = AnyStore::Persistent(loaded.into_read_only());
+        self.join(name, (store, exceptions, fence), options).await
+    }
+
+    /// Holds the origin against what a store remembers. What clients wrote and still waits in memory is seen only once
+    /// it is written back, so this is asked again then.
+    async fn refuse_changed(
+        &self,
+        fence: &BaseFence,
+        options: &SnapshotOptions,
+    ) -> Result<(), VolumeError> {
+        if options.ignore_fence {
+            return Ok(());
+        }
+        match fence.compare(self.origin_device(), self.len_bytes()).await? {
+            Some(found) => Err(VolumeError::OriginChanged(found)),
+            None => Ok(()),
+        }
     }
 
     /// Adds a snapshot of this moment that is gone with the process. Whatever lies on `cow` is

@@ -22,15 +22,17 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// [`VolumeError::Merging`] while another merge is not finished; [`VolumeError::Transient`];
     /// [`VolumeError::Invalid`]; [`VolumeError::TakenOut`]; an error of a device.
     pub async fn start_merge(&self, snapshot: &Rc<Snapshot<C>>) -> Result<(), VolumeError> {
-        if !snapshot.is_persistent() {
-            return Err(VolumeError::Transient);
-        }
+        let store = snapshot.store().persistent().ok_or(VolumeError::Transient)?;
         let prepare = async || -> Result<(), VolumeError> {
             self.merges().refuse_unfinished()?;
             snapshot.standing().usable()?;
             self.write_back().await?;
             snapshot.pending().wait_for_all().await;
-            Ok(snapshot.flush().await?)
+            snapshot.flush().await?;
+            match store.is_read_only() {
+                true => Ok(()),
+                false => Ok(store.forget_origin().await?),
+            }
         };
         let both = [self.gate(), snapshot.gate()];
         let _nobody_writes = gates::close(self.clock(), &both, prepare).await?;

@@ -43,4 +43,6 @@ pub struct SnapshotOptions {
     pub discard_zeroes: bool,
     /// Discards go to the origin as well, which keeps the old data for every snapshot first.
     pub discard_passdown: bool,
+    /// Open it although the origin is not what the store remembers of it.
+    pub ignore_fence: bool,
 }

@@ -5,7 +5,6 @@
 pub(crate) mod hanging; // a device that hangs
 pub(crate) mod live; // volumes on simulated disks
 pub(crate) mod holes; // a disk that knows its holes
-pub(crate) mod kernel_stores; // what real kernels wrote
 
 use dmsnap::format::{
     ChunkSize, CowChunk, Exception, Layout, OriginChunk, RawException, RawHeader,

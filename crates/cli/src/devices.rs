@@ -95,7 +95,7 @@ impl<'a> Devices<'a> {
         let device = match which {
             Which::Cow => Some(&self.cow),
             Which::Origin => self.origin.as_ref(),
-            Which::Output => None,
+            Which::Output | Which::Undo => None,
         };
         match (device, self.output) {
             (Some(device), _) => {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 use dmsnap::device::{Access, Caching, Device, File, Identity, Mode, OpenError};
+use dmsnap::format::StoreId;
 
 use crate::refusals::{open_failure, warn};
 use crate::report::Failure;
@@ -25,6 +26,18 @@ impl From<Io> for Caching {
         match io {
             Io::Direct => Self::Direct,
             Io::Buffered => Self::Buffered,
+        }
+    }
+}
+
+/// A name for a store that no other has.
+pub(crate) fn new_id() -> Result<StoreId, Failure> {
+    loop {
+        let mut bytes = [0; 16];
+        let drawn = getrandom::fill(&mut bytes);
+        drawn.map_err(|error| Failure::of("random numbers", error))?;
+        if let Some(id) = StoreId::new(bytes) {
+            return Ok(id);
         }
     }
 }

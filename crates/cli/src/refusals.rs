@@ -97,6 +97,32 @@ pub(crate) fn advise(failure: Failure, error: &Error) -> Failure {
         Error::Swapped => failure.advise("the COW device comes first, then the origin"),
         Error::OriginIsStore => failure.advise("`dmsnap check` tells which it is"),
         Error::Damaged(_) => failure.advise("`dmsnap check` lists everything"),
+        Error::OriginChanged(_) => failure.advise("give the right one, or go on with --no-fence"),
+        _ => failure,
+    }
+}
+
+/// What can be done about a merge with a way back; `names` are those of COW, ORIGIN and UNDO.
+pub(crate) fn advise_undo(
+    failure: Failure,
+    error: &Error,
+    (cow, origin, undo): &(String, String, String),
+) -> Failure {
+    let inner = match error {
+        Error::OfUndo(inner) => inner,
+        other => other,
+    };
+    match inner {
+        Error::WrongOrder => failure.advise(format_args!("dmsnap undo {undo} {origin} {cow}")),
+        Error::HoldsStore => failure.advise("name another file or device"),
+        Error::NotPartners => failure.advise("`dmsnap info` tells the partner of a store"),
+        Error::PartnerMissing { .. } => failure.advise("name that one"),
+        Error::NoRoomToKeep { .. } => {
+            failure.advise("make it larger, or give --drop-snapshot to lose what it shows")
+        }
+        Error::Occupied { .. } | Error::NotEmpty { .. } => failure.advise("--force overwrites it"),
+        Error::OriginChanged(_) => failure.advise("--no-fence goes on"),
+        Error::Stopped => failure.advise("the same command goes on"),
         _ => failure,
     }
 }
@@ -107,6 +133,9 @@ pub(crate) fn advise_merge(failure: Failure, error: &Error) -> Failure {
         Error::OriginIsStore => failure.advise("if it is the origin, --force goes on"),
         Error::FrontZeroed { .. } => failure.advise("--force merges what is left"),
         Error::Invalid => failure.advise("it cannot be merged"),
+        Error::IsWayBack { .. } => {
+            failure.advise("`dmsnap undo` merges it, and keeps what that one shows")
+        }
         _ => failure,
     }
 }

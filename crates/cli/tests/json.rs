@@ -39,7 +39,6 @@ fn every_name_in_json_is_documented_and_every_documented_name_is_there() {
     let created = dmsnap!("create", "--json", "--force", cow).ok();
     assert_documented("create", "name", &parsed(&created));
     fs::write(&cow, store(&OLD, 21)).expect("write");
-    assert_documented("info", "name", &parsed(&dmsnap!("info", "--json", cow).ok()));
     let dumped = dmsnap!("dump", "--json", cow).ok();
     assert_documented("dump", "name", &parsed(dumped.lines().next().expect("a run")));
     let exported = dmsnap!("export", "--json", cow, disk, dir.path("out")).ok();
@@ -47,4 +46,23 @@ fn every_name_in_json_is_documented_and_every_documented_name_is_there() {
     let planned = dmsnap!("merge", "--json", "--dry-run", cow, disk).ok();
     assert_documented("merge --dry-run", "name", &parsed(&planned));
     assert_documented("merge", "name", &parsed(&dmsnap!("merge", "--json", cow, disk).ok()));
+}
+
+#[test]
+fn what_a_merge_with_a_way_back_prints_is_documented() {
+    let Pair { cow, disk, dir } = pair(&OLD, ORIGIN_CHUNKS);
+    let undo = dir.path("undo");
+    let with = |more: &str| {
+        documented("merge", "name").union(&documented("merge --undo", more)).cloned().collect()
+    };
+    let planned = parsed(&dmsnap!("merge", "--json", "--dry-run", "--undo", undo, cow, disk).ok());
+    let names: BTreeSet<String> = planned.as_object().expect("an object").keys().cloned().collect();
+    let more = documented("merge --undo", "name with `--dry-run`");
+    assert_eq!(names, documented("merge --dry-run", "name").union(&more).cloned().collect());
+    let merged = parsed(&dmsnap!("merge", "--json", "--undo", undo, cow, disk).ok());
+    let names: BTreeSet<String> = merged.as_object().expect("an object").keys().cloned().collect();
+    let all: BTreeSet<String> = with("name");
+    assert_eq!(names, all);
+    // A store that belongs to somebody says so.
+    assert_documented("info", "name", &parsed(&dmsnap!("info", "--json", cow).ok()));
 }

@@ -11,6 +11,7 @@ mod serving;
 
 mod bad_disks;
 mod bad_inputs;
+mod base;
 mod control;
 mod disks;
 mod docs;
@@ -36,4 +37,5 @@ mod sockets;
 mod streams;
 mod table;
 mod tasks;
+mod undo;
 mod usage;

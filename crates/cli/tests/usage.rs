@@ -37,7 +37,8 @@ fn a_command_line_that_makes_no_sense_exits_2() {
 
 #[test]
 fn every_command_has_short_help_and_long_help_with_examples() {
-    for name in ["create", "info", "check", "dump", "export", "merge", "completions", "man"] {
+    for name in ["create", "info", "check", "dump", "export", "merge", "undo", "completions", "man"]
+    {
         let short = dmsnap!(name, "-h").ok();
         let long = dmsnap!(name, "--help").ok();
         assert!(short.contains("Usage: dmsnap"), "{name}");

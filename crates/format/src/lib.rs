@@ -25,12 +25,16 @@
 
 mod units; // sectors, chunks and their two numberings
 mod header; // chunk 0
+mod fence; // what a few bytes of the origin were
+mod tag; // whom a store belongs to: the rest of chunk 0
 mod exception; // one slot, one exception, runs of them
 mod layout; // where areas and data lie, and what may lie there
 mod usage; // the status line
 
 pub use exception::{Exception, ExceptionFault, RawException, Run, SLOT_BYTES};
+pub use fence::{Fence, MOST_SAMPLES, Sample, sample_bytes, sampled_bytes};
 pub use header::{Header, HeaderError, MAGIC, RawHeader, VERSION};
 pub use layout::{Extents, Layout, Role};
+pub use tag::{StoreId, TAG_AT, TAG_BYTES, Tag, TagState};
 pub use units::{ChunkSize, ChunkSizeError, CowChunk, OriginChunk, SECTOR_BYTES};
 pub use usage::{Tally, Usage};

@@ -7,5 +7,6 @@ mod capacity;
 mod exceptions;
 mod header;
 mod layout;
+mod tag;
 mod usage;
 mod worked_example;

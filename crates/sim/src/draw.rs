@@ -100,12 +100,15 @@ fn draw_slot(origin: usize, align: usize, random: &mut Random) -> Slot {
         filled,
         strays: if filled.is_some() && random.chance(1, 8) { random.below(6) } else { 0 },
         damaged: false,
+        // Drawn from what is known: seeds keep their meaning.
+        fenced: filled.is_some() && (chunks ^ olds).is_multiple_of(4),
         transient,
         tight,
         grows_to: if tight && random.chance(1, 3) { whole(2 * olds + 12) } else { 0 },
         options: SnapshotOptions {
             strays: Strays::default(),
             len_bytes: None,
+            ignore_fence: false,
             on_full,
             max_bytes: None,
             discard_zeroes: random.chance(1, 2),

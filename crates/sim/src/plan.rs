@@ -2,11 +2,15 @@
 
 use std::fmt;
 
+use dmsnap::device::Memory;
+use dmsnap::format::{ChunkSize, Fence, StoreId, TAG_AT, TAG_BYTES, Tag};
+use dmsnap::store::take_fence;
 use dmsnap::volume::{OnFull, SnapshotOptions};
 
 use crate::fault::RequestFault;
 use crate::model::{Model, name};
 use crate::naive::{self, SECTOR, STALE};
+use crate::run;
 
 /// A machine: its disks, and the volume on them.
 #[derive(Clone, Debug)]
@@ -38,6 +42,8 @@ pub struct Slot {
     pub strays: usize,
     /// Its last exception shares the data chunk of its first: it must be refused.
     pub damaged: bool,
+    /// The store remembers its origin.
+    pub fenced: bool,
     /// Its store is gone with the process.
     pub transient: bool,
     /// It may run out of room.
@@ -62,6 +68,7 @@ impl Slot {
             filled: None,
             strays: 0,
             damaged: false,
+            fenced: false,
             transient: false,
             tight: false,
             grows_to: 0,
@@ -223,7 +230,7 @@ impl Setup {
         }
         let mut snapshots = Vec::new();
         for (slot, tag) in self.slots.iter().zip(SLOT_TAG..) {
-            let cow = slot.content(self.origin, tag);
+            let cow = slot.content(&origin, tag);
             snapshots.push(match (slot.filled, naive::read(&cow)) {
                 (Some(_), naive::Found::Store(store)) if !slot.damaged => {
                     Some(store.view(&origin, &cow))
@@ -237,13 +244,13 @@ impl Setup {
 }
 
 impl Slot {
-    fn content(&self, origin: usize, tag: u32) -> Vec<u8> {
+    fn content(&self, origin: &[u8], tag: u32) -> Vec<u8> {
         let Some(filled) = self.filled else {
             let mut blank = vec![STALE; self.chunks * self.chunk * SECTOR];
             blank[..SECTOR].fill(0);
             return blank;
         };
-        let olds = origin.div_ceil(self.chunk);
+        let olds = (origin.len() / SECTOR).div_ceil(self.chunk);
         // Scattered, and never the same twice.
         let step = (1..).map(|n| olds * 5 / 13 + n).find(|n| coprime(*n, olds)).unwrap_or(1);
         let all: Vec<usize> = (0..filled.min(olds)).map(|n| n * step % olds).collect();
@@ -262,7 +269,23 @@ impl Slot {
             let last = all.len() - 1;
             naive::put_slot(&mut cow, area + last % slots * 16, all[last], 2);
         }
+        if self.fenced {
+            self.remember(&mut cow, origin);
+        }
         cow
+    }
+
+    /// Writes the tag that a store made for this origin has.
+    fn remember(&self, cow: &mut [u8], origin: &[u8]) {
+        let sectors = u32::try_from(self.chunk).unwrap_or(1);
+        let chunk_size = ChunkSize::from_sectors(sectors).unwrap_or(ChunkSize::MIN);
+        let origin_bytes = origin.len() as u64;
+        let Some(id) = StoreId::new([1; 16]) else { return };
+        let memory = Memory::from(origin.to_vec());
+        let taken = take_fence(&memory, (chunk_size, origin_bytes), id.bytes(), |_| false);
+        let fence = run(taken).unwrap_or(Fence::EMPTY);
+        let tag = Tag { origin_bytes, fence, ..Tag::new(id) };
+        cow[TAG_AT..TAG_AT + TAG_BYTES].copy_from_slice(&tag.to_bytes());
     }
 }
 

@@ -1,14 +1,16 @@
 use std::path::PathBuf;
 
-use dmsnap::device::{Access, Caching};
+use dmsnap::device::{Access, Caching, Device, Mode};
 use dmsnap::format::ChunkSize;
-use dmsnap::ops::{self, Created, Error};
+use dmsnap::ops::{self, Created, Error, Which};
+use dmsnap_images::Volumes;
 
-use crate::device_arg::is_address;
-use crate::devices::Devices;
+use crate::device_arg::{DeviceArg, is_address};
+use crate::devices::{Devices, access_of, open_device};
 use crate::exit::Outcome;
-use crate::files::open_or_make;
+use crate::files::{new_id, open_or_make};
 use crate::output::Output;
+use crate::refusals::warn;
 use crate::report::{Failure, tell};
 use crate::size::{self, Bytes, CHUNK_SIZE, Sectors, whole_sectors};
 
@@ -37,10 +39,27 @@ pub(crate) struct Args {
 
     /// Size of the file to make, rounded up to whole sectors
     ///
-    /// Required if COW does not exist. If it does, it is not resized: the size must be the one it
-    /// has.
-    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    /// Required if COW does not exist, unless --for says it. If it does, it is not resized: the size must be the
+    /// one it has.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, conflicts_with = "room_for")]
     size: Option<u64>,
+
+    /// Make the file large enough for every chunk of this origin to change, metadata included
+    #[arg(long = "for", value_name = "ORIGIN", value_parser = DeviceArg::parser())]
+    room_for: Option<DeviceArg>,
+
+    /// Make it large enough for this part of the chunks of --for
+    #[arg(long, value_name = "NUMBER", requires = "room_for", conflicts_with = "size")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=100))]
+    percent: Option<u64>,
+
+    /// Remember which origin it is for
+    ///
+    /// The store remembers the size of ORIGIN and samples of its content. `check`, `export`, `merge` and
+    /// `serve` refuse another origin then, or one that was written without this store, unless they are
+    /// given --no-fence. Kernels do not look at it; a kernel that merges the store makes it a false alarm.
+    #[arg(long, value_name = "ORIGIN", value_parser = DeviceArg::parser())]
+    base: Option<DeviceArg>,
 
     /// Format a device that holds something else
     #[arg(long)]
@@ -55,6 +74,8 @@ const EXAMPLES: &str = "\
 Examples:
   A file of 1 GiB, with chunks of 4 KiB:
     dmsnap create --size 1G snap.cow
+  A file with room for everything, which knows its origin again:
+    dmsnap create --for golden.img --base golden.img vm1.cow
   A disk, with chunks of 64 KiB:
     dmsnap create --chunk-size 64k /dev/vg0/snap
   The same with the chunk size in sectors:
@@ -66,12 +87,19 @@ impl Args {
             return Err(Failure::about(&self.cow, "no store is made in a volume group")
                 .advise("LVM makes snapshots there; a file of that name is ./lvm:..."));
         }
-        let devices = Devices::of_cow(&self.cow.clone().into());
-        let wanted = self.size.map(whole_sectors).transpose();
-        let wanted = wanted.map_err(|found| Failure::of("--size", found))?;
-        let (cow, new) =
-            open_or_make(&self.cow, wanted, Caching::Buffered, Access::default()).await?;
-        let created = ops::create(&cow, self.chunk_size, self.force).await;
+        let cow = DeviceArg::from(self.cow.clone());
+        let devices = Devices::maybe_pair(&cow, self.base.as_ref()).await?;
+        let base = match &self.base {
+            Some(_) => Some(devices.open(Which::Origin, Mode::Read, Caching::Buffered).await?),
+            None => None,
+        };
+        let wanted = self.wanted_bytes().await?;
+        let access = self.base.as_ref().map_or_else(Access::default, access_of);
+        let (cow, new) = open_or_make(&self.cow, wanted, Caching::Buffered, access).await?;
+        let created = match &base {
+            Some(base) => ops::create_for(&cow, base, new_id()?, self.chunk_size, self.force).await,
+            None => ops::create(&cow, self.chunk_size, self.force).await,
+        };
         let created = created.map_err(|error| match &error {
             Error::Occupied { .. } | Error::NotEmpty { .. } | Error::PartBlocks { .. } => {
                 devices.failure(&error).advise("--force overwrites it")
@@ -83,6 +111,20 @@ impl Args {
         }
         self.show(created, out)?;
         Ok(Outcome::Yes)
+    }
+
+    /// How large the file is to be, if that is told.
+    async fn wanted_bytes(&self) -> Result<Option<u64>, Failure> {
+        let Some(origin) = &self.room_for else {
+            let wanted = self.size.map(whole_sectors).transpose();
+            return wanted.map_err(|found| Failure::of("--size", found));
+        };
+        let volumes = Volumes::new(warn);
+        let (mode, caching) = (Mode::Read, Caching::Buffered);
+        let device = open_device(&volumes, origin, Which::Origin, mode, caching).await?;
+        let bytes = device.len_bytes();
+        let bytes = bytes.map_err(|error| Failure::of(&origin.to_string(), error))?;
+        Ok(Some(ops::size_for(bytes, self.chunk_size, self.percent.unwrap_or(100))))
     }
 
     fn show(&self, created: Created, out: &mut Output) -> Result<(), Failure> {

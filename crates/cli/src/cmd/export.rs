@@ -68,6 +68,10 @@ pub(super) struct Options {
     #[arg(long)]
     allow_invalid: bool,
 
+    /// Go on although the origin is not what the store remembers of it (`dmsnap create --base`)
+    #[arg(long)]
+    no_fence: bool,
+
     /// Around the page cache or through it
     #[arg(long, value_enum, value_name = "WAY", default_value_t)]
     io: Io,
@@ -191,7 +195,7 @@ impl<'a> Export<'a> {
     fn wanted(&self) -> ExportOptions {
         let (allow_invalid, len_bytes) =
             (self.options.allow_invalid, self.devices.snapshot_bytes());
-        ExportOptions { allow_invalid, len_bytes }
+        ExportOptions { allow_invalid, len_bytes, ignore_fence: self.options.no_fence }
     }
 
     async fn export(
@@ -212,7 +216,9 @@ impl<'a> Export<'a> {
         (cow, origin): (&AnyDevice, &AnyDevice),
     ) -> Result<(), Failure> {
         let len_bytes = self.devices.snapshot_bytes();
-        let options = MergeOptions { force: true, len_bytes, ..MergeOptions::default() };
+        let ignore_fence = self.options.no_fence;
+        let options =
+            MergeOptions { force: true, len_bytes, ignore_fence, ..MergeOptions::default() };
         match ops::plan_merge(cow, origin, options).await {
             Err(ops::Error::Invalid) if self.options.allow_invalid => Ok(()),
             Err(error) => Err(self.export_failure(&error, cow).await),

@@ -72,6 +72,18 @@ fn show(info: &Info, out: &mut Output) -> Result<(), Failure> {
     line("next free chunk", &info.next_free_chunk)?;
     line("out of order", &info.out_of_order)?;
     line("origin at least", &Sectors(info.origin_at_least_sectors))?;
+    if let Some(owner) = &info.owner {
+        line("id", &owner.id)?;
+        match (owner.state.as_str(), &owner.partner) {
+            ("undo", Some(partner)) => line("way back of", partner)?,
+            ("merging", Some(partner)) => line("merging, way back", partner)?,
+            (_, Some(partner)) => line("partner", partner)?,
+            _ => {}
+        }
+        if owner.origin_samples > 0 {
+            line("origin", &Sectors(owner.origin_bytes / SECTOR_BYTES))?;
+        }
+    }
     if info.kernel_loses_last_chunk {
         line("warning", &"a kernel that fills this size to the last chunk drops the snapshot")?;
     }

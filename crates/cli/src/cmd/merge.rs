@@ -1,11 +1,12 @@
 use dmsnap::device::{AnyDevice, Mode};
-use dmsnap::ops::{self, MergePlan, Merged, Other, Which};
+use dmsnap::ops::{self, MergeOptions, MergePlan, Merged, Other, Which};
 use dmsnap_images::Scan;
 use dmsnap_serve::OnFull;
 use serde::Serialize;
 
 use super::lvm::merge::merge_snapshot;
 use super::merging::{InGroup, Options, Planned, show_kept, show_plan_with_others, stopped};
+use super::undoable::Task;
 use crate::device_arg::{Address, DeviceArg};
 use crate::devices::{Devices, origin_of, overlap};
 use crate::exit::Outcome;
@@ -53,6 +54,18 @@ pub(crate) struct Args {
     #[arg(long, value_name = "COW", value_parser = DeviceArg::parser())]
     keep: Vec<DeviceArg>,
 
+    /// Keep a way back in UNDO: `dmsnap undo COW ORIGIN UNDO` then takes the merge back
+    ///
+    /// What the merge writes over is kept there first. UNDO is a file that is made, with the size that is needed
+    /// (--dry-run tells it), or a blank device. A merge that was stopped is finished by the same command, and
+    /// cancelled by `dmsnap undo`. While both stores are kept, nobody may write ORIGIN without UNDO: serve both.
+    #[arg(long, value_name = "UNDO", value_parser = DeviceArg::parser())]
+    undo: Option<DeviceArg>,
+
+    /// Merge although the way back is lost by that: where it is kept while a server merges
+    #[arg(long, conflicts_with = "undo")]
+    forget_undo: bool,
+
     #[command(flatten)]
     options: Options,
 
@@ -68,8 +81,8 @@ Examples:
     dmsnap merge snap.cow disk.img
   The same, and another snapshot of the disk keeps what it shows:
     dmsnap merge --keep other.cow snap.cow disk.img
-  While other work goes on on the disks:
-    dmsnap merge --rate 50M /dev/mapper/vg0-snap-cow /dev/mapper/vg0-lv-real";
+  The same, with a way back:
+    dmsnap merge --undo undo.cow snap.cow disk.img";
 
 /// A merge, with the time it took.
 #[derive(Serialize)]
@@ -115,6 +128,18 @@ impl Args {
         if let Some(DeviceArg::Volume(origin)) = &self.origin {
             refuse_with_snapshots(origin).await?;
         }
+        if let Some(undo) = &self.undo {
+            let task = Task {
+                devices: &devices,
+                cow: &self.cow,
+                undo,
+                keep: &self.keep,
+                drop_full: self.in_group.drop_full,
+                drop_snapshot: false,
+                options: &self.options,
+            };
+            return task.merge(out).await;
+        }
         match (self.keep.is_empty(), self.options.dry_run) {
             (true, true) => self.plan(&devices, out).await,
             (true, false) => self.merge(&devices, out).await,
@@ -137,7 +162,7 @@ impl Args {
             others.push(Other { name: place.to_string(), cow: device, len_bytes: None });
         }
         let failed = |error: ops::Error| advise_merge(devices.failure(&error), &error);
-        let planned = ops::plan_merge_keeping(&cow, &origin, &others, options.merge_options());
+        let planned = ops::plan_merge_keeping(&cow, &origin, &others, self.merge_options());
         let (plan, kept) = planned.await.map_err(failed)?;
         if let Some(full) = kept.iter().find(|it| !it.valid && !drop_full) {
             return Err(no_room(&full.name, full.chunks));
@@ -149,8 +174,7 @@ impl Args {
         }
         let watch = options.watch()?;
         let on_full = if drop_full { OnFull::Invalidate } else { OnFull::Fail };
-        let merged =
-            ops::merge_keeping(cow, origin, others, options.merge_options(), on_full, &watch);
+        let merged = ops::merge_keeping(cow, origin, others, self.merge_options(), on_full, &watch);
         let (merged, others) = merged.await.map_err(failed)?;
         watch.done();
         let Merged { finished, exceptions, left, bytes, .. } = merged;
@@ -168,6 +192,10 @@ impl Args {
             }
         }
         self.ended(merged)
+    }
+
+    fn merge_options(&self) -> MergeOptions {
+        MergeOptions { forget_undo: self.forget_undo, ..self.options.merge_options() }
     }
 
     fn ended(&self, merged: Merged) -> Result<Outcome, Failure> {
@@ -195,7 +223,7 @@ impl Args {
         let options = &self.options;
         let (cow, origin) = open_pair(devices, options.io).await?;
         devices.warn_of_image(&origin).await;
-        let plan = match ops::plan_merge(&cow, &origin, options.merge_options()).await {
+        let plan = match ops::plan_merge(&cow, &origin, self.merge_options()).await {
             Ok(plan) => plan,
             Err(error) => return Err(advise_merge(devices.explain(&error, &cow).await, &error)),
         };
@@ -211,7 +239,7 @@ impl Args {
         let watch = options.watch()?;
         let (cow, origin) = open_pair(devices, options.io).await?;
         devices.warn_of_image(&origin).await;
-        let merged = match ops::merge(&cow, &origin, options.merge_options(), &watch).await {
+        let merged = match ops::merge(&cow, &origin, self.merge_options(), &watch).await {
             Ok(merged) => merged,
             Err(error) => return Err(advise_merge(devices.explain(&error, &cow).await, &error)),
         };

@@ -43,6 +43,10 @@ pub(super) struct Options {
     #[arg(long)]
     pub(super) force: bool,
 
+    /// Go on although the origin is not what the store remembers of it (`dmsnap create --base`)
+    #[arg(long)]
+    pub(super) no_fence: bool,
+
     /// Around the page cache or through it
     #[arg(long, value_enum, value_name = "WAY", default_value_t)]
     pub(super) io: Io,
@@ -108,7 +112,8 @@ impl Options {
         let window = self.window.unwrap_or_else(usual_window);
         let window_bytes = window.min(self.rate.unwrap_or(u64::MAX));
         let (share, force) = (!self.no_share, self.force);
-        MergeOptions { window_bytes, share, force, ..MergeOptions::default() }
+        let ignore_fence = self.no_fence;
+        MergeOptions { window_bytes, share, force, ignore_fence, ..MergeOptions::default() }
     }
 
     pub(super) fn watch(&self) -> Result<Watch, Failure> {

@@ -6,7 +6,9 @@ mod check;
 mod dump;
 mod export;
 mod merging; // what merges of devices and in volume groups have in common
+mod undoable; // a merge with a way back, and the way back
 mod merge;
+mod undo;
 mod spec; // a snapshot as the command line names it
 mod status; // how a server is, for people and for programs that know dmsetup
 mod serve;
@@ -28,6 +30,7 @@ pub(crate) enum Command {
     Dump(dump::Args),
     Export(export::Args),
     Merge(merge::Args),
+    Undo(undo::Args),
     Serve(serve::Args),
     Lvm(lvm::Args),
     Ctl(ctl::Args),
@@ -49,6 +52,7 @@ impl Command {
             Self::Dump(args) => runtime::run(args.run(out)),
             Self::Export(args) => runtime::run(args.run(out)),
             Self::Merge(args) => runtime::run(args.run(out)),
+            Self::Undo(args) => runtime::run(args.run(out)),
             Self::Serve(args) => runtime::run(args.run(out)),
             Self::Lvm(args) => runtime::run(args.run(out)),
             Self::Ctl(args) => runtime::run(args.run(out)),

@@ -157,6 +157,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = size::parse)]
     window: u64,
 
+    /// Go on although the origin is not what a store remembers of it (`dmsnap create --base`)
+    ///
+    /// That is for every snapshot, also those that are added later.
+    #[arg(long)]
+    no_fence: bool,
+
     /// Refuse every write
     #[arg(long, conflicts_with = "merge")]
     read_only: bool,
@@ -216,6 +222,9 @@ impl Args {
         let tls = self.encryption.tls()?;
         let mode = if self.read_only { Mode::Read } else { Mode::Write };
         let (options, origin, cows) = (self.options(&plan), plan.origin.clone(), plan.cows());
+        if self.no_fence {
+            plan.ignore_fences();
+        }
         let volume = plan.open(mode, self.io.into(), merge.as_deref()).await?;
         let Listening { listeners, uris } = Listening::at(&self.nbd, tls.is_some()).await?;
         let control = match &self.control {
@@ -226,6 +235,7 @@ impl Args {
             out.line(format_args!("listening on {uri}"))?;
         }
         let opener = FileOpener::new((&origin, &cows), mode, self.io.into());
+        let opener = opener.ignoring_fences(self.no_fence);
         let service = Service::with_opener(volume.clone(), options, opener, events::tell_events());
         let service = listeners.into_iter().fold(service, Service::nbd).tls(tls).control(control);
         let controller = service.controller().clone();

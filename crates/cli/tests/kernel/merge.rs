@@ -9,6 +9,11 @@ use crate::kernel::pair::{Pair, live};
 /// Begins a merge and sends it this signal as soon as no more than `target` exceptions are left.
 /// Gives how many are left in the end: always some, and fewer than there were.
 pub(crate) fn stop_merge(pair: &Pair, signal: Signal, target: u64) -> u64 {
+    stop_merge_with(pair, &[], signal, target)
+}
+
+/// The same with more options.
+pub(crate) fn stop_merge_with(pair: &Pair, more: &[&str], signal: Signal, target: u64) -> u64 {
     let before = pair.exceptions();
     // The whole merge would take two seconds.
     let rate = (before * pair.chunk_bytes / 2).to_string();
@@ -16,6 +21,7 @@ pub(crate) fn stop_merge(pair: &Pair, signal: Signal, target: u64) -> u64 {
     let window = (before.div_ceil(20) * pair.chunk_bytes).to_string();
     let (cow, origin) = (pair.cow.to_string_lossy(), pair.origin.to_string_lossy());
     let args = ["merge", &*cow, &*origin, "--no-share", "--rate", &rate, "--window", &window];
+    let args = [&args, more].concat();
     let mut merge = command(&args).spawn().expect("the command starts");
     let begun = Instant::now();
     while live(&pair.cow, pair.chunk_bytes) > target {

@@ -15,6 +15,7 @@ pub(crate) mod nbd; // a client of what is served
 mod merge; // merges of dmsnap's that do not reach their end
 mod created; // the kernel fills what dmsnap made
 mod stopped; // the kernel goes on where dmsnap's merge stopped
+mod undone; // merges with a way back, and what the kernel reads of it
 mod crashed; // dmsnap goes on where the kernel's merge stopped
 mod strays; // leftovers behind the end stay dead
 mod full; // stores without room

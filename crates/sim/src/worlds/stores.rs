@@ -53,6 +53,21 @@ pub(super) fn first_writes() -> Vec<World> {
     // What a flush has half done is believed, or not, by the next opening.
     let acts = vec![write(1, 9, 2), flush(1), Action::Reopen, write(0, 9, 2), flush(0)];
     worlds.push(world("reopened", setup(24, vec![Slot::filled(1, 60, 3)]), acts));
+    // Stores that remember their origin, which changes under them as it may.
+    let fenced = || vec![Slot { fenced: true, ..Slot::filled(1, 60, 3) }];
+    let acts =
+        vec![write(0, 0, 6), flush(0), Action::Reopen, write(0, 8, 1), flush(0), Action::Reopen];
+    worlds.push(world("fenced-reopened", setup(9, fenced()), acts));
+    let merge = [
+        Action::StartMerge { slot: 1 },
+        Action::RunMerge { window: 512, moves: 2 },
+        write(0, 3, 2),
+        flush(0),
+    ];
+    let acts = merge.into_iter().chain([Action::CancelMerge, Action::Reopen]).collect();
+    worlds.push(world("fenced-merge", setup(9, fenced()), acts));
+    let acts = vec![Action::OfflineMerge { slot: 1, window: 512 }, Action::Reopen];
+    worlds.push(world("fenced-offline", setup(9, fenced()), acts));
     // A disk that writes more untorn than a sector.
     let mut large = setup(48, vec![Slot::filled(16, 8, 1)]);
     large.block = 4096;

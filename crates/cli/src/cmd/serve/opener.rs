@@ -24,6 +24,7 @@ pub(super) struct FileOpener {
     origin: PathBuf,
     mode: Mode,
     caching: Caching,
+    ignore_fence: bool,
     /// The COW devices that were opened, by the names of their snapshots. Some may be gone.
     cows: RefCell<Vec<(String, DeviceArg)>>,
 }
@@ -35,7 +36,13 @@ impl FileOpener {
         caching: Caching,
     ) -> Self {
         let cows = cows.iter().map(|(name, cow)| (name.clone(), named(cow))).collect();
-        Self { origin: origin.to_owned(), mode, caching, cows: RefCell::new(cows) }
+        let (origin, cows) = (origin.to_owned(), RefCell::new(cows));
+        Self { origin, mode, caching, ignore_fence: false, cows }
+    }
+
+    /// The origin may be another than a store remembers.
+    pub(super) fn ignoring_fences(self, ignore_fence: bool) -> Self {
+        Self { ignore_fence, ..self }
     }
 
     /// Makes a store. A file that is made for it goes away again unless it is kept.
@@ -142,7 +149,8 @@ impl StoreOpener<AnyDevice, AnyDevice> for FileOpener {
     ) -> Result<Rc<Snapshot<AnyDevice>>, Refusal> {
         self.refuse(volume, wanted)?;
         let spec = Spec::of_request(wanted);
-        let spec = spec.map_err(|found| Refusal::new(Code::BadRequest, found))?;
+        let mut spec = spec.map_err(|found| Refusal::new(Code::BadRequest, found))?;
+        spec.options.ignore_fence = self.ignore_fence;
         let cow = Path::new(&wanted.cow);
         let opening = async {
             let made = match wanted.make {

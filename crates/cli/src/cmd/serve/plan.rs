@@ -141,6 +141,11 @@ impl Plan {
         self.snapshots.iter().any(|spec| spec.name == name)
     }
 
+    /// The origin may be another than the stores remember.
+    pub(super) fn ignore_fences(&mut self) {
+        self.snapshots.iter_mut().for_each(|spec| spec.options.ignore_fence = true);
+    }
+
     /// The snapshots and their COW devices.
     pub(super) fn cows(&self) -> Vec<(String, PathBuf)> {
         self.snapshots.iter().map(|spec| (spec.name.clone(), spec.cow.clone())).collect()
