@@ -232,11 +232,12 @@ async fn examine<C: Device, O: Device>(
     if !options.force {
         store.refuse_lost_front().await?;
     }
-    if !has_partner {
-        pair::refuse_alone(store.tag(), options.forget_undo)?;
-    }
     if !options.ignore_fence {
         refuse_changed(store.fence(), origin).await?;
+    }
+    // Last: an export asks what else a merge refuses.
+    if !has_partner {
+        pair::refuse_alone(store.tag(), options.forget_undo)?;
     }
     let chunk = store.layout().chunk_size().bytes();
     // Only the last chunk can be longer than what the origin has of it.

@@ -221,6 +221,8 @@ impl<'a> Export<'a> {
             MergeOptions { force: true, len_bytes, ignore_fence, ..MergeOptions::default() };
         match ops::plan_merge(cow, origin, options).await {
             Err(ops::Error::Invalid) if self.options.allow_invalid => Ok(()),
+            // That is not about what it shows.
+            Err(ops::Error::IsWayBack { .. } | ops::Error::PartnerMissing { .. }) => Ok(()),
             Err(error) => Err(self.export_failure(&error, cow).await),
             Ok(_) => Ok(()),
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dmsnap::device::{AnyDevice, Mode};
 use dmsnap::ops::{self, Error, Other, UndoOptions, UndoPlan, Undoable, Which};
-use dmsnap::volume::OnFull;
+use dmsnap_serve::OnFull;
 use serde::Serialize;
 
 use super::merging::{Options, show_kept, stopped};
