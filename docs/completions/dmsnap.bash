@@ -671,7 +671,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__serve)
-            opts="-h -V --snapshot --table --nbd --tls --tls-certificates --tls-verify-peer --connections --memory --connection-memory --control --merge --rate --window --no-fence --read-only --write-back --io --help --version"
+            opts="-h -V --snapshot --table --nbd --tls --tls-certificates --tls-verify-peer --connections --memory --connection-memory --control --merge --rate --window --no-fence --forget-undo --read-only --write-back --io --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -119,6 +119,7 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l io -d 'Through t
 buffered\t'Through the page cache'"
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l tls-verify-peer -d 'Let in only clients with a certificate that ca-cert.pem vouches for'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l no-fence -d 'Go on although the origin is not what a store remembers of it (`dmsnap create --base`)'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l forget-undo -d 'Serve one store of an undoable merge without the other'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l read-only -d 'Refuse every write'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -s V -l version -d 'Print version'

@@ -144,6 +144,23 @@ fn what_is_refused_is_refused_in_one_line_and_changes_nothing() {
 }
 
 #[test]
+fn a_server_needs_both_stores_of_an_undoable_merge() {
+    let world = World::new();
+    let [undo, cow] =
+        ["undo", "cow"].map(|name| format!("{name}={}", world.dir.path(name).display()));
+    world.run(&["merge", "--undo", "@undo", "@cow", "@origin"]).ok();
+    let serve = ["serve", "@origin", "--nbd", "unix:nowhere/socket", "--snapshot"];
+    let alone = world.run(&[&serve[..], &[undo.as_str()]].concat()).failed();
+    assert!(alone.contains("shares an undoable merge with the store"), "{alone}");
+    // With both it fails only at the socket.
+    let both = [&serve[..], &[undo.as_str(), "--snapshot", cow.as_str()]].concat();
+    let both = world.run(&both).failed();
+    assert!(both.contains("nowhere"), "{both}");
+    let forgets = [&serve[..], &[undo.as_str(), "--forget-undo"]].concat();
+    assert!(world.run(&forgets).failed().contains("nowhere"));
+}
+
+#[test]
 fn a_snapshot_that_is_thrown_away_is_dropped() {
     let world = World::new();
     world.run(&["merge", "--undo", "@undo", "@cow", "@origin"]).ok();

@@ -163,6 +163,13 @@ pub(crate) struct Args {
     #[arg(long)]
     no_fence: bool,
 
+    /// Serve one store of an undoable merge without the other
+    ///
+    /// What clients write to the origin then is lost to the store that is not served: the way back is no longer
+    /// one. Needed only while the merge is not finished, or for the undo store.
+    #[arg(long)]
+    forget_undo: bool,
+
     /// Refuse every write
     #[arg(long, conflicts_with = "merge")]
     read_only: bool,
@@ -222,6 +229,7 @@ impl Args {
         let tls = self.encryption.tls()?;
         let mode = if self.read_only { Mode::Read } else { Mode::Write };
         let (options, origin, cows) = (self.options(&plan), plan.origin.clone(), plan.cows());
+        plan.forget_undo = self.forget_undo;
         if self.no_fence {
             plan.ignore_fences();
         }

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use dmsnap::device::{Caching, Mode, is_same};
-use dmsnap::format::SECTOR_BYTES;
+use dmsnap::format::{SECTOR_BYTES, Tag, TagState};
 use dmsnap::ops::Which;
 use dmsnap_images::{Scan, Volumes};
 use dmsnap_serve::{OnFull, SnapshotOptions, Volume, refuse_reserved};
@@ -30,6 +30,8 @@ pub(super) struct Plan {
     lengths: Vec<Length>,
     /// LVM's name of the origin.
     pub(super) alias: Option<String>,
+    /// A store may be served without the other one of an undoable merge.
+    pub(super) forget_undo: bool,
 }
 
 /// How long a line of a table makes its device.
@@ -45,7 +47,8 @@ struct Length {
 impl Plan {
     pub(super) fn of_options(origin: &Path, snapshots: &[Spec]) -> Result<Self, Failure> {
         let (origin, snapshots) = (origin.to_owned(), snapshots.to_vec());
-        let plan = Self { origin, snapshots, merge: None, lengths: Vec::new(), alias: None };
+        let (merge, lengths, alias, forget_undo) = (None, Vec::new(), None, false);
+        let plan = Self { origin, snapshots, merge, lengths, alias, forget_undo };
         plan.refuse_same()?;
         Ok(plan)
     }
@@ -66,6 +69,7 @@ impl Plan {
             merge: None,
             lengths: Vec::new(),
             alias: None,
+            forget_undo: false,
         };
         for line in &lines {
             plan.take(line).map_err(|found| about(line.number, &found))?;
@@ -230,8 +234,33 @@ impl Plan {
             }
             add(&spec, &volume, cow, mode).await?;
         }
+        if mode == Mode::Write && !self.forget_undo {
+            bind_partners(&self.origin, &volume).await?;
+        }
         Ok(Rc::new(volume))
     }
+}
+
+/// The two stores of an undoable merge show what they should only together, once the origin is written.
+async fn bind_partners(origin: &Path, volume: &Disk) -> Result<(), Failure> {
+    let snapshots = volume.snapshots();
+    let ids: Vec<_> = snapshots.iter().filter_map(|it| it.tag()).map(|tag| tag.id).collect();
+    for snapshot in &snapshots {
+        let Some(Tag { state: TagState::Merging | TagState::Undo, partner: Some(partner), .. }) =
+            snapshot.tag()
+        else {
+            continue;
+        };
+        if !ids.contains(&partner) {
+            let found = format_args!("shares an undoable merge with the store {partner}");
+            return Err(Failure::of(snapshot.name(), found).advise(
+                "serve both, or give the way back up with --forget-undo; --read-only serves it alone",
+            ));
+        }
+        let needed = snapshot.need_partner().await;
+        needed.map_err(|error| Failure::about(origin, error))?;
+    }
+    Ok(())
 }
 
 /// A line of a table.
