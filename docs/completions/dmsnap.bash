@@ -46,11 +46,23 @@ _dmsnap() {
             dmsnap,merge)
                 cmd="dmsnap__subcmd__merge"
                 ;;
+            dmsnap,pack)
+                cmd="dmsnap__subcmd__pack"
+                ;;
+            dmsnap,restore)
+                cmd="dmsnap__subcmd__restore"
+                ;;
             dmsnap,serve)
                 cmd="dmsnap__subcmd__serve"
                 ;;
             dmsnap,undo)
                 cmd="dmsnap__subcmd__undo"
+                ;;
+            dmsnap,unpack)
+                cmd="dmsnap__subcmd__unpack"
+                ;;
+            dmsnap,wipe)
+                cmd="dmsnap__subcmd__wipe"
                 ;;
             dmsnap__subcmd__ctl,flush)
                 cmd="dmsnap__subcmd__ctl__subcmd__flush"
@@ -113,7 +125,7 @@ _dmsnap() {
 
     case "${cmd}" in
         dmsnap)
-            opts="-h -V --help --version create info check dump export merge undo serve lvm ctl completions man"
+            opts="-h -V --help --version create info check dump restore pack unpack wipe export merge undo serve lvm ctl completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -479,7 +491,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__dump)
-            opts="-h -V --format --json --help --version"
+            opts="-h -V --format --json --restorable --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -670,6 +682,38 @@ _dmsnap() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        dmsnap__subcmd__pack)
+            opts="-h -V --raw --chunk-size --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --chunk-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__restore)
+            opts="-h -V --force --dry-run --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         dmsnap__subcmd__serve)
             opts="-h -V --snapshot --table --nbd --tls --tls-certificates --tls-verify-peer --connections --memory --connection-memory --control --merge --rate --window --no-fence --forget-undo --read-only --write-back --io --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -763,6 +807,34 @@ _dmsnap() {
                     COMPREPLY=($(compgen -W "direct buffered" -- "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__unpack)
+            opts="-h -V --force --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__wipe)
+            opts="-h -V --all --discard --dry-run --progress --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

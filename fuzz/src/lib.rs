@@ -24,3 +24,4 @@ mod tunnel; // a client that encrypts, and whose bytes may be spoilt on the way
 pub mod tls; // clients that encrypt, or should
 pub mod control; // clients of the control socket
 pub mod open; // real files
+pub mod pack; // metadata in one file

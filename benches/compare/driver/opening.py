@@ -1,4 +1,4 @@
-"""Stores with many exceptions: opening, listing, checking."""
+"""Stores with many exceptions: opening, listing, checking, packing."""
 
 import json
 
@@ -33,13 +33,13 @@ def openings(setup, results, wanted):
     folder = setup.dir
     sizes = {"small": 0, "1m": MILLION, "8m": 8 * MILLION}
     for size, exceptions in sizes.items():
-        names = [f"{task}-{size}" for task in ("open", "dump", "check")]
+        names = [f"{task}-{size}" for task in ("open", "dump", "check", "pack")]
         if not any(wanted(name) for name in names):
             continue
         files, empty = Files(folder, exceptions), Files(folder, 0) if exceptions else None
         if wanted(f"open-{size}"):
             first_reads(folder, results, f"open-{size}", files, empty)
-        for task in ("dump", "check") if exceptions else ():
+        for task in ("dump", "check", "pack") if exceptions else ():
             if wanted(f"{task}-{size}"):
                 tasks(results, f"{task}-{size}", task, files)
         files.remove()
@@ -93,12 +93,14 @@ def only_read(files):
 def tasks(results, name, task, files):
     """To the end of the command, which prints into a pipe."""
     title = f"`{task}` of {files.exceptions} exceptions"
-    rival = {"dump": ("qemu-img", "map", "--output=json"), "check": ("qemu-img", "check")}[task]
+    rivals = {"dump": ["qemu-img", "map", "--output=json"], "check": ["qemu-img", "check"]}
+    output = ["-"] if task == "pack" else []
     contenders = [
-        Contender("dmsnap", OURS, argv=lambda _: [program("dmsnap"), task, files.cow]),
+        Contender("dmsnap", OURS, argv=lambda _: [program("dmsnap"), task, files.cow, *output]),
         Contender("only read", LIMIT, argv=lambda _: only_read(files)),
-        Contender(" ".join(rival), RIVAL, argv=lambda _: [*rival, files.image]),
     ]
+    if rival := rivals.get(task):
+        contenders.append(Contender(" ".join(rival), RIVAL, argv=lambda _: [*rival, files.image]))
     turns = results.turns(name, title, contenders, "seconds", "s", more_is_better=False)
     for _, contender in turns:
         told, _ = measured(*contender.argv(None))

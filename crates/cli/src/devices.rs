@@ -136,6 +136,15 @@ impl<'a> Devices<'a> {
         }
     }
 
+    /// As [`failure`](Self::failure), of a device that another store was to be written to.
+    pub(crate) fn refused_target(&self, error: &Error) -> Failure {
+        let failure = self.failure(error);
+        match error {
+            Error::StoreExists | Error::Occupied { .. } => failure.advise("--force overwrites it"),
+            _ => failure,
+        }
+    }
+
     /// Who may use a file that is made of the origin's content.
     pub(crate) fn access(&self) -> Access {
         self.origin.as_ref().map_or_else(Access::default, access_of)

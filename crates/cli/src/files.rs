@@ -1,7 +1,7 @@
 //! Files and disks that the command line names, opened or made.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::Path;
 
 use clap::ValueEnum;
@@ -99,6 +99,52 @@ fn create_failure(path: &Path, error: &OpenError) -> Failure {
             Failure::about(path, format_args!("cannot make this file: {error}"))
         }
         error => open_failure(path, error),
+    }
+}
+
+/// A new file that is written from front to back. Removed again when dropped, unless it was finished.
+#[derive(Debug)]
+pub(crate) struct Written<'a> {
+    path: &'a Path,
+    to: BufWriter<fs::File>,
+    is_finished: bool,
+}
+
+impl<'a> Written<'a> {
+    /// Nothing that exists is touched.
+    pub(crate) fn create(path: &'a Path) -> Result<Self, Failure> {
+        let made = fs::File::create_new(path);
+        let file = made.map_err(|error| create_failure(path, &OpenError::System(error)))?;
+        Ok(Self { path, to: BufWriter::new(file), is_finished: false })
+    }
+
+    /// It is whole: makes it durable, and its name too.
+    pub(crate) fn finish(mut self) -> Result<(), Failure> {
+        let failure = |error| Failure::about(self.path, format_args!("cannot write: {error}"));
+        self.to.flush().and_then(|()| self.to.get_ref().sync_all()).map_err(failure)?;
+        let folder = self.path.parent().filter(|it| !it.as_os_str().is_empty());
+        let folder = fs::File::open(folder.unwrap_or(Path::new(".")));
+        folder.and_then(|folder| folder.sync_all()).map_err(failure)?;
+        self.is_finished = true;
+        Ok(())
+    }
+}
+
+impl Write for Written<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.to.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+impl Drop for Written<'_> {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            let _ = fs::remove_file(self.path);
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod runtime; // io_uring
 mod formats; // what was given instead of it
 mod refusals; // what is refused of images, in words
 mod files; // files, opened or made
+mod rereadable; // input that is read twice
 mod devices; // what the command line names, opened
 mod progress; // how far, how fast, how long
 mod signals; // stop, and tell

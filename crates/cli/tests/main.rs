@@ -24,6 +24,7 @@ mod killed;
 mod listening;
 mod lvm;
 mod memory;
+mod metadata;
 mod neighbours;
 mod openapi;
 mod readme;

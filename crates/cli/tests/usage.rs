@@ -21,6 +21,12 @@ fn a_command_line_that_makes_no_sense_exits_2() {
         &["check"],
         &["dump", "x", "--format", "xml"],
         &["dump", "x", "--format", "text", "--json"],
+        &["dump", "x", "--restorable", "--json"],
+        &["restore", "x"],
+        &["pack", "x"],
+        &["pack", "x", "y", "--chunk-size", "3k"],
+        &["unpack", "x"],
+        &["wipe"],
         &["export", "x", "y"],
         &["export", "x", "y", "z", "--io", "mmap"],
         &["merge", "x"],
@@ -37,8 +43,9 @@ fn a_command_line_that_makes_no_sense_exits_2() {
 
 #[test]
 fn every_command_has_short_help_and_long_help_with_examples() {
-    for name in ["create", "info", "check", "dump", "export", "merge", "undo", "completions", "man"]
-    {
+    const COMMANDS: &str =
+        "create info check dump restore pack unpack wipe export merge undo completions man";
+    for name in COMMANDS.split(' ') {
         let short = dmsnap!(name, "-h").ok();
         let long = dmsnap!(name, "--help").ok();
         assert!(short.contains("Usage: dmsnap"), "{name}");
@@ -62,6 +69,10 @@ fn a_file_that_is_not_there_is_named_in_one_line() {
         dmsnap!("check", missing),
         dmsnap!("check", there, missing),
         dmsnap!("dump", missing),
+        dmsnap!("restore", there, missing),
+        dmsnap!("pack", missing, out),
+        dmsnap!("unpack", missing, there),
+        dmsnap!("wipe", missing),
         dmsnap!("export", missing, there, out),
         dmsnap!("export", there, missing, out),
         dmsnap!("merge", missing, there),

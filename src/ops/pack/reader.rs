@@ -26,7 +26,7 @@ pub(super) enum Piece {
     Raw(u64, Vec<u8>),
 }
 
-/// Reads a pack to its end and holds everything in it against its head, without keeping anything.
+/// Reads a pack to its end and checks everything in it against its head, without keeping anything.
 ///
 /// # Errors
 ///
@@ -111,7 +111,7 @@ fn begin(body: &[u8], head: PackHead) -> Understood<Piece> {
 
 fn slots(mut fields: Fields<'_>, head: PackHead, read: Packed) -> Understood<Piece> {
     let (first, count) = (fields.u64().ok_or(SHORT)?, fields.u32().ok_or(SHORT)?);
-    let layout = Layout::new(head.chunk_size.ok_or("has slots, and nobody knows the chunk size")?);
+    let layout = Layout::new(head.chunk_size.ok_or("has slots, but the chunk size is not known")?);
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     if count == 0 || count > planes::MOST {
         return Err("has an impossible number of slots");

@@ -30,8 +30,8 @@ pub struct Unpacked {
 /// Writes the metadata in a pack to `cow`, where it lay on the device that it was made of. No data chunk is
 /// touched: on that same device, the old store is there again. A device that is larger keeps its rest.
 ///
-/// The pack is written as it is read. Whoever wants nothing to happen because of one that is damaged reads it
-/// to its end before ([`read_pack`](super::read_pack)).
+/// The pack is written as it is read. A caller that wants nothing to be written because of a damaged one reads
+/// it to its end first ([`read_pack`](super::read_pack)).
 ///
 /// # Ordering
 ///

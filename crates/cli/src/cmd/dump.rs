@@ -35,6 +35,12 @@ pub(crate) struct Args {
     /// The same as --format json
     #[arg(long, conflicts_with = "format")]
     json: bool,
+
+    /// JSON that `dmsnap restore` makes the store's metadata from
+    ///
+    /// A first line describes the store, and a last one has the number of exceptions and a checksum.
+    #[arg(long, conflicts_with_all = ["format", "json"])]
+    restorable: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -50,6 +56,8 @@ const EXAMPLES: &str = "\
 Examples:
   The first runs:
     dmsnap dump snap.cow | head
+  To keep, and to restore:
+    dmsnap dump --restorable snap.cow > snap.dump
   How many chunks of the origin have changed:
     dmsnap dump --json snap.cow | jq -s 'map(.len) | add'";
 
@@ -59,18 +67,19 @@ impl Args {
         let cow = devices.open(Which::Cow, Mode::Look, Caching::Buffered).await?;
         let json = self.json || self.format == Format::Json;
         let mut stopped = None;
-        let dumped = ops::dump(&cow, |run| {
-            let told = if json { out.json(&run) } else { out.line(Line(run)) };
-            match told {
-                Ok(()) if !out.closed() => Ok(()),
-                // The error only ends the dump; what it was stays here.
-                told => {
-                    stopped = Some(told);
-                    Err(io::ErrorKind::BrokenPipe.into())
-                }
+        let mut ended = |told: Result<(), Failure>, is_closed: bool| match told {
+            Ok(()) if !is_closed => Ok(()),
+            // The error only ends the dump; what it was stays here.
+            told => {
+                stopped = Some(told);
+                Err(io::ErrorKind::BrokenPipe.into())
             }
-        })
-        .await;
+        };
+        let dumped = match (self.restorable, json) {
+            (true, _) => ops::list(&cow, |entry| ended(out.json(&entry), out.closed())).await,
+            (_, true) => ops::dump(&cow, |run| ended(out.json(&run), out.closed())).await,
+            _ => ops::dump(&cow, |run| ended(out.line(Line(run)), out.closed())).await,
+        };
         match stopped {
             Some(told) => told?,
             None => {

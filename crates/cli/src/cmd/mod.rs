@@ -4,6 +4,10 @@ mod create;
 mod info;
 mod check;
 mod dump;
+mod restore;
+mod pack;
+mod unpack;
+mod wipe;
 mod export;
 mod merging; // what merges of devices and in volume groups have in common
 mod undoable; // a merge with a way back, and the way back
@@ -28,6 +32,10 @@ pub(crate) enum Command {
     Info(info::Args),
     Check(check::Args),
     Dump(dump::Args),
+    Restore(restore::Args),
+    Pack(pack::Args),
+    Unpack(unpack::Args),
+    Wipe(wipe::Args),
     Export(export::Args),
     Merge(merge::Args),
     Undo(undo::Args),
@@ -50,6 +58,10 @@ impl Command {
             Self::Info(args) => runtime::run(args.run(out)),
             Self::Check(args) => runtime::run(args.run(out)),
             Self::Dump(args) => runtime::run(args.run(out)),
+            Self::Restore(args) => runtime::run(args.run(out)),
+            Self::Pack(args) => runtime::run(args.run(out)),
+            Self::Unpack(args) => runtime::run(args.run(out)),
+            Self::Wipe(args) => runtime::run(args.run(out)),
             Self::Export(args) => runtime::run(args.run(out)),
             Self::Merge(args) => runtime::run(args.run(out)),
             Self::Undo(args) => runtime::run(args.run(out)),
