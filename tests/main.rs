@@ -21,6 +21,7 @@ mod no_room;
 mod pack;
 mod publish_beside;
 mod reopen;
+mod repair;
 mod restore;
 mod signatures;
 mod snapshot_sizes;

@@ -49,6 +49,9 @@ _dmsnap() {
             dmsnap,pack)
                 cmd="dmsnap__subcmd__pack"
                 ;;
+            dmsnap,repair)
+                cmd="dmsnap__subcmd__repair"
+                ;;
             dmsnap,restore)
                 cmd="dmsnap__subcmd__restore"
                 ;;
@@ -125,7 +128,7 @@ _dmsnap() {
 
     case "${cmd}" in
         dmsnap)
-            opts="-h -V --help --version create info check dump restore pack unpack wipe export merge undo serve lvm ctl completions man"
+            opts="-h -V --help --version create info check repair dump restore pack unpack wipe export merge undo serve lvm ctl completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -691,6 +694,36 @@ _dmsnap() {
             case "${prev}" in
                 --chunk-size)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__repair)
+            opts="-h -V --output --drop --duplicates --chunk-size --revive --force --io --progress --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --duplicates)
+                    COMPREPLY=($(compgen -W "first last" -- "${cur}"))
+                    return 0
+                    ;;
+                --chunk-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --io)
+                    COMPREPLY=($(compgen -W "direct buffered" -- "${cur}"))
                     return 0
                     ;;
                 *)

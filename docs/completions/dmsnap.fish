@@ -29,6 +29,7 @@ complete -c dmsnap -n "__fish_dmsnap_needs_command" -s V -l version -d 'Print ve
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "create" -d 'Format a new, empty store'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "info" -d 'Show what a store holds and how full it is'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "check" -d 'Check a store without changing it'
+complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "repair" -d 'Make a sound store of what is left of a damaged one'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "dump" -d 'List every run of exceptions'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "restore" -d 'Make a store\'s metadata again from a dump'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "pack" -d 'Pack a store\'s metadata into one small file'
@@ -57,6 +58,19 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand info" -s V -l version -d '
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand check" -l json -d 'One finding per line as a JSON object, all of them, and the report as the last line'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand check" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand repair" -l output -d 'File to make, or with --force file or disk to overwrite' -r -F
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand repair" -l duplicates -d 'Which one is kept of several exceptions for one chunk of the origin whose data differ' -r -f -a "first\t'The first: Linux 6.1 shows it, and every merge ends with it'
+last\t'The last: Linux 6.12 shows it'"
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand repair" -l chunk-size -d 'Unit of copying, whatever the header says' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand repair" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
+buffered\t'Through the page cache'"
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand repair" -l drop -d 'Drop exceptions without data, and go on without those that are lost'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand repair" -l revive -d 'Make a snapshot valid again that was dropped'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand repair" -l force -d 'Overwrite a NEW that exists'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand repair" -l progress -d 'Show progress even if stderr is not a terminal: one line per second'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand repair" -l json -d 'One finding per line as a JSON object, all of them, and the plan and the result as the last line'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand repair" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand repair" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand dump" -l format -d 'How each run is written' -r -f -a "text\t'A line of text'
 json\t'A JSON object on a line'"
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand dump" -l json -d 'The same as --format json'

@@ -1,17 +1,11 @@
-use std::collections::BTreeMap;
-
-use dmsnap_format::{Exception, HeaderError, Layout, MAGIC, RawHeader};
+use dmsnap_format::{Exception, HeaderError, MAGIC, RawHeader};
 
 use super::devices::{begins_with_store, changed_origin, snapshot_bytes};
 use super::finding::{Finding, Place};
+use super::walk::{Visitor, Walk};
 use super::{Error, Which};
 use crate::device::Device;
-use crate::store::{
-    self, BaseFence, Damage, End, Fault, Ledger, Reader, Severity, StoreError, Stretch,
-};
-
-/// Repeated chunks whose first slots are looked up; of more, only the later slot is named.
-const LOOK_UP: usize = 4096;
+use crate::store::{BaseFence, Damage, End, Judged, Ledger, Reader, Severity, StoreError};
 
 /// The sum of a check.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +55,7 @@ pub async fn check_sized<C: Device, O: Device>(
     len_bytes: Option<u64>,
     each: impl FnMut(Finding),
 ) -> Result<Report, Error> {
-    let mut check = Check { each, report: Report::default() };
+    let mut check = Check { each, report: Report::default(), fence: None };
     let origin_bytes = match origin {
         Some(origin) => {
             check.origin(cow, origin).await?;
@@ -71,9 +65,9 @@ pub async fn check_sized<C: Device, O: Device>(
     };
     match Reader::open(cow, origin_bytes).await.map_err(Error::from) {
         Ok(reader) => {
-            let fence = check.store(cow, &reader).await?;
+            check.store(&reader).await?;
             if let Some(origin) = origin.filter(|_| reader.header().valid) {
-                check.fence(fence, origin).await?;
+                check.fence(origin).await?;
             }
         }
         Err(Error::Header(error)) if was_store(cow, error).await? => {
@@ -92,7 +86,7 @@ pub async fn check_sized<C: Device, O: Device>(
 
 /// Whether a header that no kernel opens is that of a store, damaged. Without the magic, what follows it
 /// has to say so.
-async fn was_store<C: Device>(cow: &C, error: HeaderError) -> Result<bool, Error> {
+pub(super) async fn was_store<C: Device>(cow: &C, error: HeaderError) -> Result<bool, Error> {
     if !matches!(error, HeaderError::Blank | HeaderError::Magic { .. }) {
         return Ok(true);
     }
@@ -103,8 +97,22 @@ async fn was_store<C: Device>(cow: &C, error: HeaderError) -> Result<bool, Error
     }))
 }
 
+/// Whether the origin begins with a store's header, which is the caller's mistake if the COW device does not.
+pub(super) async fn is_swapped_or_store<C: Device, O: Device>(
+    cow: &C,
+    origin: &O,
+) -> Result<bool, Error> {
+    if !begins_with_store(origin, Which::Origin).await? {
+        return Ok(false);
+    }
+    match begins_with_store(cow, Which::Cow).await? {
+        true => Ok(true),
+        false => Err(Error::Swapped),
+    }
+}
+
 /// Whether what there is of the magic is that of a store.
-async fn begins_as_store<C: Device>(cow: &C) -> Result<bool, Error> {
+pub(super) async fn begins_as_store<C: Device>(cow: &C) -> Result<bool, Error> {
     let len = cow.len_bytes().map_err(Error::unknown_size(Which::Cow))?;
     let len = usize::try_from(len).unwrap_or(usize::MAX).min(MAGIC.len());
     let bytes = cow.read(0, len).await.map_err(Error::io(Which::Cow, "cannot read"))?;
@@ -114,150 +122,61 @@ async fn begins_as_store<C: Device>(cow: &C) -> Result<bool, Error> {
 struct Check<F> {
     each: F,
     report: Report,
+    /// What the store remembers of its origin.
+    fence: Option<BaseFence>,
 }
 
-/// Exceptions that repeat an earlier one, and where the earlier ones are.
-#[derive(Default)]
-struct Repeated {
-    found: Vec<(store::Place, Exception, Fault)>,
-    first_old: BTreeMap<u64, store::Place>,
-    first_new: BTreeMap<u64, store::Place>,
-}
+impl<F: FnMut(Finding)> Visitor for Check<F> {
+    fn exception(&mut self, _: u64, exception: Exception, _: Judged) {
+        if let Some(fence) = &mut self.fence {
+            fence.see(exception.old);
+        }
+    }
 
-impl<F: FnMut(Finding)> Check<F> {
-    fn tell(&mut self, place: impl Into<Place>, damage: Damage) {
-        match damage.severity() {
+    fn finding(&mut self, finding: Finding) {
+        match finding.damage.severity() {
             Severity::Damage => self.report.damaged += 1,
             Severity::Note => self.report.notes += 1,
         }
-        (self.each)(Finding::new(place, damage));
+        (self.each)(finding);
+    }
+}
+
+impl<F: FnMut(Finding)> Check<F> {
+    fn tell(&mut self, place: Place, damage: Damage) {
+        self.finding(Finding::new(place, damage));
     }
 
     async fn origin<C: Device, O: Device>(&mut self, cow: &C, origin: &O) -> Result<(), Error> {
-        if !begins_with_store(origin, Which::Origin).await? {
-            return Ok(());
+        if is_swapped_or_store(cow, origin).await? {
+            self.tell(Place::NOWHERE, Damage::OriginBeginsWithHeader);
         }
-        if !begins_with_store(cow, Which::Cow).await? {
-            return Err(Error::Swapped);
-        }
-        self.tell(Place::NOWHERE, Damage::OriginBeginsWithHeader);
         Ok(())
     }
 
-    async fn fence<O: Device>(&mut self, fence: BaseFence, origin: &O) -> Result<(), Error> {
+    async fn fence<O: Device>(&mut self, origin: &O) -> Result<(), Error> {
+        let Some(fence) = self.fence.take() else { return Ok(()) };
         if let Some(found) = changed_origin(&fence, origin).await? {
             self.tell(Place::NOWHERE, Damage::OriginChanged(found));
         }
         Ok(())
     }
 
-    /// Returns what the store remembers of its origin.
-    async fn store<C: Device>(
-        &mut self,
-        cow: &C,
-        reader: &Reader<'_, C>,
-    ) -> Result<BaseFence, Error> {
-        self.header(cow, reader).await?;
-        let layout = reader.layout();
-        let mut ledger = Ledger::new(reader.extents());
-        let mut repeated = Repeated::default();
-        let mut fence = reader.fence();
-        let scanned = reader.scan(|index, exception| {
-            fence.see(exception.old);
-            let place = store::Place::of(layout, index);
-            let in_step = exception.new == layout.lock_step_chunk(index);
-            match ledger.admit(exception) {
-                Ok(()) => {}
-                Err(fault @ Fault::Device(_)) => {
-                    let earlier = None;
-                    self.tell(place, Damage::Exception { exception, fault, in_step, earlier });
-                    // In step, it is what a writer of this store put there.
-                    if index == 0 && !in_step {
-                        self.tell(place, Damage::StaleFirstArea);
-                    }
-                }
-                Err(fault) if repeated.found.len() < LOOK_UP => {
-                    repeated.found.push((place, exception, fault));
-                }
-                Err(fault) => self.tell(place, repeats(exception, fault, None)),
-            }
-            Ok::<_, Error>(())
-        });
-        let (count, end) = scanned.await?;
-        self.repeated(reader, repeated).await?;
+    async fn store<C: Device>(&mut self, reader: &Reader<'_, C>) -> Result<(), Error> {
+        self.fence = Some(reader.fence());
+        let mut walk = Walk::new(reader, self);
+        walk.header().await?;
+        let (count, end) = walk.scan(0).await?;
+        walk.repeated().await?;
         // An area that lies beyond the end cannot have been read.
-        let mut areas = layout.position(count).0;
-        match end {
-            End::Terminator => {
-                areas += 1;
-                let told = reader.strays(count, |stretch| {
-                    self.tell(stretch.place(layout), strays(stretch, layout, count));
-                });
-                told.await?;
-            }
-            End::Missing { area } => {
-                let chunk = layout.area_location(area).get();
-                let place = Place { chunk: Some(chunk), area: Some(area), slot: None };
-                self.tell(place, Damage::MissingTerminator { cow_bytes: reader.cow_bytes() });
-            }
+        let mut areas = reader.layout().position(count).0;
+        if end == End::Terminator {
+            areas += 1;
+            walk.strays(count).await?;
         }
+        let ledger = walk.end().ledger;
         self.report.areas = Some(areas);
         self.sums(reader, &ledger);
-        Ok(fence)
-    }
-
-    async fn header<C: Device>(&mut self, cow: &C, reader: &Reader<'_, C>) -> Result<(), Error> {
-        let bytes = cow.read(0, 512).await.map_err(Error::io(Which::Cow, "cannot read"))?;
-        let raw = RawHeader::from_prefix(&bytes).ok_or(HeaderError::Blank)?;
-        if !reader.header().valid {
-            self.tell(Place::HEADER, Damage::Invalid);
-        } else if raw.valid.get() != 1 {
-            self.tell(Place::HEADER, Damage::OddValidFlag { valid: raw.valid.get() });
-        }
-        let extra_bytes = reader.cow_bytes() % reader.layout().chunk_size().bytes();
-        if extra_bytes > 0 {
-            let place = Place { chunk: Some(reader.extents().cow_chunks), area: None, slot: None };
-            self.tell(place, Damage::PartialChunk { extra_bytes });
-        }
-        Ok(())
-    }
-
-    /// Names both slots of everything that occurs twice: the earlier ones take a second reading.
-    async fn repeated<C: Device>(
-        &mut self,
-        reader: &Reader<'_, C>,
-        mut repeated: Repeated,
-    ) -> Result<(), Error> {
-        if repeated.found.is_empty() {
-            return Ok(());
-        }
-        let nowhere = store::Place { chunk: 0, area: 0, slot: 0 };
-        for (_, exception, fault) in &repeated.found {
-            match fault {
-                Fault::DuplicateOld => repeated.first_old.insert(exception.old.get(), nowhere),
-                _ => repeated.first_new.insert(exception.new.get(), nowhere),
-            };
-        }
-        let scanned = reader.scan(|index, exception| {
-            let here = store::Place::of(reader.layout(), index);
-            for first in [
-                repeated.first_old.get_mut(&exception.old.get()),
-                repeated.first_new.get_mut(&exception.new.get()),
-            ] {
-                if let Some(first) = first.filter(|first| **first == nowhere) {
-                    *first = here;
-                }
-            }
-            Ok::<_, Error>(())
-        });
-        scanned.await?;
-        for (place, exception, fault) in repeated.found {
-            let earlier = match fault {
-                Fault::DuplicateOld => repeated.first_old.get(&exception.old.get()),
-                _ => repeated.first_new.get(&exception.new.get()),
-            };
-            self.tell(place, repeats(exception, fault, earlier.copied()));
-        }
         Ok(())
     }
 
@@ -286,22 +205,5 @@ impl<F: FnMut(Finding)> Check<F> {
             _ => return,
         };
         self.tell(Place::NOWHERE, note);
-    }
-}
-
-/// An exception that repeats the one in slot `earlier`.
-fn repeats(exception: Exception, fault: Fault, earlier: Option<store::Place>) -> Damage {
-    Damage::Exception { exception, fault, in_step: false, earlier }
-}
-
-/// Slots after the terminator in slot `terminator`.
-fn strays(stretch: Stretch, layout: Layout, terminator: u64) -> Damage {
-    let (_, first) = layout.position(stretch.first());
-    let (last, front_zeroed) =
-        (first + stretch.len - 1, stretch.front_was_zeroed(layout, terminator));
-    let (_, terminator) = layout.position(terminator);
-    match front_zeroed {
-        true => Damage::FrontZeroed { first, last, terminator },
-        false => Damage::StraySlots { first, last, terminator },
     }
 }

@@ -4,6 +4,7 @@ use dmsnap_format::{HeaderError, StoreId};
 
 use super::list_error::ListError;
 use super::pack::PackError;
+use super::repair::Condition;
 use crate::copy::CopyError;
 use crate::signature::Found;
 use crate::store::{FenceBreak, StoreError, UNKNOWN_SIZE};
@@ -191,6 +192,17 @@ pub enum Error {
     /// A pack cannot be read.
     #[error(transparent)]
     Pack(#[from] PackError),
+    /// A repair needs something of its caller first.
+    #[error("{0}")]
+    Needs(Condition),
+    /// The output has no room for a store.
+    #[error("{output_bytes} bytes are too few for the store: it needs {needed_bytes}")]
+    NoRoomForStore {
+        /// Size of the output.
+        output_bytes: u64,
+        /// The least size of a device for the store.
+        needed_bytes: u64,
+    },
     /// The output has no room for the image.
     #[error("{output_bytes} bytes are too few for an image of {image_bytes}")]
     OutputTooSmall {
@@ -245,7 +257,7 @@ impl Error {
             Self::OriginIsStore | Self::OriginChanged(_) | Self::OriginTooSmall { .. } => {
                 Which::Origin
             }
-            Self::OutputTooSmall { .. } => Which::Output,
+            Self::OutputTooSmall { .. } | Self::NoRoomForStore { .. } => Which::Output,
             Self::OfUndo(error) => match error.device() {
                 Which::Cow => Which::Undo,
                 other => other,

@@ -6,7 +6,9 @@ mod devices; // sizes, blocks, and which of them is the store
 mod create;
 mod info;
 mod finding; // what a check has to say
+mod walk; // a list read, and everything found in it
 mod check;
+mod repair; // a sound store, made of what is left of a damaged one
 mod dump;
 mod checksum; // of dumps and packs
 mod list_error; // what can be wrong with a list of exceptions
@@ -40,6 +42,10 @@ pub use list_error::ListError;
 pub use listing::{Entry, ListEnd, ListHead, ListSum, list};
 pub use merge::{MergeOptions, MergePlan, Merged, merge, plan_merge};
 pub use pack::{PackError, PackHead, PackOptions, Packed, Unpacked, pack, read_pack, unpack};
+pub use repair::{
+    Condition, Duplicates, RepairOptions, RepairPlan, RepairTarget, Repaired, Salvage, Treatment,
+    salvage,
+};
 pub use restore::{Restored, plan_restore, restore};
 pub use stream::{Sink, stream};
 pub use undo::{

@@ -1,4 +1,4 @@
-use dmsnap_format::{Exception, Extents, Tally};
+use dmsnap_format::{Exception, ExceptionFault, Extents, Tally};
 use roaring::RoaringTreemap;
 
 use super::Fault;
@@ -26,6 +26,29 @@ pub struct Ledger {
     displaced_news: RoaringTreemap,
 }
 
+/// What is wrong with one exception.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Judged {
+    /// How it contradicts the devices.
+    pub(crate) device: Option<ExceptionFault>,
+    /// An earlier slot has the same origin chunk.
+    pub(crate) repeats_old: bool,
+    /// An earlier slot has the same COW chunk.
+    pub(crate) repeats_new: bool,
+}
+
+impl Judged {
+    /// The worst of it.
+    pub(crate) fn verdict(self) -> Result<(), Fault> {
+        match (self.device, self.repeats_old, self.repeats_new) {
+            (Some(fault), ..) => Err(Fault::Device(fault)),
+            (None, true, _) => Err(Fault::DuplicateOld),
+            (None, false, true) => Err(Fault::DuplicateNew),
+            (None, false, false) => Ok(()),
+        }
+    }
+}
+
 impl Ledger {
     /// For devices of these extents.
     pub fn new(extents: Extents) -> Self {
@@ -45,15 +68,17 @@ impl Ledger {
     ///
     /// Why it cannot.
     pub fn admit(&mut self, exception: Exception) -> Result<(), Fault> {
+        self.judge(exception).verdict()
+    }
+
+    /// The same, with everything that is wrong with it.
+    pub(crate) fn judge(&mut self, exception: Exception) -> Judged {
         let index = self.tally.exceptions();
         self.tally.add(exception);
-        let new_is_free = self.take_new(index, exception);
-        let old_is_free = self.olds.insert(exception.old.get());
-        self.extents.check(exception).map_err(Fault::Device)?;
-        match (old_is_free, new_is_free) {
-            (false, _) => Err(Fault::DuplicateOld),
-            (true, false) => Err(Fault::DuplicateNew),
-            (true, true) => Ok(()),
+        Judged {
+            repeats_new: !self.take_new(index, exception),
+            repeats_old: !self.olds.insert(exception.old.get()),
+            device: self.extents.check(exception).err(),
         }
     }
 

@@ -1,9 +1,11 @@
+use std::ops::Range;
+
 use dmsnap_format::{Exception, Extents, Header, Layout, Tag};
 
 use super::fence::BaseFence;
 use super::header::read_first_sector;
 use super::room::Room;
-use super::scan::{End, read_exceptions};
+use super::scan::{End, read_exceptions_from, read_range};
 use super::strays::{Lost, Stretch, each_stretch};
 use super::{Ledger, Place, StoreError};
 use crate::device::Device;
@@ -18,6 +20,17 @@ pub struct Reader<'a, D> {
     tag: Option<Box<Tag>>,
     extents: Extents,
     cow_bytes: u64,
+    origin_bytes: Option<u64>,
+}
+
+/// The most slots that are in memory when a range of them is read.
+const BATCH_SLOTS: u64 = 1 << 14;
+
+/// Takes slots from the front of `rest`, as many as are read at a time; `None` if none are left.
+pub(crate) fn batch(rest: &mut Range<u64>) -> Option<Range<u64>> {
+    let first = rest.start;
+    rest.start = rest.end.min(first.saturating_add(BATCH_SLOTS));
+    (first < rest.start).then_some(first..rest.start)
 }
 
 impl<'a, D: Device> Reader<'a, D> {
@@ -30,9 +43,23 @@ impl<'a, D: Device> Reader<'a, D> {
     /// As [`read_header`](super::read_header).
     pub async fn open(cow: &'a D, origin_bytes: Option<u64>) -> Result<Self, StoreError> {
         let (header, tag) = read_first_sector(cow).await?;
+        Self::assume(cow, header, tag.map(Box::new), origin_bytes)
+    }
+
+    /// The same without a look at the header: as if it said this.
+    ///
+    /// # Errors
+    ///
+    /// If the device does not tell its size.
+    pub(crate) fn assume(
+        cow: &'a D,
+        header: Header,
+        tag: Option<Box<Tag>>,
+        origin_bytes: Option<u64>,
+    ) -> Result<Self, StoreError> {
         let cow_bytes = cow.len_bytes().map_err(StoreError::unknown_size)?;
         let extents = Extents::new(Layout::new(header.chunk_size), cow_bytes, origin_bytes);
-        Ok(Self { cow, header, tag: tag.map(Box::new), extents, cow_bytes })
+        Ok(Self { cow, header, tag, extents, cow_bytes, origin_bytes })
     }
 
     /// The header.
@@ -65,6 +92,11 @@ impl<'a, D: Device> Reader<'a, D> {
         self.cow_bytes
     }
 
+    /// The size of the origin, or of the snapshot if that is smaller, in bytes; `None` if there is none.
+    pub(crate) fn origin_bytes(&self) -> Option<u64> {
+        self.origin_bytes
+    }
+
     /// Visits every exception as it stands, with its index, in order; says how many there are and how the list
     /// ends.
     ///
@@ -75,7 +107,43 @@ impl<'a, D: Device> Reader<'a, D> {
         &self,
         visit: impl FnMut(u64, Exception) -> Result<(), E>,
     ) -> Result<(u64, End), E> {
-        read_exceptions(self.cow, self.extents, visit).await
+        self.scan_from(0, visit).await
+    }
+
+    /// The same from slot `first` on.
+    ///
+    /// # Errors
+    ///
+    /// As [`scan`](Self::scan).
+    pub(crate) async fn scan_from<E: From<StoreError>>(
+        &self,
+        first: u64,
+        visit: impl FnMut(u64, Exception) -> Result<(), E>,
+    ) -> Result<(u64, End), E> {
+        read_exceptions_from(self.cow, self.extents, first, visit).await
+    }
+
+    /// Visits the slots of `range`, which the caller knows to be exceptions.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_range`].
+    pub(crate) async fn each(
+        &self,
+        range: Range<u64>,
+        mut visit: impl FnMut(u64, Exception),
+    ) -> Result<(), StoreError> {
+        let mut rest = range;
+        while let Some(batch) = batch(&mut rest) {
+            let exceptions = read_range(self.cow, self.layout(), batch.clone()).await?;
+            batch.zip(exceptions).for_each(|(index, exception)| visit(index, exception));
+        }
+        Ok(())
+    }
+
+    /// The device.
+    pub(crate) fn device(&self) -> &'a D {
+        self.cow
     }
 
     /// The same for a list that has an end. None of the exceptions is believed: see

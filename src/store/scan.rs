@@ -74,11 +74,25 @@ async fn read_piece<D: Device>(
 pub async fn read_exceptions<D: Device, E: From<StoreError>>(
     cow: &D,
     extents: Extents,
+    visit: impl FnMut(u64, Exception) -> Result<(), E>,
+) -> Result<(u64, End), E> {
+    read_exceptions_from(cow, extents, 0, visit).await
+}
+
+/// The same from slot `first` on.
+///
+/// # Errors
+///
+/// As [`read_exceptions`].
+pub(super) async fn read_exceptions_from<D: Device, E: From<StoreError>>(
+    cow: &D,
+    extents: Extents,
+    first: u64,
     mut visit: impl FnMut(u64, Exception) -> Result<(), E>,
 ) -> Result<(u64, End), E> {
     let layout = extents.layout;
     let areas = areas_on_device(extents);
-    let all = 0..areas.saturating_mul(layout.exceptions_per_area());
+    let all = first..areas.saturating_mul(layout.exceptions_per_area());
     let mut pieces = cut(layout, all.clone());
     let mut in_flight: FuturesOrdered<LocalBoxFuture<'_, _>> = FuturesOrdered::new();
     // Most stores are small: begin with one read, and double as long as there is more.
@@ -94,7 +108,8 @@ pub async fn read_exceptions<D: Device, E: From<StoreError>>(
             return Ok((all.end, End::Missing { area: areas }));
         };
         let Piece { first, bytes } = piece?;
-        for (index, slot) in (first..).zip(RawException::slots(&bytes)) {
+        let slots = (first..).zip(RawException::slots(&bytes));
+        for (index, slot) in slots.skip_while(|(index, _)| *index < all.start) {
             match slot.decode() {
                 Some(exception) => visit(index, exception)?,
                 None => return Ok((index, End::Terminator)),

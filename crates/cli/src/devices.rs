@@ -33,9 +33,10 @@ impl<'a> Devices<'a> {
     pub(crate) async fn maybe_pair(
         cow: &DeviceArg,
         origin: Option<&DeviceArg>,
+        output: Option<&'a Path>,
     ) -> Result<Self, Failure> {
         let (own, len) = own_origin(cow).await?;
-        Self::checked(cow, origin.cloned().or(own), None, len)
+        Self::checked(cow, origin.cloned().or(own), output, len)
     }
 
     /// For a command that needs an origin: without a name it is that of the snapshot.

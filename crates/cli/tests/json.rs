@@ -36,6 +36,19 @@ fn every_name_in_json_is_documented_and_every_documented_name_is_there() {
     let kind = finding["kind"].as_str().expect("a word");
     assert!(documented("check", "kind").contains(kind), "{kind}");
 
+    let new = dir.path("new");
+    let repaired = dmsnap!("repair", "--json", "--duplicates", "first", "--output", new, cow);
+    let lines: Vec<_> = repaired.stdout.lines().map(parsed).collect();
+    let [finding, last] = &lines[..] else {
+        panic!("two lines: {repaired}", repaired = repaired.stdout)
+    };
+    assert_documented("repair", "name", finding);
+    assert_documented("repair", "name in `treatment`", &finding["treatment"]);
+    assert_documented("repair", "name in `plan`", &last["plan"]);
+    assert_documented("repair", "name in `repaired`", &last["repaired"]);
+    let kind = finding["treatment"]["kind"].as_str().expect("a word");
+    assert!(documented("repair", "kind of treatment").contains(kind), "{kind}");
+
     let created = dmsnap!("create", "--json", "--force", cow).ok();
     assert_documented("create", "name", &parsed(&created));
     fs::write(&cow, store(&OLD, 21)).expect("write");

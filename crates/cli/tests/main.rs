@@ -30,6 +30,7 @@ mod openapi;
 mod readme;
 mod real_disks;
 mod reflink;
+mod repair;
 mod serve;
 mod serve_refused;
 mod served_files;

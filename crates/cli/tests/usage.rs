@@ -19,6 +19,10 @@ fn a_command_line_that_makes_no_sense_exits_2() {
         &["info"],
         &["info", "x", "y"],
         &["check"],
+        &["repair"],
+        &["repair", "x", "--force"],
+        &["repair", "x", "--duplicates", "both"],
+        &["repair", "x", "--chunk-size", "3k"],
         &["dump", "x", "--format", "xml"],
         &["dump", "x", "--format", "text", "--json"],
         &["dump", "x", "--restorable", "--json"],
@@ -44,7 +48,7 @@ fn a_command_line_that_makes_no_sense_exits_2() {
 #[test]
 fn every_command_has_short_help_and_long_help_with_examples() {
     const COMMANDS: &str =
-        "create info check dump restore pack unpack wipe export merge undo completions man";
+        "create info check repair dump restore pack unpack wipe export merge undo completions man";
     for name in COMMANDS.split(' ') {
         let short = dmsnap!(name, "-h").ok();
         let long = dmsnap!(name, "--help").ok();

@@ -56,6 +56,11 @@ impl ChunkSize {
         Ok(Self { shift: sectors.trailing_zeros() })
     }
 
+    /// All that there are, the smallest first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (Self::MIN.shift..=Self::MAX.shift).map(|shift| Self { shift })
+    }
+
     /// In sectors.
     pub const fn sectors(self) -> u32 {
         1 << self.shift

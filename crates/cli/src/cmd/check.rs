@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use dmsnap::device::{Caching, Mode};
+use dmsnap::device::{AnyDevice, Caching, Mode};
 use dmsnap::ops::{self, Finding, Report, Severity, Which};
 use serde::Serialize;
 
@@ -45,7 +45,7 @@ Examples:
     dmsnap check --json snap.cow | jq -r '.kind // empty' | sort | uniq -c";
 
 /// Findings of one kind that are told in words; a store full of stray slots has thousands.
-const OF_ONE_KIND: u64 = 20;
+pub(super) const OF_ONE_KIND: u64 = 20;
 
 impl Args {
     pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
@@ -59,21 +59,9 @@ pub(super) async fn check(
     json: bool,
     out: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let devices = Devices::maybe_pair(cow, origin).await?;
+    let devices = Devices::maybe_pair(cow, origin, None).await?;
     let cow = devices.open(Which::Cow, Mode::Look, Caching::Buffered).await?;
-    let is_named = origin.is_some();
-    let origin = match devices.has_origin() {
-        true => match devices.open(Which::Origin, Mode::Look, Caching::Buffered).await {
-            Ok(origin) => Some(origin),
-            Err(failure) if is_named => return Err(failure),
-            // One of a type that cannot be read: the store says much alone.
-            Err(failure) => {
-                tell(format_args!("warning: {failure}; the store is checked without its origin"));
-                None
-            }
-        },
-        false => None,
-    };
+    let origin = open_origin(&devices, origin.is_some()).await?;
     let mut teller = Teller { out, json, told: BTreeMap::new(), failed: None };
     let len = devices.snapshot_bytes();
     let checked = ops::check_sized(&cow, origin.as_ref(), len, |it| teller.tell(&it));
@@ -83,6 +71,25 @@ pub(super) async fn check(
     };
     teller.finish(&report)?;
     Ok(if report.sound { Outcome::Yes } else { Outcome::No })
+}
+
+/// The origin, if there is one: what `is_named` on the command line has to be readable.
+pub(super) async fn open_origin(
+    devices: &Devices<'_>,
+    is_named: bool,
+) -> Result<Option<AnyDevice>, Failure> {
+    if !devices.has_origin() {
+        return Ok(None);
+    }
+    match devices.open(Which::Origin, Mode::Look, Caching::Buffered).await {
+        Ok(origin) => Ok(Some(origin)),
+        Err(failure) if is_named => Err(failure),
+        // One of a type that cannot be read: the store says much alone.
+        Err(failure) => {
+            tell(format_args!("warning: {failure}; the store is checked without its origin"));
+            Ok(None)
+        }
+    }
 }
 
 /// Tells findings as they come, in words only so many of each kind.
@@ -130,7 +137,7 @@ impl Teller<'_> {
     }
 }
 
-fn word(severity: Severity) -> &'static str {
+pub(super) fn word(severity: Severity) -> &'static str {
     match severity {
         Severity::Note => "note",
         Severity::Damage => "damage",

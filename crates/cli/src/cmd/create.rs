@@ -88,7 +88,7 @@ impl Args {
                 .advise("LVM makes snapshots there; a file of that name is ./lvm:..."));
         }
         let cow = DeviceArg::from(self.cow.clone());
-        let devices = Devices::maybe_pair(&cow, self.base.as_ref()).await?;
+        let devices = Devices::maybe_pair(&cow, self.base.as_ref(), None).await?;
         let base = match &self.base {
             Some(_) => Some(devices.open(Which::Origin, Mode::Read, Caching::Buffered).await?),
             None => None,

@@ -3,6 +3,7 @@
 mod create;
 mod info;
 mod check;
+mod repair;
 mod dump;
 mod restore;
 mod pack;
@@ -31,6 +32,7 @@ pub(crate) enum Command {
     Create(create::Args),
     Info(info::Args),
     Check(check::Args),
+    Repair(repair::Args),
     Dump(dump::Args),
     Restore(restore::Args),
     Pack(pack::Args),
@@ -57,6 +59,7 @@ impl Command {
             Self::Create(args) => runtime::run(args.run(out)),
             Self::Info(args) => runtime::run(args.run(out)),
             Self::Check(args) => runtime::run(args.run(out)),
+            Self::Repair(args) => runtime::run(args.run(out)),
             Self::Dump(args) => runtime::run(args.run(out)),
             Self::Restore(args) => runtime::run(args.run(out)),
             Self::Pack(args) => runtime::run(args.run(out)),
