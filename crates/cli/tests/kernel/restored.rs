@@ -84,6 +84,8 @@ fn lose_and_make_again(by: By, pair: &Pair) {
     for lost in std::iter::once(0).chain((0..areas).map(|area| 1 + area * (slots + 1))) {
         cow.write_all_at(&noise, lost * chunk).expect("it can be written");
     }
+    // As long as somebody may write to it, it is in use.
+    drop(cow);
     dmsnap!("info", pair.cow).failed();
     match by {
         By::Dump => dmsnap!("restore", kept, pair.cow).ok(),
