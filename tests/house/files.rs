@@ -18,7 +18,7 @@ const KNOWN: [(&str, &str); 0] = [];
 /// one that stands after it. What is not named here may stand anywhere.
 const ORDERS: [(&str, &[&str]); 3] = [
     ("crates/cli/src", &["exit", "report", "output", "files", "devices", "cmd", "main"]),
-    ("crates/serve/src", &["export", "nbd", "merges", "control", "service"]),
+    ("crates/serve/src", &["budget", "export", "nbd", "merges", "control", "service"]),
     (
         "crates/sim/src",
         &["naive", "model", "fault", "record", "power", "disk", "plan", "machine", "play", "hunt"],

@@ -6,6 +6,7 @@
 
 mod socket; // a socket for its owner alone
 mod tasks; // work in the background
+mod budget; // how much of what clients ask for is under way
 pub mod export; // what can be served, whatever the protocol
 pub mod nbd; // the network block device protocol
 mod names; // names that no snapshot can have

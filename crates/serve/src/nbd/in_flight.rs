@@ -6,8 +6,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use dmsnap_nbd::{Chunk, Command, Errno};
 
-use super::budget::Permit;
 use super::session::{Running, Session};
+use crate::budget::Permit;
 use crate::export::{Kind, Request};
 
 /// A request, with all that it needs to be done and answered.

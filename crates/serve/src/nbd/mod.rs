@@ -21,7 +21,6 @@ mod relay; // the thread that encrypts
 mod transport; // a socket, or the plain end of a relay
 mod reader; // messages from it
 mod limits; // what clients may cost
-mod budget; // how much of a client's wishes is in flight
 mod contexts; // kinds of status, as clients call them
 mod outbox; // replies on their way to the socket
 mod session; // one connection that has an export

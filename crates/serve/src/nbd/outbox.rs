@@ -5,8 +5,8 @@ use bytes::Bytes;
 use dmsnap::sync::Event;
 use dmsnap_nbd::Reply;
 
-use super::budget::Permit;
 use super::transport::Transport;
+use crate::budget::Permit;
 
 /// Pieces that go to the socket in one call, at most (IOV_MAX of Linux).
 const GATHERED_PIECES: usize = 1024;

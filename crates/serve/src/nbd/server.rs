@@ -8,7 +8,6 @@ use std::time::Duration;
 use dmsnap::sync::{Event, Signal};
 use futures_util::future::{Either, join_all, select};
 
-use super::budget::Memory;
 use super::handshake::handshake;
 use super::limits::Limits;
 use super::listener::Listener;
@@ -18,6 +17,7 @@ use super::socket::Socket;
 use super::tls::Tls;
 use super::transmission::transmission;
 use super::transport::Transport;
+use crate::budget::Memory;
 use crate::export::Exports;
 
 /// How long to wait before accepting again after the system refused to.

@@ -8,17 +8,17 @@ use dmsnap::device::Allocation;
 use dmsnap::sync::Event;
 use dmsnap_nbd::{Chunk, Command, Errno, Facts, Reply, SECTOR_BYTES, STATUS_EXTENTS};
 
-use super::budget::{Budget, Permit};
 use super::contexts;
 use super::limits::{len_usize, memory_of};
 use super::outbox::Outbox;
 use super::transport::Transport;
+use crate::budget::{Budget, Permit};
 use crate::export::{self, Lease, Slot, StatusKind};
 
 /// What server and client agreed on.
 pub(super) struct Agreed {
     pub(super) lease: Lease,
-    /// The size that the client was told, in bytes.
+    /// The size that the client was given, in bytes.
     pub(super) promised_bytes: u64,
     /// Structured replies.
     pub(super) structured: bool,

@@ -7,11 +7,11 @@ use dmsnap_nbd::{Command, REQUEST_LEN, Request};
 use futures_util::future::select;
 
 use super::batch::WriteBatch;
-use super::budget::{Budget, Memory};
 use super::in_flight::InFlight;
 use super::limits::{Limits, len_usize};
 use super::reader::Reader;
 use super::session::{Agreed, Session};
+use crate::budget::{Budget, Memory};
 
 /// Serves requests until the client leaves or `stop` says so. Returns when every request that was
 /// read whole is done, its reply sent (or the client found not to read it), and everything written

@@ -14,7 +14,7 @@ use dmsnap::sync::Event;
 /// no such share, of a connection that has nothing else in flight, goes alone: one at a time in the whole
 /// server, in memory of its own.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     most: usize,
     used: Cell<usize>,
     /// A request goes alone.
@@ -40,7 +40,7 @@ struct Waiter {
 
 impl Memory {
     /// At most `bytes`, and those of one request more.
-    pub(super) fn new(bytes: usize) -> Rc<Self> {
+    pub(crate) fn new(bytes: usize) -> Rc<Self> {
         let (used, alone) = (Cell::default(), Cell::default());
         Rc::new(Self { most: bytes, used, alone, waiting: RefCell::default() })
     }
@@ -113,7 +113,7 @@ impl Memory {
 
 /// How many requests and bytes of one connection may be in flight, and its share of the server's memory.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     requests: Cell<usize>,
     bytes: Cell<usize>,
     returned: Event,
@@ -127,7 +127,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub(super) fn new(
+    pub(crate) fn new(
         requests: usize,
         bytes: usize,
         memory: Rc<Memory>,
@@ -146,7 +146,7 @@ impl Budget {
 
     /// Waits until one more request of `bytes` may be in flight. Not more than the whole budget
     /// may be asked for, and by one task at a time.
-    pub(super) async fn take(self: &Rc<Self>, bytes: usize) -> Permit {
+    pub(crate) async fn take(self: &Rc<Self>, bytes: usize) -> Permit {
         self.returned.until(|| self.has_own(bytes).then_some(())).await;
         self.requests.set(self.requests.get() - 1);
         self.bytes.set(self.bytes.get() - bytes);
@@ -162,12 +162,12 @@ impl Budget {
     }
 
     /// True if [`take`](Self::take) would not wait.
-    pub(super) fn has(&self, bytes: usize) -> bool {
+    pub(crate) fn has(&self, bytes: usize) -> bool {
         self.has_own(bytes) && self.memory.admits(self, bytes).is_some()
     }
 
     /// Others wait for memory, and this one has some.
-    pub(super) fn keeps_others_waiting(&self) -> bool {
+    pub(crate) fn keeps_others_waiting(&self) -> bool {
         let waiting = self.memory.waiting.borrow();
         let others = waiting.iter().any(|it| !std::ptr::eq(&raw const *it.budget, self));
         others && (self.shared.get() > 0 || self.goes_alone.get())
@@ -180,7 +180,7 @@ impl Budget {
 
 /// One request's share. Dropping it gives it back.
 #[derive(Debug)]
-pub(super) struct Permit {
+pub(crate) struct Permit {
     budget: Rc<Budget>,
     bytes: usize,
     /// `None` while it is waited for.
