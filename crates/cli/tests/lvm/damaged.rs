@@ -151,7 +151,7 @@ fn a_damaged_store_is_a_finding_of_the_groups_check() {
     let sound = sample.lvm("check", &[]).ok();
     assert_eq!(sound.matches("sound\n").count(), 3, "{sound}");
     assert!(sound.contains("vg0/monday:\n"), "{sound}");
-    // The first slot of the COW device, behind its header of a chunk, leads nowhere.
+    // The first slot of the COW device, after its header of a chunk, leads nowhere.
     overwrite(&sample.images[0], (1 << 20) + 24 * 65536 + 4096 + 8, &[0xff; 7]);
     let ran = sample.lvm("check", &[]);
     assert_eq!((ran.status, ran.stderr.as_str()), (1, ""));

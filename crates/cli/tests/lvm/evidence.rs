@@ -29,7 +29,7 @@ fn readable_by_all(path: &Path) -> bool {
     })
 }
 
-/// What only reads, each with its arguments behind the images' own.
+/// What only reads, each with its arguments after the images' own.
 fn commands(sample: &Sample) -> Vec<Vec<OsString>> {
     let images: Vec<OsString> = sample.images.iter().map(|it| it.clone().into()).collect();
     let lvm = |word: &str, rest: &[&str]| {
@@ -89,7 +89,7 @@ fn what_only_reads_leaves_every_byte_of_every_image_as_it_is() {
         }
         fs::set_permissions(&home, Permissions::from_mode(0o755)).expect("chmod");
         assert_eq!(hash().collect::<Vec<_>>(), before, "{}: a byte has changed", sample.name);
-        assert_eq!(sample.dir.names(), names, "{}: a file was made beside it", sample.name);
+        assert_eq!(sample.dir.names(), names, "{}: a file was made next to it", sample.name);
     }
 }
 

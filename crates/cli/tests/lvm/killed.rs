@@ -48,7 +48,7 @@ fn a_merge_that_is_killed_at_any_moment_is_finished_by_the_same_command() {
         }
         merging.assert_finished();
     }
-    println!("{left} kills before the new metadata was in force, {gone} behind it");
+    println!("{left} kills before the new metadata was in force, {gone} after it");
     assert!(left > 0, "no kill hit a merge");
 }
 
@@ -94,7 +94,7 @@ impl Merging {
         let ran = Ran::from(ended);
         match self.is_listed() {
             true => panic!("{volume}: {}", ran.stderr),
-            // The last kill came behind everything, or else this was the last run.
+            // The last kill came after everything, or else this was the last run.
             false => assert!(
                 ran.status == 0 || ran.stderr.contains("found no volume"),
                 "{volume}: {}",
@@ -166,7 +166,7 @@ impl Merging {
         hash
     }
 
-    /// The merged group, and the old text beside the image.
+    /// The merged group, and the old text next to the image.
     fn assert_finished(&self) {
         let (sample, told) = (&self.sample, self.told());
         assert!(!self.is_listed(), "{told}");

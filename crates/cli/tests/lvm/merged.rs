@@ -69,7 +69,7 @@ fn every_merge_ends_as_lvms_own_does() {
     assert!(seen >= 16, "{seen} merges");
 }
 
-/// A crash behind the data and before the metadata leaves a snapshot with an empty store.
+/// A crash after the data and before the metadata leaves a snapshot with an empty store.
 #[test]
 fn a_merge_whose_metadata_was_not_written_is_finished_by_the_same_command() {
     for name in ["one-pv", "several", "merging", "two-pvs"] {

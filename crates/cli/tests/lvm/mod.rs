@@ -1,7 +1,9 @@
 //! `dmsnap lvm`, and `lvm:` names, on disks that real LVM wrote: what they say is what LVM said, and
 //! what they show has the hash that a kernel computed.
 
-pub(crate) mod samples; // those disks, and what LVM and the kernel make of them
+#[path = "../../../lvm/tests/common/samples.rs"]
+mod index; // those disks
+pub(crate) mod samples; // unpacked, and what LVM and the kernel make of them
 mod listed; // as `lvs` lists them
 mod exported; // snapshots as images
 mod merged; // snapshots back into their origins

@@ -1,18 +1,15 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 
 use dmsnap_lvm::{DiskScan, Groups};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::index;
+pub(crate) use super::index::{folder, index, list, text};
 use crate::common::{Dir, Ran, run};
-
-pub(crate) fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/lvm")
-}
 
 /// One entry of the index, its disks unpacked.
 pub(crate) struct Sample {
@@ -20,13 +17,6 @@ pub(crate) struct Sample {
     pub(crate) says: Value,
     pub(crate) dir: Dir,
     pub(crate) images: Vec<PathBuf>,
-}
-
-pub(crate) fn index() -> BTreeMap<String, Value> {
-    let text = fs::read(folder().join("index.json")).expect("index.json is readable");
-    let index: BTreeMap<_, _> = serde_json::from_slice(&text).expect("index.json is JSON");
-    assert!(index.len() >= 15, "the index is whole");
-    index
 }
 
 pub(crate) fn samples() -> impl Iterator<Item = Sample> {
@@ -41,23 +31,13 @@ pub(crate) fn sample(name: &str) -> Sample {
 impl Sample {
     fn new(name: String, says: Value) -> Self {
         let dir = Dir::new();
-        let unpack = |(disk, letter): (&Value, char)| {
-            let packed = folder().join(text(disk));
-            let packed = File::open(packed).expect("a disk of the index is there");
-            let mut unpacked = Vec::new();
-            ruzstd::decoding::StreamingDecoder::new(packed)
-                .expect("zstd")
-                .read_to_end(&mut unpacked)
-                .expect("zstd");
-            dir.file(&format!("{letter}.img"), &unpacked)
-        };
-        let images = list(&says["disks"]).iter().zip('a'..).map(unpack).collect();
+        let images = index::unpack(&says, &dir.path(""));
         Self { name, says, dir, images }
     }
 
     /// The name of the volume group.
     pub(crate) fn group(&self) -> &str {
-        text(&self.says["vgs"][0]["vg_name"])
+        index::group(&self.says)
     }
 
     /// Rows of a report, by the volume's name without brackets.
@@ -74,8 +54,7 @@ impl Sample {
 
     /// The merges that LVM did, by snapshot.
     pub(crate) fn merges(&self) -> Vec<(String, Value)> {
-        let merges = self.says["merges"].as_object().expect("an object");
-        merges.iter().map(|(name, says)| (name.clone(), says.clone())).collect()
+        index::merges(&self.says)
     }
 
     /// `dmsnap lvm WORD IMAGE... REST...`
@@ -142,14 +121,6 @@ fn scan(image: &[u8]) -> dmsnap_lvm::Disk {
 pub(crate) fn by_name(rows: &Value) -> BTreeMap<String, Value> {
     let name = |row: &Value| text(&row["lv_name"]).trim_matches(['[', ']']).to_owned();
     list(rows).iter().map(|row| (name(row), row.clone())).collect()
-}
-
-pub(crate) fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("{value} is a text"))
-}
-
-pub(crate) fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], |list| list)
 }
 
 pub(crate) fn index_of(bytes: u64) -> usize {

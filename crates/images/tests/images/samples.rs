@@ -1,7 +1,4 @@
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use dmsnap::device::{AnyDevice, Device, Memory};
 use dmsnap::ops::{self, ExportOptions, Silent};
@@ -10,9 +7,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-pub(crate) fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/lvm")
-}
+use crate::index;
+pub(crate) use crate::index::{folder, list, text};
 
 /// One entry of the index, its disks unpacked.
 pub(crate) struct Sample {
@@ -22,47 +18,30 @@ pub(crate) struct Sample {
     pub(crate) images: Vec<PathBuf>,
 }
 
-fn index() -> BTreeMap<String, Value> {
-    let text = fs::read(folder().join("index.json")).expect("index.json is readable");
-    let index: BTreeMap<_, _> = serde_json::from_slice(&text).expect("index.json is JSON");
-    assert!(index.len() >= 15, "the index is whole");
-    index
-}
-
 pub(crate) fn samples() -> impl Iterator<Item = Sample> {
-    index().into_iter().map(|(name, says)| Sample::new(name, says))
+    index::index().into_iter().map(|(name, says)| Sample::new(name, says))
 }
 
 pub(crate) fn sample(name: &str) -> Sample {
-    let says = index().remove(name).expect("the index has this name");
+    let says = index::index().remove(name).expect("the index has this name");
     Sample::new(name.into(), says)
 }
 
 impl Sample {
     fn new(name: String, says: Value) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let unpack = |(disk, letter): (&Value, char)| {
-            let packed = File::open(folder().join(text(disk))).expect("a disk of the index");
-            let mut unpacked = Vec::new();
-            let mut reader = ruzstd::decoding::StreamingDecoder::new(packed).expect("zstd");
-            reader.read_to_end(&mut unpacked).expect("zstd");
-            let path = dir.path().join(format!("{letter}.img"));
-            fs::write(&path, unpacked).expect("write");
-            path
-        };
-        let images = list(&says["disks"]).iter().zip('a'..).map(unpack).collect();
+        let images = index::unpack(&says, dir.path());
         Self { name, says, dir, images }
     }
 
     /// The name of the volume group.
     pub(crate) fn group(&self) -> &str {
-        text(&self.says["vgs"][0]["vg_name"])
+        index::group(&self.says)
     }
 
     /// The merges that LVM did, by snapshot.
     pub(crate) fn merges(&self) -> Vec<(String, Value)> {
-        let merges = self.says["merges"].as_object().expect("an object");
-        merges.iter().map(|(name, says)| (name.clone(), says.clone())).collect()
+        index::merges(&self.says)
     }
 
     /// What lies there; nothing of it deserves a warning.
@@ -113,14 +92,6 @@ pub(crate) fn run<T>(task: impl Future<Output = T>) -> T {
 /// A volume of the only group.
 pub(crate) fn name(volume: &str) -> Name {
     volume.parse().expect("a name")
-}
-
-pub(crate) fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("{value} is a text"))
-}
-
-pub(crate) fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], |list| list)
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {

@@ -1,19 +1,17 @@
 //! The disks that real LVM wrote, and what LVM itself says about them.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+mod samples; // their index
+
 use std::collections::HashMap;
 use std::fs;
-use std::io::Read;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 use dmsnap_lvm::{Disk, DiskScan, Group, Groups, Stamp, Step};
 use serde_json::Value;
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/lvm")
-}
+use self::samples::folder;
 
 /// One entry of the index.
 pub(crate) struct Sample {
@@ -23,14 +21,7 @@ pub(crate) struct Sample {
 
 /// All of them.
 pub(crate) fn samples() -> Vec<Sample> {
-    let index = fs::read(folder().join("index.json")).expect("the samples are whole");
-    let Value::Object(index) = serde_json::from_slice(&index).expect("the samples are whole")
-    else {
-        panic!()
-    };
-    let samples: Vec<_> = index.into_iter().map(|(name, says)| Sample { name, says }).collect();
-    assert!(samples.len() >= 15);
-    samples
+    samples::index().into_iter().map(|(name, says)| Sample { name, says }).collect()
 }
 
 pub(crate) fn sample(name: &str) -> Sample {
@@ -65,14 +56,7 @@ impl Sample {
 fn unpacked(file: &str) -> Vec<u8> {
     static ALL: OnceLock<Mutex<HashMap<String, Vec<u8>>>> = OnceLock::new();
     let mut all = ALL.get_or_init(Mutex::default).lock().expect("no test panics in here");
-    let unpack = || {
-        let packed = fs::File::open(folder().join(file)).expect("it is in the folder");
-        let mut reader = ruzstd::decoding::StreamingDecoder::new(packed).expect("a zstd frame");
-        let mut image = Vec::new();
-        reader.read_to_end(&mut image).expect("the frame is whole");
-        image
-    };
-    all.entry(file.to_owned()).or_insert_with(unpack).clone()
+    all.entry(file.to_owned()).or_insert_with(|| samples::unpacked(file)).clone()
 }
 
 pub(crate) fn rows(value: &Value) -> &[Value] {
