@@ -60,7 +60,7 @@ pub use changes::{ChangeSet, Changes, SnapshotChange};
 pub use error::VolumeError;
 pub use layers::Layer;
 pub use merging::MergeState;
-pub use options::{OnFull, SnapshotOptions};
+pub use options::{OnFull, SnapshotOptions, UnknownOnFull};
 pub use snapshot::Snapshot;
 pub use standing::State;
 pub use view::View;

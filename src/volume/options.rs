@@ -1,8 +1,16 @@
+use std::fmt;
+use std::str::FromStr;
+
 use super::error::VolumeError;
 use crate::store::Strays;
 
 /// What a write to the origin does when a snapshot that needs the old data has no room for it.
+///
+/// As text, and with `serde`: `invalidate`, `fail`, or `wait:60`, where a server ticks once a second and
+/// that is a minute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "String", into = "String"))]
 pub enum OnFull {
     /// The snapshot is dropped, durably, and the write goes on: what kernels do.
     #[default]
@@ -24,6 +32,57 @@ impl OnFull {
             Self::Fail => Some(VolumeError::NoRoom { ticks: None }),
             Self::Wait { ticks } => Some(VolumeError::NoRoom { ticks: Some(ticks) }),
         }
+    }
+}
+
+impl fmt::Display for OnFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalidate => f.write_str("invalidate"),
+            Self::Fail => f.write_str("fail"),
+            Self::Wait { ticks } => write!(f, "wait:{ticks}"),
+        }
+    }
+}
+
+/// A text that is none of an [`OnFull`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("found `{found}`; it is invalidate, fail or wait:SECONDS")]
+#[non_exhaustive]
+pub struct UnknownOnFull {
+    /// The text.
+    pub found: String,
+}
+
+impl FromStr for OnFull {
+    type Err = UnknownOnFull;
+
+    fn from_str(text: &str) -> Result<Self, UnknownOnFull> {
+        let found = match text {
+            "invalidate" => Some(Self::Invalidate),
+            "fail" => Some(Self::Fail),
+            _ => {
+                let ticks = text.strip_prefix("wait:");
+                let digits = |it: &&str| it.bytes().all(|byte| byte.is_ascii_digit());
+                let ticks = ticks.filter(digits).and_then(|it| it.parse().ok());
+                ticks.map(|ticks| Self::Wait { ticks })
+            }
+        };
+        found.ok_or_else(|| UnknownOnFull { found: text.into() })
+    }
+}
+
+impl TryFrom<String> for OnFull {
+    type Error = UnknownOnFull;
+
+    fn try_from(text: String) -> Result<Self, UnknownOnFull> {
+        text.parse()
+    }
+}
+
+impl From<OnFull> for String {
+    fn from(rule: OnFull) -> Self {
+        rule.to_string()
     }
 }
 

@@ -7,6 +7,8 @@ use crate::store::StoreError;
 
 /// How a snapshot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 pub enum State {
     /// Reads and writes.
     #[default]

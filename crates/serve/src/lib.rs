@@ -27,5 +27,6 @@ pub use tasks::{Spawn, spawn_by};
 
 // What is served: a program that starts a server has no need to look further down.
 pub use dmsnap::volume::{
-    MergeState, OnFull, Snapshot, SnapshotOptions, State, Strays, View, Volume, VolumeError,
+    MergeState, OnFull, Snapshot, SnapshotOptions, State, Strays, UnknownOnFull, View, Volume,
+    VolumeError,
 };

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use dmsnap::device::Mode;
 use dmsnap::format::ChunkSize;
-use dmsnap_serve::control::{NewSnapshot, OnFullText};
-use dmsnap_serve::{OnFull, SnapshotOptions, refuse_reserved};
+use dmsnap_serve::control::NewSnapshot;
+use dmsnap_serve::{SnapshotOptions, UnknownOnFull, refuse_reserved};
 
 use crate::device_arg::DeviceArg;
 use crate::size;
@@ -62,7 +62,9 @@ impl Spec {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         let options = &mut self.options;
         match (name, value) {
-            ("on-full", rule) => options.on_full = rule.parse::<OnFullText>()?.0,
+            ("on-full", rule) => {
+                options.on_full = rule.parse().map_err(|it: UnknownOnFull| it.to_string())?;
+            }
             ("max-size", size) => options.max_bytes = Some(size::parse(size)?),
             ("transient", size) => self.store = Store::Transient(size::parse_chunk_size(size)?),
             ("discard-zeroes", "") => options.discard_zeroes = true,
@@ -83,7 +85,7 @@ impl Spec {
             None => Store::Persistent,
         };
         let options = SnapshotOptions {
-            on_full: wanted.on_full.map_or(OnFull::default(), |text| text.0),
+            on_full: wanted.on_full.unwrap_or_default(),
             max_bytes: wanted.max_size_bytes,
             discard_zeroes: wanted.discard_zeroes,
             discard_passdown: wanted.discard_passdown,
@@ -107,7 +109,7 @@ impl Spec {
                 .map_err(|path| format!("found the path {}; it is not text", path.display()))?,
             make: None,
             transient_chunk_bytes,
-            on_full: Some(OnFullText(self.options.on_full)),
+            on_full: Some(self.options.on_full),
             max_size_bytes: self.options.max_bytes,
             discard_zeroes: self.options.discard_zeroes,
             discard_passdown: self.options.discard_passdown,

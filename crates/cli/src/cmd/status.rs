@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use dmsnap::format::SECTOR_BYTES;
-use dmsnap_serve::control::{SnapshotState, SnapshotStatus, Status};
+use dmsnap_serve::State;
+use dmsnap_serve::control::{SnapshotStatus, Status};
 use dmsnap_serve::{MergePhase, MergeProgress, ORIGIN};
 use indicatif::HumanDuration;
 
@@ -115,11 +116,11 @@ pub(crate) fn merge_line(it: &MergeProgress) -> String {
 
 fn state(it: &SnapshotStatus) -> &'static str {
     match (it.state, it.merging) {
-        (SnapshotState::Invalid, _) => "invalid",
+        (State::Invalid, _) => "invalid",
         (_, true) => "merging",
         _ if it.merged => "merged",
-        (SnapshotState::Active, _) => "active",
-        (SnapshotState::Overflowed, _) => "overflow",
+        (State::Active, _) => "active",
+        (State::Overflowed, _) => "overflow",
     }
 }
 

@@ -1,10 +1,7 @@
 //! What is said over the control socket. `_bytes` are bytes, `_seconds` seconds; a value that is not
 //! known is null.
 
-use std::fmt;
-use std::str::FromStr;
-
-use dmsnap::volume::OnFull;
+use dmsnap::volume::{OnFull, State};
 use serde::{Deserialize, Serialize};
 
 use crate::MergeProgress;
@@ -37,18 +34,6 @@ pub struct OriginStatus {
     pub len_bytes: u64,
 }
 
-/// How a snapshot is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SnapshotState {
-    /// Reads and writes.
-    Active,
-    /// A write found no room; everything that needs none goes on.
-    Overflowed,
-    /// Dropped.
-    Invalid,
-}
-
 /// One snapshot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotStatus {
@@ -59,7 +44,7 @@ pub struct SnapshotStatus {
     /// False if it is gone with the server.
     pub persistent: bool,
     /// How it is.
-    pub state: SnapshotState,
+    pub state: State,
     /// It is, or has been, merged: its device is the origin's.
     pub merging: bool,
     /// It has merged: its device is another name of the origin's until it is removed.
@@ -83,7 +68,7 @@ pub struct SnapshotStatus {
     /// Memory of its table.
     pub memory_bytes: u64,
     /// What origin writes do when the store is full.
-    pub on_full: OnFullText,
+    pub on_full: OnFull,
     /// Up to this size the COW file grows by itself.
     pub max_size_bytes: Option<u64>,
     /// Discards zero whole chunks.
@@ -134,7 +119,7 @@ pub struct NewSnapshot {
     pub transient_chunk_bytes: Option<u64>,
     /// What origin writes do when the store is full; `invalidate` if it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on_full: Option<OnFullText>,
+    pub on_full: Option<OnFull>,
     /// Up to this size the COW file grows by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_size_bytes: Option<u64>,
@@ -189,52 +174,4 @@ pub struct TuneMerge {
     /// Most data in one window. Left out: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_bytes: Option<u64>,
-}
-
-/// [`OnFull`] in words: `invalidate`, `fail`, `wait:SECONDS`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct OnFullText(pub OnFull);
-
-impl fmt::Display for OnFullText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            OnFull::Invalidate => f.write_str("invalidate"),
-            OnFull::Fail => f.write_str("fail"),
-            OnFull::Wait { ticks } => write!(f, "wait:{ticks}"),
-        }
-    }
-}
-
-impl FromStr for OnFullText {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = match text {
-            "invalidate" => Some(OnFull::Invalidate),
-            "fail" => Some(OnFull::Fail),
-            _ => {
-                let seconds = text.strip_prefix("wait:");
-                let digits = |it: &&str| it.bytes().all(|byte| byte.is_ascii_digit());
-                let ticks = seconds.filter(digits).and_then(|it| it.parse().ok());
-                ticks.map(|ticks| OnFull::Wait { ticks })
-            }
-        };
-        let expected = || format!("found `{text}`; it is invalidate, fail or wait:SECONDS");
-        found.map(Self).ok_or_else(expected)
-    }
-}
-
-impl TryFrom<String> for OnFullText {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<OnFullText> for String {
-    fn from(text: OnFullText) -> Self {
-        text.to_string()
-    }
 }

@@ -9,9 +9,9 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::api::{SnapshotState, SnapshotStatus, Status};
+use super::api::{SnapshotStatus, Status};
 use crate::export::{Counts, Kind, LATENCY_MICROS, Use};
-use crate::{MergePhase, MergeProgress};
+use crate::{MergePhase, MergeProgress, State};
 
 /// How numbers are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,9 +200,9 @@ impl Page<'_> {
         let mut family = self.family("snapshot_state", help, None, MetricType::Gauge)?;
         for it in snapshots {
             for (word, state) in [
-                ("active", SnapshotState::Active),
-                ("overflowed", SnapshotState::Overflowed),
-                ("invalid", SnapshotState::Invalid),
+                ("active", State::Active),
+                ("overflowed", State::Overflowed),
+                ("invalid", State::Invalid),
             ] {
                 let labels = [("snapshot", it.name.as_str()), ("state", word)];
                 family.gauge(&labels, f64::from(u8::from(it.state == state)))?;

@@ -24,8 +24,8 @@ mod server; // both threads together
 mod client; // the other end
 
 pub use api::{
-    ExportStatus, Grow, MakeStore, NewSnapshot, OnFullText, OriginStatus, SnapshotState,
-    SnapshotStatus, StartMerge, Status, TuneMerge,
+    ExportStatus, Grow, MakeStore, NewSnapshot, OriginStatus, SnapshotStatus, StartMerge, Status,
+    TuneMerge,
 };
 pub use client::{Client, ClientError, Events};
 pub use controller::Controller;

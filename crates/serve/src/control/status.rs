@@ -4,15 +4,15 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use dmsnap::device::Device;
-use dmsnap::volume::{Snapshot, State, Volume};
+use dmsnap::volume::{Snapshot, Volume};
 
-use super::api::{ExportStatus, OnFullText, OriginStatus, SnapshotState, SnapshotStatus, Status};
+use super::api::{ExportStatus, OriginStatus, SnapshotStatus, Status};
 use super::metrics::Numbers;
 use crate::export::{Exports, Kind, Use};
 use crate::forecast::Forecast;
 use crate::{MergePhase, Merger};
 
-/// In bytes; sizes of stores are told in sectors.
+/// In bytes; sizes of stores are given in sectors.
 const SECTOR_BYTES: u64 = 512;
 
 /// What a server says of itself.
@@ -133,11 +133,7 @@ impl<O: Device + 'static, C: Device + 'static> Monitor<O, C> {
             name: name.into(),
             cow: self.cows.borrow().get(name).cloned().unwrap_or_default(),
             persistent: snapshot.is_persistent(),
-            state: match snapshot.state() {
-                State::Active => SnapshotState::Active,
-                State::Overflowed => SnapshotState::Overflowed,
-                State::Invalid => SnapshotState::Invalid,
-            },
+            state: snapshot.state(),
             merging,
             merged,
             status: self.volume.status(snapshot),
@@ -149,7 +145,7 @@ impl<O: Device + 'static, C: Device + 'static> Monitor<O, C> {
             exceptions: snapshot.exceptions(),
             unpublished: snapshot.unpublished(),
             memory_bytes: snapshot.memory_bytes() as u64,
-            on_full: OnFullText(options.on_full),
+            on_full: options.on_full,
             max_size_bytes: options.max_bytes,
             discard_zeroes: options.discard_zeroes,
             discard_passdown: options.discard_passdown,
