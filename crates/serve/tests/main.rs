@@ -11,3 +11,4 @@ mod limits;
 mod service;
 mod tls;
 mod unaligned;
+mod watched;

@@ -76,7 +76,7 @@ enum Command {
         #[arg(long, conflicts_with = "json")]
         dmsetup: bool,
 
-        /// Again whenever it changes, at most once a second, until the server ends
+        /// Again as soon as it changes, at most ten times a second, until the server ends
         #[arg(long)]
         watch: bool,
     },

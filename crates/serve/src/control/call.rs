@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::api::{Grow, NewSnapshot, SnapshotStatus, StartMerge, Status, TuneMerge};
-use super::events::Changes;
+use super::events::Statuses;
 use super::metrics::Numbers;
 use super::refusal::{Code, Refusal};
 use crate::MergeProgress;
@@ -41,7 +41,7 @@ pub(super) enum Answer {
     Snapshot(SnapshotStatus),
     Merge(MergeProgress),
     Numbers(Box<Numbers>),
-    Events(Changes),
+    Events(Statuses),
 }
 
 /// A call on its way to the volume's thread.

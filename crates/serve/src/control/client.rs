@@ -260,7 +260,7 @@ pub struct Events {
 
 impl Events {
     /// The next status: at once the one of now, then each that differs from the one before, at most
-    /// one a second. A caller that is slow is told only the newest. `None` when the server ends.
+    /// ten a second. A caller that is slow gets only the newest. `None` when the server ends.
     ///
     /// # Errors
     ///

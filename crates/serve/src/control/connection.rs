@@ -151,7 +151,7 @@ impl Session {
             Answer::Snapshot(snapshot) => response::json(status, &snapshot),
             Answer::Merge(merge) => response::json(status, &merge),
             Answer::Numbers(numbers) => response::numbers(status, *numbers, form),
-            Answer::Events(changes) => {
+            Answer::Events(statuses) => {
                 let phase = self.phase.clone();
                 let turn = move |turn| {
                     phase.set(match turn {
@@ -159,7 +159,7 @@ impl Session {
                         Turn::Sending => Phase::Listening(Instant::now() + PATIENCE),
                     });
                 };
-                response::events(status, stream(changes, turn))
+                response::events(status, stream(statuses, turn))
             }
         }
     }

@@ -10,7 +10,7 @@ use dmsnap::volume::{Snapshot, State, View, Volume};
 
 use super::api::{NewSnapshot, StartMerge, Status, TuneMerge};
 use super::call::{Answer, Call, QueuedCall};
-use super::events::Watchers;
+use super::events::{Statuses, Watchers};
 use super::opener::StoreOpener;
 use super::refusal::{Code, Refusal};
 use super::status::{Monitor, ServerFacts};
@@ -25,7 +25,7 @@ pub struct Controller<O, C, P> {
     merger: Rc<Merger<O, C>>,
     opener: P,
     monitor: Monitor<O, C>,
-    watchers: Watchers,
+    watchers: Rc<Watchers>,
     /// Snapshots that a call changes at the moment.
     changing: RefCell<HashSet<String>>,
     running: Cell<usize>,
@@ -49,7 +49,7 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
             merger,
             opener,
             monitor,
-            watchers: Watchers::default(),
+            watchers: Rc::default(),
             changing: RefCell::default(),
             running: Cell::default(),
             ended: Event::default(),
@@ -62,13 +62,11 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
         self.monitor.name_cow(snapshot, cow.display().to_string());
     }
 
-    /// To be called about once a second: looks how fast stores fill, and tells clients that watch the status if
-    /// it has changed.
+    /// To be called about once a second: looks how fast stores fill, and tells clients that watch the status of
+    /// changes that the volume does not count, as those of exports.
     pub fn tick(&self) {
         self.monitor.tick();
-        if !self.watchers.is_empty() {
-            self.watchers.tell(self.status());
-        }
+        self.watchers.look();
     }
 
     /// How everything is.
@@ -101,10 +99,10 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
         self.ended.until(|| (self.running.get() == 0).then_some(())).await;
     }
 
-    async fn call(&self, call: Call) -> Result<Answer, Refusal> {
+    async fn call(self: &Rc<Self>, call: Call) -> Result<Answer, Refusal> {
         match call {
             Call::Status => Ok(Answer::Status(Box::new(self.status()))),
-            Call::Events => self.watchers.add(self.status()).map(Answer::Events),
+            Call::Events => self.watch().map(Answer::Events),
             Call::Metrics => Ok(Answer::Numbers(Box::new(self.monitor.numbers()))),
             Call::Snapshot(name) => self.shown(&name),
             Call::Create(wanted) => self.create(&wanted).await,
@@ -131,6 +129,18 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
                 Ok(Answer::Nothing)
             }
         }
+    }
+
+    /// Sends the status whenever it changes, on a task of its own.
+    fn watch(self: &Rc<Self>) -> Result<Statuses, Refusal> {
+        let (watcher, statuses) = self.watchers.add()?;
+        let controller = self.clone();
+        compio::runtime::spawn(async move {
+            let status = || controller.status();
+            watcher.run(controller.volume.changes(), status).await;
+        })
+        .detach();
+        Ok(statuses)
     }
 
     async fn create(&self, wanted: &NewSnapshot) -> Result<Answer, Refusal> {

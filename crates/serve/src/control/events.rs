@@ -1,11 +1,16 @@
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
 use std::time::Duration;
 
-use compio::time::timeout;
+use compio::time::{sleep, timeout};
+use dmsnap::sync::{Event, Signal};
+use dmsnap::volume::Changes;
 use futures_channel::mpsc;
 use futures_util::StreamExt;
+use futures_util::future::select;
 use futures_util::stream::{LocalBoxStream, unfold};
 use hyper::body::{Bytes, Frame};
 
@@ -18,58 +23,84 @@ pub(super) const WATCHERS: usize = 16;
 /// After this long without a change a watcher is sent a comment: one that has gone is noticed then.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// What a watcher is told: statuses that differ from the one before.
-pub(super) type Changes = mpsc::Receiver<Arc<Status>>;
+/// Between two statuses for a watcher, at least. The thread that speaks HTTP waits, not the volume's.
+const PAUSE: Duration = Duration::from_millis(100);
 
-/// Clients that are told when the status changes.
+/// What a watcher is sent: statuses that differ from the one before.
+pub(super) type Statuses = mpsc::Receiver<Box<Status>>;
+
+/// Clients that are sent the status when it changes. Each has a task on the volume's thread.
 ///
-/// Nothing is queued for one that does not listen: when it does again, it is told the newest status.
+/// Nothing is queued for one that does not read, and no status is made for it: when it reads again, it is
+/// sent the newest.
 #[derive(Debug, Default)]
-pub(super) struct Watchers(RefCell<Vec<Watcher>>);
+pub(super) struct Watchers {
+    count: Cell<usize>,
+    looks: Cell<u64>,
+    looked: Event,
+    over: Signal,
+}
 
-#[derive(Debug)]
-struct Watcher {
+/// The sender of one watcher's statuses; its place among the watchers is free when it is dropped.
+pub(super) struct Watcher {
+    watchers: Rc<Watchers>,
     /// Has room for one status.
-    to: mpsc::Sender<Arc<Status>>,
-    /// What it was told last, see [`lasting`].
-    told: Status,
+    to: mpsc::Sender<Box<Status>>,
 }
 
 impl Watchers {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
-    }
-
-    /// One more, which is told the status of now at once.
-    pub(super) fn add(&self, now: Status) -> Result<Changes, Refusal> {
-        let mut watchers = self.0.borrow_mut();
-        watchers.retain(|watcher| !watcher.to.is_closed());
-        if watchers.len() >= WATCHERS {
+    /// One more, and what it will be sent.
+    pub(super) fn add(self: &Rc<Self>) -> Result<(Watcher, Statuses), Refusal> {
+        if self.count.get() >= WATCHERS {
             let found = format_args!("{WATCHERS} clients watch already");
             return Err(Refusal::new(Code::Busy, found));
         }
-        let (mut to, changes) = mpsc::channel(0);
-        let told = lasting(&now);
-        // There is room for it.
-        let _ = to.try_send(Arc::new(now));
-        watchers.push(Watcher { to, told });
-        Ok(changes)
+        self.count.set(self.count.get() + 1);
+        let (to, statuses) = mpsc::channel(0);
+        Ok((Watcher { watchers: self.clone(), to }, statuses))
     }
 
-    /// Tells everyone for whom the status has changed, and who listens.
-    pub(super) fn tell(&self, now: Status) {
-        let (lasting, now) = (lasting(&now), Arc::new(now));
-        self.0.borrow_mut().retain_mut(|watcher| {
-            if watcher.told != lasting && watcher.to.try_send(now.clone()).is_ok() {
-                watcher.told = lasting.clone();
-            }
-            !watcher.to.is_closed()
-        });
+    /// The status may have changed in something that the volume does not count.
+    pub(super) fn look(&self) {
+        self.looks.set(self.looks.get() + 1);
+        self.looked.notify();
     }
 
-    /// Nobody is told anything any more.
+    /// Nobody is sent anything any more.
     pub(super) fn end(&self) {
-        self.0.borrow_mut().clear();
+        self.over.raise();
+    }
+}
+
+impl Watcher {
+    /// Sends the status of now, and then one after each change, until the client has gone or all is over.
+    pub(super) async fn run(mut self, changes: &Changes, status: impl Fn() -> Status) {
+        let watchers = self.watchers.clone();
+        select(pin!(watchers.over.wait()), pin!(self.send(changes, status))).await;
+    }
+
+    async fn send(&mut self, changes: &Changes, status: impl Fn() -> Status) {
+        let mut sent = None;
+        // Without this there would be no status after the first for a client that does not read.
+        while poll_fn(|context| self.to.poll_ready(context)).await.is_ok() {
+            let (generation, looks) = (changes.generation(), self.watchers.looks.get());
+            let now = status();
+            let lasting = lasting(&now);
+            if sent.as_ref() != Some(&lasting) {
+                sent = Some(lasting);
+                // It has gone: noticed at the next turn.
+                let _ = self.to.try_send(Box::new(now));
+                continue;
+            }
+            let look = self.watchers.looked.wait_until(|| self.watchers.looks.get() > looks);
+            select(pin!(changes.wait_after(generation)), pin!(look)).await;
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.watchers.count.set(self.watchers.count.get() - 1);
     }
 }
 
@@ -99,18 +130,21 @@ pub(super) enum Turn {
 /// What is sent to a watcher: server-sent events with a status each. `turn` is told what the
 /// stream waits for: the server, or its client.
 pub(super) fn stream(
-    changes: Changes,
+    statuses: Statuses,
     turn: impl Fn(Turn) + 'static,
 ) -> LocalBoxStream<'static, Result<Frame<Bytes>, Infallible>> {
-    let parts = unfold((changes, turn), |(mut changes, turn)| async move {
+    let parts = unfold((statuses, turn, false), |(mut statuses, turn, again)| async move {
         turn(Turn::Waiting);
-        let next = timeout(QUIET, changes.next()).await;
+        if again {
+            sleep(PAUSE).await;
+        }
+        let next = timeout(QUIET, statuses.next()).await;
         turn(Turn::Sending);
         let text = match next {
             Err(_) => Bytes::from_static(b":\n\n"),
             Ok(status) => event(&*status?)?,
         };
-        Some((Ok(Frame::data(text)), (changes, turn)))
+        Some((Ok(Frame::data(text)), (statuses, turn, true)))
     });
     parts.boxed_local()
 }
@@ -148,6 +182,10 @@ impl Parser {
 
 #[cfg(test)]
 mod tests {
+    use dmsnap::device::Memory;
+    use dmsnap::volume::Volume;
+    use futures_util::FutureExt;
+
     use super::super::api::OriginStatus;
     use super::*;
 
@@ -163,38 +201,63 @@ mod tests {
         }
     }
 
-    fn told(changes: &mut Changes) -> Option<u64> {
-        changes.try_recv().ok().map(|status| status.origin.len_bytes)
+    fn told(statuses: &mut Statuses) -> Option<u64> {
+        statuses.try_recv().ok().map(|status| status.origin.len_bytes)
     }
 
     #[test]
-    fn a_watcher_is_told_of_changes_and_one_that_does_not_listen_only_of_the_last() {
-        let watchers = Watchers::default();
-        let mut changes = watchers.add(status(0.0, 1)).expect("there is room");
-        assert_eq!(told(&mut changes), Some(1));
-        watchers.tell(status(1.0, 1));
-        assert_eq!(told(&mut changes), None, "only time has passed");
-        watchers.tell(status(2.0, 2));
-        // It does not listen.
-        (3..9).for_each(|len_bytes| watchers.tell(status(3.0, len_bytes)));
-        assert_eq!(told(&mut changes), Some(2));
-        watchers.tell(status(9.0, 8));
-        assert_eq!(told(&mut changes), Some(8));
-        watchers.tell(status(10.0, 8));
-        assert_eq!(told(&mut changes), None);
-        drop(changes);
-        watchers.tell(status(11.0, 8));
-        assert!(watchers.is_empty(), "it has gone");
+    fn a_watcher_is_told_of_changes_and_one_that_does_not_read_only_of_the_last() {
+        let volume: Volume<Memory, Memory> = Volume::new(Memory::zeroed(512)).expect("a size");
+        let (watchers, now, made) =
+            (Rc::new(Watchers::default()), Cell::new((0.0, 1)), Cell::new(0));
+        let (watcher, mut statuses) = watchers.add().expect("there is room");
+        let mut run = pin!(watcher.run(volume.changes(), || {
+            made.set(made.get() + 1);
+            status(now.get().0, now.get().1)
+        }));
+        // Whether it goes on.
+        let mut change = |seconds, len_bytes| {
+            now.set((seconds, len_bytes));
+            watchers.look();
+            run.as_mut().now_or_never().is_none()
+        };
+        assert!(change(0.0, 1));
+        assert_eq!(told(&mut statuses), Some(1));
+        assert!(change(1.0, 1));
+        assert_eq!(told(&mut statuses), None, "only time has passed");
+        assert!(change(2.0, 2));
+        let before = made.get();
+        assert!((3..9).all(|len_bytes| change(3.0, len_bytes)));
+        assert_eq!(made.get(), before, "no status is made for a client that does not read");
+        assert_eq!(told(&mut statuses), Some(2));
+        assert!(change(9.0, 8));
+        assert_eq!(told(&mut statuses), Some(8));
+        assert!(change(10.0, 8));
+        assert_eq!(told(&mut statuses), None);
+        drop(statuses);
+        assert!(!change(11.0, 8), "it has gone");
+    }
+
+    #[test]
+    fn nobody_is_told_anything_after_the_end() {
+        let volume: Volume<Memory, Memory> = Volume::new(Memory::zeroed(512)).expect("a size");
+        let watchers = Rc::new(Watchers::default());
+        let (watcher, mut statuses) = watchers.add().expect("there is room");
+        watchers.end();
+        let ended = watcher.run(volume.changes(), || status(0.0, 1)).now_or_never();
+        assert!(ended.is_some() && statuses.try_recv().is_err());
+        assert_eq!(watchers.count.get(), 0);
     }
 
     #[test]
     fn there_are_only_so_many_watchers_and_the_place_of_one_that_has_gone_is_free() {
-        let watchers = Watchers::default();
-        let all: Vec<_> = (0..WATCHERS).map(|_| watchers.add(status(0.0, 1))).collect();
+        let watchers = Rc::new(Watchers::default());
+        let all: Vec<_> = (0..WATCHERS).map(|_| watchers.add()).collect();
         assert!(all.iter().all(Result::is_ok));
-        assert_eq!(watchers.add(status(0.0, 1)).expect_err("full").code, Code::Busy);
+        let Err(refusal) = watchers.add() else { panic!("one too many") };
+        assert_eq!(refusal.code, Code::Busy);
         drop(all);
-        watchers.add(status(0.0, 1)).expect("there is room");
+        assert!(watchers.add().is_ok(), "there is room");
     }
 
     #[test]
