@@ -34,7 +34,4 @@ impl<D: Into<DynDevice>> From<D> for AnyDevice {
     }
 }
 
-#[deny(clippy::missing_trait_methods)]
-impl Device for AnyDevice {
-    forward!(self: Self::File(file) => **file, Self::Dyn(device) => device);
-}
+forward!([] AnyDevice, self: Self::File(file) => **file, Self::Dyn(device) => device);

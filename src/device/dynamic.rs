@@ -50,10 +50,7 @@ impl<D: Device + 'static> From<Mapped<D>> for DynDevice {
     }
 }
 
-#[deny(clippy::missing_trait_methods)]
-impl Device for DynDevice {
-    forward!(self: this => *this.0);
-}
+forward!([] DynDevice, self: this => *this.0);
 
 #[cfg(test)]
 mod tests {

@@ -8,21 +8,33 @@ use bytes::Bytes;
 use super::buffer::Buffer;
 use super::interface::{Allocation, Device};
 
-/// The methods of a [`Device`] that passes every request on to another one: `forward!(self: this =>
-/// this.device);` inside its `impl`. `this` is a pattern, and an enum may have one for each variant. With
-/// `but flush` the device has a `flush` of its own.
+/// A [`Device`] that passes every request on to another one: `forward!([D: Device] Rc<D>, self: this => **this);`.
+/// First its generics and its type; then `this`, a pattern, and where the other device is. An enum may have a
+/// pattern for each variant. After `; flush:` a flush of its own may follow.
 ///
-/// The only list of them. What it lacks is found where it is used, by
-/// `#[deny(clippy::missing_trait_methods)]`.
+/// The only list of the methods. One that it lacks is found by clippy in every device that is made so.
 macro_rules! forward {
-    ($self:ident: $($this:pat => $device:expr),+) => {
-        $crate::device::forward::forward!(but flush, $self: $($this => $device),+);
+    ([$($generics:tt)*] $type:ty, $self:ident: $($this:pat => $device:expr),+) => {
+        #[deny(clippy::missing_trait_methods)]
+        impl<$($generics)*> Device for $type {
+            $crate::device::forward::forward!(methods $self: $($this => $device),+);
 
-        async fn flush(&$self) -> io::Result<()> {
-            match $self { $($this => $device.flush().await,)+ }
+            async fn flush(&$self) -> io::Result<()> {
+                match $self { $($this => $device.flush().await,)+ }
+            }
         }
     };
-    (but flush, $self:ident: $($this:pat => $device:expr),+) => {
+    ([$($generics:tt)*] $type:ty, $self:ident: $this:pat => $device:expr; flush: $flush:expr) => {
+        #[deny(clippy::missing_trait_methods)]
+        impl<$($generics)*> Device for $type {
+            $crate::device::forward::forward!(methods $self: $this => $device);
+
+            async fn flush(&$self) -> io::Result<()> {
+                $flush.await
+            }
+        }
+    };
+    (methods $self:ident: $($this:pat => $device:expr),+) => {
         async fn read(&$self, at: u64, len: usize) -> io::Result<Buffer> {
             match $self { $($this => $device.read(at, len).await,)+ }
         }
@@ -83,22 +95,7 @@ macro_rules! forward {
 
 pub(super) use forward;
 
-#[deny(clippy::missing_trait_methods)]
-impl<D: Device> Device for &D {
-    forward!(self: this => **this);
-}
-
-#[deny(clippy::missing_trait_methods)]
-impl<D: Device> Device for Box<D> {
-    forward!(self: this => **this);
-}
-
-#[deny(clippy::missing_trait_methods)]
-impl<D: Device> Device for Rc<D> {
-    forward!(self: this => **this);
-}
-
-#[deny(clippy::missing_trait_methods)]
-impl<D: Device> Device for Arc<D> {
-    forward!(self: this => **this);
-}
+forward!([D: Device] &D, self: this => **this);
+forward!([D: Device] Box<D>, self: this => **this);
+forward!([D: Device] Rc<D>, self: this => **this);
+forward!([D: Device] Arc<D>, self: this => **this);

@@ -31,11 +31,4 @@ impl<D> Shared<D> {
     }
 }
 
-#[deny(clippy::missing_trait_methods)]
-impl<D: Device> Device for Shared<D> {
-    forward!(but flush, self: this => this.device);
-
-    async fn flush(&self) -> io::Result<()> {
-        self.barrier.flush(&self.device).await
-    }
-}
+forward!([D: Device] Shared<D>, self: this => this.device; flush: self.barrier.flush(&self.device));
