@@ -1,4 +1,4 @@
-//! Disks with LVM on them, spoilt: read, listed, and rewritten as behind a merge.
+//! Disks with LVM on them, spoilt: read, listed, and rewritten as after a merge.
 
 use std::cell::LazyCell;
 
@@ -59,7 +59,7 @@ fn are_mappings_apart(group: &Group, disks: &Disks) {
         let Ok(mapping) = group.mapping(&lv.name) else { continue };
         let (mut at, mut whole) = (0, true);
         // Those lie nowhere.
-        let of_zeroes = mapping.stretches.iter().any(|stretch| stretch.legs.is_empty());
+        let of_zeroes = mapping.segments.iter().any(|segment| segment.columns.is_empty());
         for (n, piece) in mapping.pieces().enumerate() {
             whole = n < MOST_PIECES;
             if !whole {
@@ -114,7 +114,7 @@ fn is_rewritten(group: &Group, snapshot: &str, disks: &Disks) {
     assert_eq!(told_of(&found.vg), told_of(&expected));
 }
 
-/// The mark of a merge, and what comes behind it: planned before the mark is written, and right when it is.
+/// The mark of a merge, and what comes after it: planned before the mark is written, and right when it is.
 fn is_marked(group: &Group, snapshot: &str, disks: &Disks) {
     let stamp = Stamp { description: "Merging.".into(), host: "here".into(), time: 1 << 31 };
     let Ok(merge) = group.merge(snapshot, &stamp, &stamp) else { return };

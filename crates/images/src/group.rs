@@ -154,10 +154,10 @@ impl<'a> Group<'a> {
             let group = Subject::Group(self.found.vg.name.clone());
             ImageError::new(group, ImageErrorKind::Locate(error))
         })?;
-        let on_pvs = mapping.stretches.iter().filter(|stretch| !stretch.legs.is_empty()).count();
+        let on_pvs = mapping.segments.iter().filter(|segment| !segment.columns.is_empty()).count();
         match on_pvs {
             0 => return Ok(Zeroes::new(mapping.len_bytes()).into()),
-            all if all == mapping.stretches.len() => {}
+            all if all == mapping.segments.len() => {}
             _ => return Err(self.error(name, ImageErrorKind::ZeroesInPart)),
         }
         let (mut files, mut places) = (Vec::new(), Vec::new());
@@ -168,13 +168,13 @@ impl<'a> Group<'a> {
             files.push(Rc::clone(&self.images[place.disk].file));
             places.push((pv, place.place.start));
         }
-        let segments = mapping.stretches.iter().map(|stretch| {
-            let columns = stretch.legs.iter().filter_map(|leg| {
-                let device = places.iter().position(|(pv, _)| *pv == leg.pv)?;
-                Some(Column { device, at: places[device].1 + leg.start })
+        let segments = mapping.segments.iter().map(|segment| {
+            let columns = segment.columns.iter().filter_map(|column| {
+                let device = places.iter().position(|(pv, _)| *pv == column.pv)?;
+                Some(Column { device, at: places[device].1 + column.at })
             });
-            let columns = columns.collect();
-            Segment { len_bytes: stretch.len, stripe_bytes: stretch.stripe_bytes, columns }
+            let (len_bytes, stripe_bytes) = (segment.len_bytes, segment.stripe_bytes);
+            Segment { len_bytes, stripe_bytes, columns: columns.collect() }
         });
         let mapped = Mapped::new(files, segments.collect());
         Ok(mapped.map_err(|error| self.error(name, ImageErrorKind::Io(error)))?.into())

@@ -13,7 +13,7 @@ pub struct Name {
 
 /// A text that is not the name of a volume.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no volume, as VG/LV is")]
+#[error("`{0}` is not a volume, as VG/LV is")]
 pub struct NameError(String);
 
 impl Name {

@@ -95,7 +95,7 @@ pub enum GroupProblem {
     #[error("a metadata area of PV {pv} has no text")]
     NoText { pv: String },
     /// A PV whose own text says that it belongs to the group, which does not know it.
-    #[error("the PV with uuid {id} has an old text of the group, and is no part of it any more")]
+    #[error("the PV with uuid {id} has an old text of the group, and is not part of it any more")]
     LeftOver { id: Uuid },
 }
 
@@ -319,11 +319,11 @@ impl Group {
     /// As [`VolumeGroup::mapping`]; and if a PV is missing, twice there, or ends before the LV does.
     pub fn mapping(&self, lv: &str) -> Result<Mapping, LocateError> {
         let mapping = self.vg.mapping(lv)?;
-        for (leg, len) in mapping.legs() {
-            match (self.unreadable.get(&leg.pv), self.places[leg.pv]) {
+        for (column, len) in mapping.columns() {
+            match (self.unreadable.get(&column.pv), self.places[column.pv]) {
                 (None, _) => {}
                 (Some(GroupProblem::ShortPv { .. }), Some(place))
-                    if leg.start.saturating_add(len) <= place.place.len => {}
+                    if column.at.saturating_add(len) <= place.place.len => {}
                 (Some(problem), _) => {
                     return Err(LocateError::Pv { lv: lv.to_owned(), problem: problem.clone() });
                 }

@@ -61,8 +61,9 @@ pub use assemble::{
 };
 pub use bytes::{Extent, SECTOR_BYTES, Uuid};
 pub use group::{
-    Activity, Fault, GroupError, Leg, LogicalVolume, MapError, Mapping, PhysicalVolume, Piece,
-    Role, Segment, SegmentKind, Snapshot, Stretch, Stripe, Target, VolumeGroup, is_valid_name,
+    Activity, Column, Fault, GroupError, LogicalVolume, MapError, MappedSegment, Mapping,
+    PhysicalVolume, Piece, Role, Segment, SegmentKind, Snapshot, Stripe, Target, VolumeGroup,
+    is_valid_name,
 };
 pub use label::{Extension, LABEL_SCAN_BYTES, Label, LabelError};
 pub use partition::{MAX_PARTITIONS, Partition, TableError, TableKind};

@@ -168,7 +168,7 @@ impl DiskScan {
         self.disk
     }
 
-    /// A disk with a partition table is no PV for LVM, whatever lies in its label's sector: it was one
+    /// A disk with a partition table is not a PV for LVM, whatever lies in its label's sector: it was one
     /// before.
     fn label(&mut self, partition: Option<u32>, place: Extent, front: &[u8]) {
         let covered = partition.is_none() && is_partitioned(front);

@@ -76,7 +76,7 @@ proptest! {
     ) {
         let mut images = sample("one-pv").images();
         for (at, byte) in damage {
-            // Of the label behind its checksum, or of the header behind its.
+            // Of the label after its checksum, or of the header after its.
             images[0][if at < 88 { 4100 + at } else { 520 + at - 88 }] = byte;
         }
         reseal(&mut images[0]);

@@ -14,7 +14,7 @@ fn disk(mib: usize, script: &str) -> Vec<u8> {
     written_by(&["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel"], mib, script)
 }
 
-/// An empty disk behind a run of that command, which hears `words` and is told the disk's name.
+/// An empty disk after a run of that command, which hears `words` and is told the disk's name.
 fn written_by(command: &[&str], mib: usize, words: &str) -> Vec<u8> {
     let file = tempfile::NamedTempFile::new().expect("temporary file");
     file.as_file().set_len((mib * MIB) as u64).expect("it has room");
@@ -144,7 +144,7 @@ fn a_chain_of_logical_partitions_may_lead_back() {
     assert_eq!((places(&found).len(), found.pvs.len()), (5, 1), "and what was found before it");
 }
 
-/// LVM: a disk with a partition table is no PV, whatever was left of one. Seen with `pvs` on a loop
+/// LVM: a disk with a partition table is not a PV, whatever was left of one. Seen with `pvs` on a loop
 /// device that takes partitions.
 #[test]
 fn a_label_below_a_partition_table_counts_for_nothing() {

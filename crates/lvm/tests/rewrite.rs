@@ -1,4 +1,4 @@
-//! The metadata behind a merge: as LVM writes it, and safe to write.
+//! The metadata after a merge: as LVM writes it, and safe to write.
 
 use crate::common::{apply, assemble, group, indices, merges, sample, samples, stamp, text};
 use dmsnap_lvm::{Group, Rewrite, RewriteError, Stamp, Step, VolumeGroup};

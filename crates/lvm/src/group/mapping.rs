@@ -27,30 +27,31 @@ pub enum MapError {
 #[non_exhaustive]
 pub struct Mapping {
     /// In the order of the LV, one after the other from 0 on.
-    pub stretches: Vec<Stretch>,
+    pub segments: Vec<MappedSegment>,
 }
 
-/// Consecutive bytes of an LV in one, two or more stripes.
+/// Consecutive bytes of an LV in stripes that go round its columns; a [`Segment`] in bytes. One column is a
+/// linear segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Stretch {
+pub struct MappedSegment {
     /// First byte in the LV.
     pub start: u64,
-    /// In bytes, all stripes together.
-    pub len: u64,
-    /// Bytes that lie in one stripe before the next one's turn; with one stripe, all of them.
+    /// Of all stripes together.
+    pub len_bytes: u64,
+    /// Length of a stripe, in bytes; with one column, all of the segment.
     pub stripe_bytes: u64,
-    /// One for each stripe; none where all bytes are zeroes that lie nowhere.
-    pub legs: Vec<Leg>,
+    /// Where the stripes lie; none where all bytes are zeroes that lie nowhere.
+    pub columns: Vec<Column>,
 }
 
-/// Where a stripe lies.
+/// Consecutive bytes of a PV.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leg {
+pub struct Column {
     /// Index into [`VolumeGroup::pvs`].
     pub pv: usize,
     /// First byte on the PV.
-    pub start: u64,
+    pub at: u64,
 }
 
 /// Bytes of an LV that lie one after another on one PV.
@@ -78,31 +79,34 @@ impl VolumeGroup {
         if let Some(fault) = self.faults.of_lv(name) {
             return Err(MapError::Fault(fault.clone()));
         }
-        let stretches = lv.segments.iter().map(|segment| self.stretch(lv, segment));
-        Ok(Mapping { stretches: stretches.collect::<Result<_, _>>()? })
+        let segments = lv.segments.iter().map(|segment| self.mapped(lv, segment));
+        Ok(Mapping { segments: segments.collect::<Result<_, _>>()? })
     }
 
-    fn stretch(&self, lv: &LogicalVolume, segment: &Segment) -> Result<Stretch, MapError> {
-        let (start, len) = (
+    fn mapped(&self, lv: &LogicalVolume, segment: &Segment) -> Result<MappedSegment, MapError> {
+        let (start, len_bytes) = (
             segment.start_extent * self.extent_bytes(),
             segment.extent_count * self.extent_bytes(),
         );
         let (stripe_sectors, stripes) = match &segment.kind {
             SegmentKind::Striped { stripe_sectors, stripes } => (stripe_sectors, stripes),
             SegmentKind::Zero => {
-                return Ok(Stretch { start, len, stripe_bytes: len, legs: Vec::new() });
+                let (stripe_bytes, columns) = (len_bytes, Vec::new());
+                return Ok(MappedSegment { start, len_bytes, stripe_bytes, columns });
             }
             other => {
                 let (lv, kind) = (lv.name.clone(), other.name().to_owned());
                 return Err(MapError::Unsupported { lv, kind });
             }
         };
-        let legs = stripes.iter().map(|stripe| self.leg(lv, &stripe.on, stripe.start_extent));
-        let stripe_bytes = if stripes.len() == 1 { len } else { stripe_sectors * SECTOR_BYTES };
-        Ok(Stretch { start, len, stripe_bytes, legs: legs.collect::<Result<_, _>>()? })
+        let columns = stripes.iter().map(|stripe| self.column(lv, &stripe.on, stripe.start_extent));
+        let stripe_bytes =
+            if stripes.len() == 1 { len_bytes } else { stripe_sectors * SECTOR_BYTES };
+        let columns = columns.collect::<Result<_, _>>()?;
+        Ok(MappedSegment { start, len_bytes, stripe_bytes, columns })
     }
 
-    fn leg(&self, lv: &LogicalVolume, on: &Target, extent: u64) -> Result<Leg, MapError> {
+    fn column(&self, lv: &LogicalVolume, on: &Target, extent: u64) -> Result<Column, MapError> {
         let index = match on {
             Target::Pv(index) => *index,
             Target::Lv(index) => {
@@ -118,71 +122,71 @@ impl VolumeGroup {
         if let Some(fault) = self.faults.of_pv(&pv.name) {
             return Err(MapError::Fault(fault.clone()));
         }
-        let start = (pv.pe_start_sectors + extent * self.extent_sectors) * SECTOR_BYTES;
-        Ok(Leg { pv: index, start })
+        let at = (pv.pe_start_sectors + extent * self.extent_sectors) * SECTOR_BYTES;
+        Ok(Column { pv: index, at })
     }
 }
 
 impl Mapping {
     /// The size of the LV.
     pub fn len_bytes(&self) -> u64 {
-        self.stretches.last().map_or(0, |last| last.start + last.len)
+        self.segments.last().map_or(0, |last| last.start + last.len_bytes)
     }
 
     /// The longest piece that begins with byte `at` of the LV; `None` at its end, and where it lies
     /// on no PV.
     pub fn piece(&self, at: u64) -> Option<Piece> {
-        let behind = self.stretches.partition_point(|stretch| stretch.start <= at);
-        let stretch = self.stretches.get(behind.checked_sub(1)?)?;
-        stretch.piece(at.checked_sub(stretch.start)?)
+        let after = self.segments.partition_point(|segment| segment.start <= at);
+        let segment = self.segments.get(after.checked_sub(1)?)?;
+        segment.piece(at.checked_sub(segment.start)?)
     }
 
     /// All that lies on PVs in pieces, in the order of the LV.
     pub fn pieces(&self) -> impl Iterator<Item = Piece> {
-        self.stretches.iter().flat_map(|stretch| {
+        self.segments.iter().flat_map(|segment| {
             let mut at = 0;
             std::iter::from_fn(move || {
-                let piece = stretch.piece(at)?;
+                let piece = segment.piece(at)?;
                 at += piece.len;
                 Some(piece)
             })
         })
     }
 
-    /// Each leg, with the bytes that it has.
-    pub(crate) fn legs(&self) -> impl Iterator<Item = (Leg, u64)> {
-        self.stretches.iter().flat_map(|stretch| {
-            let len = stretch.len.div_ceil((stretch.legs.len() as u64).max(1));
-            stretch.legs.iter().map(move |leg| (*leg, len))
+    /// Each column, with the bytes that it has.
+    pub(crate) fn columns(&self) -> impl Iterator<Item = (Column, u64)> {
+        self.segments.iter().flat_map(|segment| {
+            let len = segment.len_bytes.div_ceil((segment.columns.len() as u64).max(1));
+            segment.columns.iter().map(move |column| (*column, len))
         })
     }
 
     /// Indices of the PVs in it, each once, in ascending order.
     pub fn pvs(&self) -> Vec<usize> {
-        let legs = self.stretches.iter().flat_map(|stretch| &stretch.legs);
-        let mut found: Vec<_> = legs.map(|leg| leg.pv).collect();
+        let columns = self.segments.iter().flat_map(|segment| &segment.columns);
+        let mut found: Vec<_> = columns.map(|column| column.pv).collect();
         found.sort_unstable();
         found.dedup();
         found
     }
 }
 
-impl Stretch {
+impl MappedSegment {
     /// Kernel: stripe_map.
     fn piece(&self, at: u64) -> Option<Piece> {
-        if at >= self.len {
+        if at >= self.len_bytes {
             return None;
         }
-        let legs = self.legs.len() as u64;
-        if legs == 0 {
+        let columns = self.columns.len() as u64;
+        if columns == 0 {
             return None;
         }
         let (stripe, within) = (at / self.stripe_bytes, at % self.stripe_bytes);
-        let leg = self.legs[usize::try_from(stripe % legs).ok()?];
+        let column = self.columns[usize::try_from(stripe % columns).ok()?];
         Some(Piece {
-            pv: leg.pv,
-            start: leg.start + stripe / legs * self.stripe_bytes + within,
-            len: (self.stripe_bytes - within).min(self.len - at),
+            pv: column.pv,
+            start: column.at + stripe / columns * self.stripe_bytes + within,
+            len: (self.stripe_bytes - within).min(self.len_bytes - at),
         })
     }
 }

@@ -17,7 +17,7 @@ use crate::bytes::{SECTOR_BYTES, Uuid};
 
 pub use attributes::{Activity, Role};
 pub use fault::Fault;
-pub use mapping::{Leg, MapError, Mapping, Piece, Stretch};
+pub use mapping::{Column, MapError, MappedSegment, Mapping, Piece};
 pub use read::{GroupError, is_valid_name};
 pub(crate) use read::{group_section, parse_text};
 pub use snapshot::Snapshot;

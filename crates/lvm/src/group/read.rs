@@ -22,11 +22,11 @@ pub enum GroupError {
     /// More than [`MAX_TEXT_BYTES`].
     #[error("the metadata text has {bytes} bytes, more than {MAX_TEXT_BYTES}")]
     TooLong { bytes: u64 },
-    /// Not in the language of LVM's metadata.
+    /// Not in the language of LVM metadata.
     #[error("the metadata text is damaged: {0}")]
     Syntax(#[from] SyntaxError),
     /// Not the metadata of a volume group, or of a version that is not known.
-    #[error("the text is no metadata of a volume group: its `{key}` is {found}")]
+    #[error("the text is not metadata of a volume group: its `{key}` is {found}")]
     Contents { key: &'static str, found: String },
     /// There has to be one section.
     #[error("the metadata text describes {found} volume groups, not one")]
@@ -37,7 +37,7 @@ pub enum GroupError {
     /// Something is missing in a section, or not what it should be.
     #[error("{place}: {error}")]
     Value { place: String, error: ValueError },
-    /// A size or count that makes no sense.
+    /// A size or count that is impossible.
     #[error("{place}: `{key}` is {found}")]
     Range { place: String, key: &'static str, found: u64 },
 }

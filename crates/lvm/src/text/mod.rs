@@ -1,4 +1,4 @@
-//! The language of LVM's metadata and configuration: named values, and named sections of them.
+//! The language of LVM metadata and configuration: named values, and named sections of them.
 
 mod grammar; // bytes -> entries
 mod tree; // entries by name, and what they are expected to be
@@ -105,7 +105,7 @@ impl fmt::Display for SyntaxFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Name => "expected a name",
-            Self::Item => "expected `=` or `{` behind a name",
+            Self::Item => "expected `=` or `{` after a name",
             Self::Value => "expected a number, a string or a list",
             Self::String => "a string does not end",
             Self::List => "expected `,` or `]` in a list",
