@@ -1,4 +1,4 @@
-//! Laws that can be broken on purpose, so that whoever proves the code sees that it is noticed.
+//! Laws that can be broken on purpose, so that those who prove the code see that it is noticed.
 //! Without the feature of this name nothing here costs anything, or can be reached.
 
 /// A law, broken in one place.

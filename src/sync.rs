@@ -7,7 +7,9 @@ use std::ops::Range;
 use std::pin::pin;
 use std::task::{Poll, Waker};
 
+use futures_util::future::LocalBoxFuture;
 use futures_util::poll;
+use futures_util::stream::{FuturesOrdered, StreamExt};
 
 /// Wakes the tasks of this thread that wait for a condition.
 #[derive(Debug, Default)]
@@ -113,6 +115,42 @@ impl Signal {
     pub async fn wait(&self) {
         self.event.until(|| self.raised.get().then_some(())).await;
     }
+}
+
+/// Waits until all of these have ended. What they return is in the order of `futures`.
+///
+/// Each is boxed, so that what is compiled for each type of future is a few lines: the library waits for many
+/// types.
+pub fn join_all<'a, F: Future + 'a>(
+    futures: impl IntoIterator<Item = F>,
+) -> impl Future<Output = Vec<F::Output>> + 'a
+where
+    F::Output: 'a,
+{
+    let boxed = |future: F| -> LocalBoxFuture<'a, F::Output> { Box::pin(future) };
+    all_of(futures.into_iter().map(boxed).collect())
+}
+
+/// Up to this many futures are all polled whenever one of them may go on; of more, only those that may.
+const POLLED_TOGETHER: usize = 30;
+
+async fn all_of<T>(mut futures: Vec<LocalBoxFuture<'_, T>>) -> Vec<T> {
+    if futures.len() > POLLED_TOGETHER {
+        return futures.into_iter().collect::<FuturesOrdered<_>>().collect().await;
+    }
+    let mut ended: Vec<Option<T>> = futures.iter().map(|_| None).collect();
+    poll_fn(|context| {
+        let mut are_all_ended = true;
+        for (future, end) in futures.iter_mut().zip(&mut ended).filter(|(_, end)| end.is_none()) {
+            match future.as_mut().poll(context) {
+                Poll::Ready(value) => *end = Some(value),
+                Poll::Pending => are_all_ended = false,
+            }
+        }
+        if are_all_ended { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    ended.into_iter().flatten().collect()
 }
 
 /// Lets the other tasks of this thread have their turn.
@@ -262,5 +300,47 @@ impl Drop for Closed<'_> {
     fn drop(&mut self) {
         self.0.closed.set(false);
         self.0.changed.notify();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use futures_executor::block_on;
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// Each ends at its own moment, the later ones first, and none is asked again after its end.
+    #[test]
+    fn all_have_ended_and_are_in_their_order() {
+        for count in [0, 1, 2, 3, POLLED_TOGETHER, POLLED_TOGETHER + 1, 100] {
+            let (open, event) = (Cell::new(count), Event::default());
+            let (open, event) = (&open, &event);
+            let waits = (0..count).map(|n| async move {
+                event.wait_until(|| open.get() <= n + 1).await;
+                open.set(open.get() - 1);
+                event.notify();
+                n
+            });
+            assert_eq!(block_on(join_all(waits)), (0..count).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn what_is_waited_for_no_more_is_dropped() {
+        for count in [1, 2, 100] {
+            let held = Rc::new(());
+            let futures = (0..count).map(|_| {
+                let held = held.clone();
+                async move {
+                    std::future::pending::<()>().await;
+                    drop(held);
+                }
+            });
+            assert!(join_all(futures).now_or_never().is_none());
+            assert_eq!(Rc::strong_count(&held), 1);
+        }
     }
 }

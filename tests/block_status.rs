@@ -6,35 +6,33 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use dmsnap::copy::Silent;
-use dmsnap::device::{Device, Memory};
+use dmsnap::device::{Device, DynDevice, Memory};
 use dmsnap::format::ChunkSize;
 use dmsnap::store::format;
-use dmsnap::volume::{Layer, MergeState, Snapshot, SnapshotOptions, View, Volume};
+use dmsnap::volume::{Layer, MergeState, SnapshotOptions, View};
 use dmsnap_sim::run;
 use futures_util::future::join;
 
 use crate::common::holes::{Answer, Holes};
+use crate::common::live::{AnySnapshot, AnyView, AnyVolume, any_volume};
 
 const CHUNK: u64 = 4096;
 const LEN: u64 = 16 * CHUNK;
 
-type Vol = Volume<Rc<Holes>, Rc<Memory>>;
-type Snap = Rc<Snapshot<Rc<Memory>>>;
-
-fn cow() -> Rc<Memory> {
-    let cow = Rc::new(Memory::zeroed(64 * 4096));
+fn cow() -> DynDevice {
+    let cow = Memory::zeroed(64 * 4096);
     run(format(&cow, ChunkSize::from_sectors(8).expect("legal"))).expect("formats");
-    cow
+    cow.into()
 }
 
 /// The first half of the origin is a hole, the second data.
-fn volume() -> (Rc<Holes>, Rc<Vol>) {
+fn volume() -> (Rc<Holes>, Rc<AnyVolume>) {
     let origin = Rc::new(Holes::new(LEN));
     origin.fill(LEN / 2..LEN, 7);
-    (origin.clone(), Rc::new(Volume::new(origin).expect("a size")))
+    (origin.clone(), any_volume(origin))
 }
 
-fn add(volume: &Vol, name: &str) -> Snap {
+fn add(volume: &AnyVolume, name: &str) -> Rc<AnySnapshot> {
     run(volume.open(name, cow(), SnapshotOptions::default())).expect("added")
 }
 
@@ -53,7 +51,7 @@ async fn asked(origin: &Holes) {
 /// The layers of all of `view`, while `meanwhile` happens between the question and the origin's answer.
 fn layers_while(
     origin: &Holes,
-    view: &View<Rc<Holes>, Rc<Memory>>,
+    view: &AnyView,
     answer: Answer,
     meanwhile: impl Future<Output = ()>,
 ) -> Vec<(u64, Layer)> {
@@ -171,7 +169,7 @@ fn a_dropped_snapshot_says_nothing_of_holes_and_changes() {
     assert!(run(View::origin(&volume).layers(0..LEN, 9)).is_ok(), "the origin goes on");
 }
 
-fn changed(volume: &Vol, snapshot: &Snap) -> Vec<(u64, bool)> {
+fn changed(volume: &AnyVolume, snapshot: &Rc<AnySnapshot>) -> Vec<(u64, bool)> {
     volume.changed_since(snapshot, 0..LEN, 100).expect("it tells")
 }
 

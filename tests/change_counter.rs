@@ -1,7 +1,6 @@
 //! What a status page is pushed from: each change of a volume is a generation.
 
 use std::future::Future;
-use std::rc::Rc;
 use std::task::Context;
 
 use dmsnap::copy::Silent;
@@ -10,11 +9,11 @@ use dmsnap::volume::{ChangeSet, MergeState, SnapshotOptions, View};
 use dmsnap_sim::{Power, run};
 use futures_util::task::noop_waker;
 
-use crate::common::live::{Sim, add, data, empty_cow, origin};
+use crate::common::live::{AnyVolume, add, any_volume, data, empty_cow, origin};
 
 /// What has changed since the last call.
 struct Seen<'a> {
-    volume: &'a Sim,
+    volume: &'a AnyVolume,
     generation: u64,
 }
 
@@ -53,7 +52,7 @@ impl Seen<'_> {
 #[test]
 fn every_change_of_a_snapshot_is_one_and_nothing_else_is() {
     let power = Power::steady();
-    let volume = Rc::new(Sim::new(origin(64, &power)).expect("a size"));
+    let volume = any_volume(origin(64, &power));
     let mut seen = Seen { volume: &volume, generation: 0 };
     assert!(seen.nothing());
 
@@ -94,7 +93,7 @@ fn every_change_of_a_snapshot_is_one_and_nothing_else_is() {
 #[test]
 fn a_merge_is_seen_from_its_start_to_its_end_window_by_window() {
     let power = Power::steady();
-    let volume = Rc::new(Sim::new(origin(64, &power)).expect("a size"));
+    let volume = any_volume(origin(64, &power));
     let s = add(&volume, "s", empty_cow(1, 100, &power), SnapshotOptions::default());
     run(View::snapshot(&volume, &s).write(0, data(100, 8))).expect("there is room");
     let mut seen = Seen { volume: &volume, generation: volume.changes().generation() };
@@ -114,7 +113,7 @@ fn a_merge_is_seen_from_its_start_to_its_end_window_by_window() {
 #[test]
 fn who_waits_for_a_change_is_woken_by_it_and_by_none_that_was_before() {
     let power = Power::steady();
-    let volume = Rc::new(Sim::new(origin(64, &power)).expect("a size"));
+    let volume = any_volume(origin(64, &power));
     let waker = noop_waker();
     let mut context = Context::from_waker(&waker);
     let mut waits = Box::pin(volume.changes().wait_after(0));

@@ -212,7 +212,7 @@ fn duplicates_name_the_earlier_slot() {
     assert!(found.iter().all(|it| it.1 == "duplicate-old"));
 }
 
-/// Slots behind the first empty one: one finding for each stretch of them.
+/// Slots after the first empty one: one finding for each stretch of them.
 #[test]
 fn strays_behind_the_terminator() {
     let mut strayed = world(300);
@@ -337,7 +337,7 @@ fn an_origin_that_begins_like_a_store() {
     let mut world = world(20);
     world.origin[..16].copy_from_slice(&world.cow[..16]);
     assert_finds(&world, &[nowhere(Damage, "origin-begins-with-header")]);
-    // The other way round it is a mistake of whoever asks.
+    // The other way round it is the caller's mistake.
     let power = Power::steady();
     let (data, store) = (vec![7; 1 << 20], world.cow);
     let (cow, origin) = (Disk::new(data, 512, &power), Disk::new(store, 512, &power));
@@ -449,11 +449,11 @@ fn with_slot(old: u64, new: u64) -> impl FnOnce(&mut World) {
     }
 }
 
-fn full_area(chunks: u64, behind: u8) -> impl FnOnce(&mut World) {
+fn full_area(chunks: u64, after: u8) -> impl FnOnce(&mut World) {
     move |world| {
         *world = self::world(256);
         let at = 258 * 4096;
-        world.cow[at..at + 4096].fill(behind);
+        world.cow[at..at + 4096].fill(after);
         world.cow.truncate(bytes(chunks) * 4096);
     }
 }
@@ -474,7 +474,7 @@ fn headers() -> Vec<Verdict> {
         }),
         verdict("valid 0", &["invalid"], false, with_header(4, 0)),
         verdict("valid 2", &["odd-valid-flag"], true, with_header(4, 2)),
-        verdict("bytes behind the header", &[], true, |world| world.cow[16..4096].fill(0xAA)),
+        verdict("bytes after the header", &[], true, |world| world.cow[16..4096].fill(0xAA)),
         verdict("another chunk size", &[], true, |world| {
             *world = World::new(16, 300, 8 * 1024).with_exceptions(&[3, 9]);
         }),
@@ -514,7 +514,7 @@ fn lists() -> Vec<Verdict> {
     let strays: &[&str] = &["stray-slots"];
     let endless: &[&str] = &["missing-terminator"];
     vec![
-        verdict("entries behind a gap", strays, true, |world| world.put_slot(5, 1, 7)),
+        verdict("entries after a gap", strays, true, |world| world.put_slot(5, 1, 7)),
         verdict("first slot empty", strays, true, |world| {
             world.put_slot(0, 0, 0);
             world.snapshot.clone_from(&world.origin);

@@ -4,15 +4,15 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use dmsnap::copy::Silent;
-use dmsnap::device::{Allocation, Device};
+use dmsnap::device::{Allocation, Device, DynDevice};
 use dmsnap::format::{ChunkSize, StoreId};
 use dmsnap::ops::{self, Error, MergeOptions};
 use dmsnap::store::{FenceBreak, read_tag};
-use dmsnap::volume::{SnapshotOptions, View, Volume, VolumeError};
+use dmsnap::volume::{SnapshotOptions, View, VolumeError};
 use dmsnap_sim::{Disk, Power, run};
 use proptest::prelude::*;
 
-use crate::common::live::{Sim, data, origin};
+use crate::common::live::{AnyView, AnyVolume, any_volume, data, origin};
 
 const SECTORS: u64 = 96;
 
@@ -36,8 +36,8 @@ fn damaged(cow: &Rc<Disk>, origin: &Rc<Disk>) -> Vec<&'static str> {
 }
 
 fn open(cow: &Rc<Disk>, origin: &Rc<Disk>, options: SnapshotOptions) -> Result<(), VolumeError> {
-    let volume = Volume::new(origin.clone()).expect("a volume");
-    run(volume.open_read_only("s", cow.clone(), options)).map(|_| ())
+    let volume = any_volume(origin.clone());
+    run(volume.open_read_only("s", DynDevice::new(cow.clone()), options)).map(|_| ())
 }
 
 fn accepted(cow: &Rc<Disk>, origin: &Rc<Disk>) {
@@ -88,7 +88,7 @@ impl ops::Observer for Windows {
 struct History {
     origin: Rc<Disk>,
     cow: Rc<Disk>,
-    volume: Rc<Sim>,
+    volume: Rc<AnyVolume>,
     tag: u64,
 }
 
@@ -98,9 +98,10 @@ impl History {
     }
 
     fn open(&mut self) {
-        self.volume = Rc::new(Volume::new(self.origin.clone()).expect("a volume"));
+        self.volume = any_volume(self.origin.clone());
         let options = SnapshotOptions { discard_zeroes: true, ..SnapshotOptions::default() };
-        run(self.volume.open("s", self.cow.clone(), options)).expect("never a false alarm");
+        let cow = DynDevice::new(self.cow.clone());
+        run(self.volume.open("s", cow, options)).expect("never a false alarm");
     }
 
     fn close(&self) {
@@ -109,7 +110,7 @@ impl History {
         run(self.volume.flush_all()).expect("flushed");
     }
 
-    fn view(&self, of_snapshot: bool) -> View<Rc<Disk>, Rc<Disk>> {
+    fn view(&self, of_snapshot: bool) -> AnyView {
         match of_snapshot.then(|| self.volume.snapshot("s")).flatten() {
             Some(snapshot) => View::snapshot(&self.volume, &snapshot),
             None => View::origin(&self.volume),
@@ -174,7 +175,7 @@ proptest! {
     ) {
         let origin = origin(SECTORS, &Power::steady());
         let cow = made_for(&origin, 1 << chunk);
-        let volume = Rc::new(Volume::new(origin.clone()).expect("a volume"));
+        let volume = any_volume(origin.clone());
         let mut history = History { origin, cow, volume, tag: 1 << 30 };
         history.open();
         for step in &steps {
@@ -233,13 +234,14 @@ fn a_shorter_origin_is_refused_and_a_longer_one_is_not() {
 fn a_snapshot_that_was_away_while_the_origin_was_written_does_not_come_back() {
     let disk = origin(SECTORS, &Power::steady());
     let cow = made_for(&disk, 1);
-    let volume: Rc<Sim> = Rc::new(Volume::new(disk).expect("a volume"));
-    // What clients wrote may still wait in memory when the store is held against the origin.
+    let volume = any_volume(disk);
+    // What clients wrote may still wait in memory when the store is compared with the origin.
     volume.allow_backlog(1 << 20);
     let other = made_for(&origin(SECTORS, &Power::steady()), 1);
-    run(volume.open("other", other, SnapshotOptions::default())).expect("opens");
+    run(volume.open("other", DynDevice::new(other), SnapshotOptions::default())).expect("opens");
     run(View::origin(&volume).write(0, data(1 << 50, SECTORS))).expect("accepted");
-    let opened = run(volume.open("s", cow, SnapshotOptions::default())).map(|_| ());
+    let opened = volume.open("s", DynDevice::new(cow), SnapshotOptions::default());
+    let opened = run(opened).map(|_| ());
     assert!(matches!(opened, Err(VolumeError::OriginChanged(_))), "{opened:?}");
     assert!(volume.snapshot("s").is_none());
 }
@@ -249,8 +251,9 @@ fn a_merge_forgets_what_it_writes_and_keeps_the_rest() {
     let origin = origin(SECTORS, &Power::steady());
     let cow = made_for(&origin, 1);
     let before = run(read_tag(&cow)).expect("read").expect("a tag");
-    let volume: Rc<Sim> = Rc::new(Volume::new(origin.clone()).expect("a volume"));
-    let snapshot = run(volume.open("s", cow.clone(), SnapshotOptions::default())).expect("opens");
+    let volume = any_volume(origin.clone());
+    let opened = volume.open("s", DynDevice::new(cow.clone()), SnapshotOptions::default());
+    let snapshot = run(opened).expect("opens");
     run(View::snapshot(&volume, &snapshot).write(0, data(1 << 50, 1))).expect("written");
     run(volume.flush_all()).expect("flushed");
     run(ops::merge(&cow, &origin, MergeOptions::default(), &Silent)).expect("merged");

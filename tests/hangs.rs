@@ -6,14 +6,15 @@ use std::io;
 use std::rc::Rc;
 
 use dmsnap::copy::Silent;
-use dmsnap::device::Device;
+use dmsnap::device::{Device, DynDevice};
 use dmsnap::format::ChunkSize;
 use dmsnap::store::format;
-use dmsnap::volume::{MergeState, Snapshot, SnapshotOptions, View, Volume};
+use dmsnap::volume::{MergeState, SnapshotOptions, View};
 use futures_executor::{LocalPool, block_on};
 use futures_util::task::LocalSpawnExt;
 
 use crate::common::hanging::{Hanging, Hangs};
+use crate::common::live::{AnySnapshot, AnyView, AnyVolume, any_volume};
 
 type Disk = Rc<Hanging>;
 
@@ -23,7 +24,7 @@ const CHUNKS: u64 = 64;
 /// An origin and snapshots of it on devices of their own.
 struct Machine {
     pool: RefCell<LocalPool>,
-    volume: Rc<Volume<Disk, Disk>>,
+    volume: Rc<AnyVolume>,
     origin: Disk,
 }
 
@@ -44,7 +45,7 @@ impl<T> Sent<T> {
 impl Machine {
     fn new() -> Self {
         let origin = Hanging::new(vec![7; usize::try_from(CHUNKS * CHUNK).expect("small")]);
-        let volume = Rc::new(Volume::new(origin.clone()).expect("a size"));
+        let volume = any_volume(origin.clone());
         Self { pool: RefCell::default(), volume, origin }
     }
 
@@ -54,9 +55,10 @@ impl Machine {
         cow
     }
 
-    fn add(&self, name: &str) -> (Disk, Rc<Snapshot<Disk>>) {
+    fn add(&self, name: &str) -> (Disk, Rc<AnySnapshot>) {
         let cow = Self::cow();
-        let opened = self.volume.open(name, cow.clone(), SnapshotOptions::default());
+        let opened =
+            self.volume.open(name, DynDevice::new(cow.clone()), SnapshotOptions::default());
         (cow.clone(), block_on(opened).expect("added"))
     }
 
@@ -84,38 +86,38 @@ impl Machine {
         }
     }
 
-    fn write(&self, view: View<Disk, Disk>, chunk: u64, byte: u8) -> Sent<io::Result<()>> {
+    fn write(&self, view: AnyView, chunk: u64, byte: u8) -> Sent<io::Result<()>> {
         let data = vec![byte; usize::try_from(CHUNK).expect("small")].into();
         self.send(async move { view.write(chunk * CHUNK, data).await })
     }
 
-    fn flush(&self, view: View<Disk, Disk>) -> Sent<io::Result<()>> {
+    fn flush(&self, view: AnyView) -> Sent<io::Result<()>> {
         self.send(async move { view.flush().await })
     }
 
-    fn origin_view(&self) -> View<Disk, Disk> {
+    fn origin_view(&self) -> AnyView {
         View::origin(&self.volume)
     }
 
-    fn view(&self, snapshot: &Rc<Snapshot<Disk>>) -> View<Disk, Disk> {
+    fn view(&self, snapshot: &Rc<AnySnapshot>) -> AnyView {
         View::snapshot(&self.volume, snapshot)
     }
 
     #[track_caller]
-    fn writes(&self, view: View<Disk, Disk>, chunk: u64) {
+    fn writes(&self, view: AnyView, chunk: u64) {
         self.write(view, chunk, 3).answer("a write that needs nothing of it").expect("written");
     }
 
     #[track_caller]
-    fn flushes(&self, view: View<Disk, Disk>) {
+    fn flushes(&self, view: AnyView) {
         self.flush(view).answer("a flush that needs nothing of it").expect("flushed");
     }
 
-    fn reads(&self, view: &View<Disk, Disk>, chunk: u64) -> u8 {
+    fn reads(&self, view: &AnyView, chunk: u64) -> u8 {
         block_on(view.read(chunk * CHUNK, 1)).expect("read")[0]
     }
 
-    fn call<F>(&self, call: impl FnOnce(Rc<Volume<Disk, Disk>>) -> F) -> Sent<F::Output>
+    fn call<F>(&self, call: impl FnOnce(Rc<AnyVolume>) -> F) -> Sent<F::Output>
     where
         F: Future + 'static,
         F::Output: 'static,
@@ -133,7 +135,7 @@ fn a_write_that_hangs_lets_snapshots_come_and_go() {
     assert!(hung.waits());
     let cow = Machine::cow();
     let added = machine.call(|volume| async move {
-        volume.open("new", cow, SnapshotOptions::default()).await.map(drop)
+        volume.open("new", DynDevice::new(cow), SnapshotOptions::default()).await.map(drop)
     });
     added.answer("adding a snapshot").expect("added");
     let b_too = b.clone();
@@ -260,9 +262,9 @@ fn what_waits_in_memory_is_kept_by_a_snapshot_that_is_removed_whatever_another_d
     let removed = machine.call(|volume| async move { volume.remove(&a).await });
     removed.answer("the removal").expect("flushed");
     // As it was when it went: before that write.
-    let reopened = Volume::new(Hanging::new(vec![3; 64 << 12])).expect("a size");
-    let reopened = Rc::new(reopened);
-    let a = block_on(reopened.open("a", a_cow, SnapshotOptions::default())).expect("opens");
+    let reopened = any_volume(Hanging::new(vec![3; 64 << 12]));
+    let opened = reopened.open("a", DynDevice::new(a_cow), SnapshotOptions::default());
+    let a = block_on(opened).expect("opens");
     assert_eq!(machine.reads(&View::snapshot(&reopened, &a), 2), 7);
 }
 
@@ -291,7 +293,7 @@ fn an_origin_write_that_hangs_keeps_a_snapshot_from_being_added_and_nobody_else(
     let hung = machine.write(machine.origin_view(), 0, 1);
     let cow = Machine::cow();
     let added = machine.call(|volume| async move {
-        volume.open("new", cow, SnapshotOptions::default()).await.map(drop)
+        volume.open("new", DynDevice::new(cow), SnapshotOptions::default()).await.map(drop)
     });
     let a_too = a.clone();
     let merging = machine.call(|volume| async move { volume.start_merge(&a_too).await });
@@ -328,7 +330,7 @@ fn a_write_to_a_merged_snapshot_that_hangs_keeps_one_from_being_added_as_well() 
     let hung = machine.write(machine.view(&s), 0, 1);
     let cow = Machine::cow();
     let added = machine.call(|volume| async move {
-        volume.open("new", cow, SnapshotOptions::default()).await.expect("added")
+        volume.open("new", DynDevice::new(cow), SnapshotOptions::default()).await.expect("added")
     });
     assert!(hung.waits() && added.waits(), "added in the middle of a write");
     machine.origin.hangs(Hangs::Nothing);
@@ -385,8 +387,8 @@ fn at_the_end_everything_is_flushed_that_does_not_hang() {
     h_cow.hangs(Hangs::Flushes);
     let flushed = machine.call(|volume| async move { volume.flush_all().await });
     assert!(flushed.waits());
-    let reopened = Rc::new(Volume::new(machine.origin.clone()).expect("a size"));
-    let content = Hanging::new(a_cow.content());
+    let reopened = any_volume(machine.origin.clone());
+    let content = DynDevice::new(Hanging::new(a_cow.content()));
     let opened = block_on(reopened.open("a", content, SnapshotOptions::default())).expect("opens");
     assert_eq!(opened.exceptions(), 1);
     h_cow.hangs(Hangs::Nothing);
@@ -398,11 +400,12 @@ fn at_the_end_everything_is_flushed_that_does_not_hang() {
 #[test]
 fn a_long_zeroing_of_what_is_kept_lets_others_have_their_turn() {
     let origin = Hanging::new(vec![7; 16 << 20]);
-    let volume = Rc::new(Volume::new(origin).expect("a size"));
+    let volume = any_volume(origin);
     let cow = Hanging::new(vec![0; 18 << 20]);
     block_on(format(&cow, ChunkSize::from_sectors(1).expect("legal"))).expect("formats");
-    let s = block_on(volume.open("s", cow, SnapshotOptions::default())).expect("added");
-    let zero = |view: View<Disk, Disk>| async move {
+    let opened = volume.open("s", DynDevice::new(cow), SnapshotOptions::default());
+    let s = block_on(opened).expect("added");
+    let zero = |view: AnyView| async move {
         let allocation = dmsnap::device::Allocation::MayPunch;
         view.write_zeroes(0, 16 << 20, allocation).await
     };

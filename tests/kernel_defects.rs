@@ -2,9 +2,10 @@
 //! better, and `check` recognises what a kernel's mistake leaves on the disks.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use bytes::Bytes;
-use dmsnap::device::{Allocation, Caching, Device, File, Memory, Mode};
+use dmsnap::device::{Allocation, Caching, Device, DynDevice, File, Memory, Mode};
 use dmsnap::format::{
     ChunkSize, CowChunk, Exception, ExceptionFault, Extents, Layout, OriginChunk, Tally,
 };
@@ -13,9 +14,10 @@ use dmsnap::store::{
     self, End, Fault as Unbelievable, Persistent, Store, StoreError, Strays, read_exceptions,
     read_header, read_strays,
 };
-use dmsnap::volume::{SnapshotOptions, Volume};
+use dmsnap::volume::SnapshotOptions;
 use dmsnap_sim::{Disk, Power, RequestFault, run};
 
+use crate::common::live::any_volume;
 use crate::common::{World, bytes, scattered};
 
 type Found = (&'static str, Option<u64>, Option<u64>, Option<u64>);
@@ -46,7 +48,7 @@ fn nowhere(kind: &'static str) -> Found {
     (kind, None, None, None)
 }
 
-/// What a kernel that opens this store takes for exceptions, and how many slots it keeps behind
+/// What a kernel that opens this store takes for exceptions, and how many slots it keeps after
 /// them.
 fn kernel_reads(cow: &[u8], layout: Layout) -> (Vec<Exception>, u64) {
     let disk = steady(cow, &Power::steady());
@@ -241,7 +243,7 @@ fn d2_check_warns_of_the_size_and_knows_a_snapshot_that_it_cost() {
     assert_eq!(found, [("invalid", Some(0), None, None)]);
 }
 
-/// Three exceptions, a gap, and what an older snapshot left behind it: in the same sector, and at
+/// Three exceptions, a gap, and what an older snapshot left after it: in the same sector, and at
 /// the begin of the next.
 fn with_strays() -> World {
     let mut world = World::new(2, 110, 2 * 200).with_exceptions(&[10, 11, 12]);
@@ -251,7 +253,7 @@ fn with_strays() -> World {
     world
 }
 
-/// D3. The kernel keeps what lies behind the first empty slot and writes it again with every
+/// D3. The kernel keeps what lies after the first empty slot and writes it again with every
 /// commit. Once the gap is filled, the next activation takes it for exceptions.
 #[test]
 fn d3_strays_never_come_back_to_life() {
@@ -397,10 +399,10 @@ fn d5_check_recognises_a_first_area_that_was_not_zeroed() {
 }
 
 /// D6. A discard that is not aligned to chunks makes the kernel zero the wrong halves: the second
-/// of one COW chunk and the first of the next, whoever's it is, even if that is an area.
+/// of one COW chunk and the first of the next, no matter which, even if that is an area.
 #[test]
 fn d6_zeroing_a_part_of_a_chunk_never_touches_its_neighbours() {
-    // The last data chunk in front of area 1, and the first behind it.
+    // The last data chunk in front of area 1, and the first after it.
     let world = World::new(2, 80, 2 * 100).with_exceptions(&scattered(70, 100, 8));
     let chunk = world.layout.chunk_size().bytes();
     assert_eq!(world.layout.area_location(1).get(), 66);
@@ -440,7 +442,7 @@ async fn zero_every_part<D: Device>(cow: &D, world: &World, chunks: [u64; 2], ch
                 let (from, to) = (bytes(at), bytes(at + len));
                 let told = format!("chunk {new}, {start} + {len}, way {way}");
                 assert!(content[..from] == world.cow[..from], "in front: {told}");
-                assert!(content[to..] == world.cow[to..], "behind: {told}");
+                assert!(content[to..] == world.cow[to..], "after it: {told}");
                 assert!(way == 2 || content[from..to].iter().all(|byte| *byte == 0), "{told}");
                 let whole = world.cow[bytes(new * chunk)..][..bytes(chunk)].to_vec();
                 cow.write(new * chunk, Bytes::from(whole)).await.expect("put back");
@@ -470,10 +472,11 @@ fn d6_a_store_that_has_lost_the_front_of_an_area_is_not_opened_unasked() {
     let world = World::new(16, 900, 16 * 900).with_exceptions(&olds);
     let open = |cow: &[u8], strays: Strays| {
         let power = Power::steady();
-        let volume = Volume::new(Memory::zeroed(world.origin.len())).expect("a volume");
+        let volume = any_volume(Memory::zeroed(world.origin.len()));
         let options = SnapshotOptions { strays, ..SnapshotOptions::default() };
-        let disk = steady(cow, &power);
-        let opened = run(volume.open("s", &disk, options)).map_err(Error::of_opening);
+        let disk = Rc::new(steady(cow, &power));
+        let opened = run(volume.open("s", DynDevice::new(disk.clone()), options));
+        let opened = opened.map_err(Error::of_opening);
         let wipes = strays == Strays::Wipe;
         assert_eq!(disk.counts().writes > 0, wipes, "what opening wrote to the store");
         opened.map(|snapshot| snapshot.exceptions())

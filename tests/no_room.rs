@@ -6,11 +6,11 @@ use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::common::live::{data, empty_cow, origin, read_all};
+use crate::common::live::{AnyVolume, any_volume, data, empty_cow, origin, read_all};
 use bytes::Bytes;
-use dmsnap::device::{Allocation, Buffer, Device};
+use dmsnap::device::{Allocation, Buffer, Device, DynDevice, Memory};
 use dmsnap::ops;
-use dmsnap::volume::{OnFull, SnapshotOptions, State, View, Volume};
+use dmsnap::volume::{OnFull, SnapshotOptions, State, View};
 use dmsnap_sim::{Disk, Power, run};
 
 const SECTORS: u64 = 100;
@@ -68,19 +68,17 @@ impl Device for Thin {
 
 /// One world for each sector at which the blocks end: data chunks, and the areas at chunks 34 and 67. The
 /// snapshot's own writes have used some of them.
-fn each_end(
-    rule: OnFull,
-    check: impl Fn(&Rc<Volume<Rc<Disk>, Thin>>, &Rc<Disk>, &Cell<u64>, &str),
-) {
+fn each_end(rule: OnFull, check: impl Fn(&Rc<AnyVolume>, &Rc<Disk>, &Cell<u64>, &str)) {
     for own in [0, 20, 40] {
         for end in 2..SECTORS + 10 {
             let power = Power::steady();
             let disk = empty_cow(1, 200, &power);
             let allocated = Rc::new(Cell::new(end * 512));
             let thin = Thin { disk: disk.clone(), allocated: allocated.clone() };
-            let volume = Rc::new(Volume::new(origin(SECTORS, &power)).expect("a size"));
+            let volume = any_volume(origin(SECTORS, &power));
             let options = SnapshotOptions { on_full: rule, ..SnapshotOptions::default() };
-            let snapshot = run(volume.open("s", thin, options)).expect("opens");
+            let opened = volume.open("s", DynDevice::new(thin), options);
+            let snapshot = run(opened).expect("opens");
             let view = View::snapshot(&volume, &snapshot);
             for sector in 0..own {
                 // Some of it published, some not.
@@ -123,10 +121,11 @@ fn an_origin_write_fails_and_the_snapshot_lives_on() {
         run(o.write(0, data(5000, SECTORS))).expect(told);
         run(volume.flush_all()).expect(told);
         assert!(read_all(&view) == before, "{told}");
-        let again = Rc::new(Disk::new(disk.content(), 512, &Power::steady()));
-        let reopened =
-            Rc::new(Volume::<_, Rc<Disk>>::new(volume.origin_device().clone()).expect("a size"));
-        let snapshot = run(reopened.open("s", again, SnapshotOptions::default())).expect(told);
+        let again = Disk::new(disk.content(), 512, &Power::steady());
+        let now = read_all(volume.origin_device());
+        let reopened = any_volume(Memory::from(now));
+        let opened = reopened.open("s", DynDevice::new(again), SnapshotOptions::default());
+        let snapshot = run(opened).expect(told);
         assert!(read_all(&View::snapshot(&reopened, &snapshot)) == before, "{told}");
     });
     assert!(refused.get() > 250, "only {} were refused", refused.get());
@@ -149,7 +148,7 @@ fn an_origin_write_drops_the_snapshot_where_that_is_the_rule() {
     assert!(dropped.get() > 250, "only {} were dropped", dropped.get());
 }
 
-/// A file system that writes everything to a new place, and has room for so many more writes; what is given
+/// A file system that writes everything to a new place, and has room for a number of further writes; what is given
 /// back makes room. Or a COW device that is away, for which nothing can be done.
 struct Elsewhere {
     disk: Rc<Disk>,
@@ -235,11 +234,9 @@ impl Device for Elsewhere {
     }
 }
 
-type Moved = Volume<Rc<Disk>, Elsewhere>;
-
-fn serve(cow: Elsewhere, options: SnapshotOptions) -> Rc<Moved> {
-    let volume = Rc::new(Volume::new(origin(SECTORS, &Power::steady())).expect("a size"));
-    run(volume.open("s", cow, options)).expect("opens");
+fn serve(cow: Elsewhere, options: SnapshotOptions) -> Rc<AnyVolume> {
+    let volume = any_volume(origin(SECTORS, &Power::steady()));
+    run(volume.open("s", DynDevice::new(cow), options)).expect("opens");
     volume
 }
 
@@ -291,7 +288,7 @@ fn there_is_always_room_for_the_mark() {
 }
 
 /// A COW device that is away when its snapshot is dropped is marked when it comes back. Until then the origin
-/// keeps what a reader of the store would take from it, and the end of the volume is no good one.
+/// keeps what a reader of the store would take from it, and the volume does not end well.
 fn a_mark_is_tried_until_it_is_there() {
     let disk = empty_cow(1, 200, &Power::steady());
     let cow = Elsewhere::over(&disk);
@@ -319,7 +316,7 @@ fn a_dropped_snapshot_is_marked_when_its_device_comes_back() {
     a_mark_is_tried_until_it_is_there();
 }
 
-fn growth(step: u64) -> (Rc<Moved>, SnapshotOptions) {
+fn growth(step: u64) -> (Rc<AnyVolume>, SnapshotOptions) {
     let disk = empty_cow(1, 4, &Power::steady());
     let cow = Elsewhere { step, ..Elsewhere::over(&disk) };
     let options = SnapshotOptions {

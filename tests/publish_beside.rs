@@ -1,4 +1,4 @@
-//! What clients write without a flush is published beside them when it has become much.
+//! What clients write without a flush is published meanwhile when it has become much.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -6,26 +6,28 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use dmsnap::device::Device;
-use dmsnap::volume::{Snapshot, SnapshotOptions, View};
+use dmsnap::volume::{SnapshotOptions, View};
 use dmsnap_sim::{Disk, Power, RequestFault, run};
 use futures_util::future::join;
 
-use crate::common::live::{SECTOR, Sim, add, data, empty_cow, origin};
+use crate::common::live::{
+    AnySnapshot, AnyVolume, SECTOR, add, any_volume, data, empty_cow, origin,
+};
 
 /// So many exceptions are much.
 const MUCH: u64 = 65_536;
 
 struct Machine {
     power: Power,
-    volume: Rc<Sim>,
+    volume: Rc<AnyVolume>,
     cow: Rc<Disk>,
-    snapshot: Rc<Snapshot<Rc<Disk>>>,
+    snapshot: Rc<AnySnapshot>,
 }
 
 impl Machine {
     fn new() -> Self {
         let power = Power::steady();
-        let volume = Rc::new(Sim::new(origin(2 * MUCH, &power)).expect("a size"));
+        let volume = any_volume(origin(2 * MUCH, &power));
         let cow = empty_cow(1, 2 * MUCH + 20_000, &power);
         let snapshot = add(&volume, "s", cow.clone(), SnapshotOptions::default());
         Self { power, volume, cow, snapshot }
@@ -40,7 +42,7 @@ impl Machine {
         }
     }
 
-    /// Does something beside whoever writes back.
+    /// Does something while another task writes back.
     async fn beside(&self, clients: impl Future<Output = ()>) {
         let done = Cell::new(false);
         let clients = async {

@@ -1,18 +1,18 @@
-//! Whoever opens a store for writing relies on every exception that is read, also after a power cut.
+//! An opening of a store for writing relies on every exception that is read, also after a power cut.
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use dmsnap::device::{Allocation, Buffer, Device, Memory};
+use dmsnap::device::{Allocation, Buffer, Device, DynDevice, Memory};
 use dmsnap::ops::{self, MergeOptions};
 use dmsnap::store::{Persistent, Strays};
-use dmsnap::volume::{SnapshotOptions, View, Volume};
+use dmsnap::volume::{SnapshotOptions, View};
 use dmsnap_sim::{Disk, Power, run};
 
 use crate::common::World;
-use crate::common::live::{SECTOR, data, read_all};
+use crate::common::live::{AnyView, AnyVolume, SECTOR, any_volume, data, read_all};
 
 #[test]
 fn what_an_opening_has_read_is_durable() {
@@ -128,9 +128,10 @@ impl Device for Pages {
     }
 }
 
-fn open_volume(origin: &Pages, cow: &Pages) -> (Rc<Volume<Pages, Pages>>, View<Pages, Pages>) {
-    let volume = Rc::new(Volume::new(origin.clone()).expect("a size"));
-    let snapshot = run(volume.open("s", cow.clone(), SnapshotOptions::default())).expect("opens");
+fn open_volume(origin: &Pages, cow: &Pages) -> (Rc<AnyVolume>, AnyView) {
+    let volume = any_volume(origin.clone());
+    let opened = volume.open("s", DynDevice::new(cow.clone()), SnapshotOptions::default());
+    let snapshot = run(opened).expect("opens");
     let view = View::snapshot(&volume, &snapshot);
     (volume, view)
 }
@@ -232,7 +233,7 @@ fn an_origin_alone_shows_the_medium_and_not_the_cache() {
     origin.good.set(Some(0));
     run(origin.flush()).expect_err("the disk is away");
     origin.good.set(None);
-    let volume: Rc<Volume<_, Rc<Pages>>> = Rc::new(Volume::new(origin.clone()).expect("a size"));
+    let volume = any_volume(origin.clone());
     run(volume.forget_cached()).expect("forgotten");
     assert_eq!(read_all(&View::origin(&volume)), origin.content_of_the_medium());
 }

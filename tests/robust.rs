@@ -112,7 +112,7 @@ struct Checked {
     readable: bool,
 }
 
-/// Everything that only reads the store, each held against the others and against what there is
+/// Everything that only reads the store, each compared with the others and against what there is
 /// to read.
 fn inspect(cow: &Counted, origin: &Counted) -> Checked {
     let len = cow.len_bytes().expect("known");
@@ -141,7 +141,7 @@ fn inspect(cow: &Counted, origin: &Counted) -> Checked {
     }));
     // The list a second time where it repeats itself, and the last area to its end.
     assert!(cow.take_read() <= 3 * areas + 2048, "check reads too much");
-    // What is no store at all is an error, with an origin and without.
+    // What is not a store at all is an error, with an origin and without.
     let alone = run(ops::check(cow, None::<&Memory>, |_| {}));
     if let Ok(checked) = &checked {
         assert_eq!(alone.expect("readable").exceptions, checked.exceptions);
@@ -549,7 +549,7 @@ fn a_vast_list_of_damage_takes_no_more_than_a_sound_one() {
     assert!(cow.take_read() <= 2 * enough, "check");
     let merged = run(ops::merge(&cow, &origin, MergeOptions::default(), &Silent));
     assert!(matches!(merged, Err(Error::Damaged(_))));
-    assert!(cow.take_read() <= MOST_AHEAD, "a merge reads on behind the first fault");
+    assert!(cow.take_read() <= MOST_AHEAD, "a merge reads on after the first fault");
     assert_eq!(cow.written_bytes.get(), 0);
 }
 

@@ -4,28 +4,26 @@ use std::io::ErrorKind;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use dmsnap::device::{Device, Memory};
+use dmsnap::device::{Device, DynDevice, Memory};
 use dmsnap::format::ChunkSize;
 use dmsnap::ops::{self, ExportOptions, MergeOptions, Silent};
 use dmsnap::store::format;
-use dmsnap::volume::{MergeState, Snapshot, SnapshotOptions, View, Volume};
+use dmsnap::volume::{MergeState, SnapshotOptions, View};
 use dmsnap_sim::run;
 
-use crate::common::live::read_all;
+use crate::common::live::{AnySnapshot, AnyVolume, any_volume, read_all};
 
 const CHUNK: u64 = 4096;
 
-/// The snapshot ends two sectors into its last chunk, and the origin goes on behind it.
+/// The snapshot ends two sectors into its last chunk, and the origin goes on past it.
 const SNAPSHOT: u64 = 5 * CHUNK + 1024;
 const ORIGIN: u64 = 9 * CHUNK;
-
-type Vol = Volume<Rc<Memory>, Rc<Memory>>;
 
 struct World {
     origin: Rc<Memory>,
     cow: Rc<Memory>,
-    volume: Rc<Vol>,
-    snapshot: Rc<Snapshot<Rc<Memory>>>,
+    volume: Rc<AnyVolume>,
+    snapshot: Rc<AnySnapshot>,
     /// What the snapshot shows.
     shown: Vec<u8>,
 }
@@ -40,8 +38,9 @@ fn world() -> World {
     let origin = Rc::new(Memory::from(content));
     let cow = Rc::new(Memory::zeroed(64 * 4096));
     run(format(&cow, ChunkSize::from_sectors(8).expect("legal"))).expect("formats");
-    let volume = Rc::new(Volume::new(origin.clone()).expect("a size"));
-    let snapshot = run(volume.open("s", cow.clone(), options())).expect("added");
+    let volume = any_volume(origin.clone());
+    let opened = volume.open("s", DynDevice::new(cow.clone()), options());
+    let snapshot = run(opened).expect("added");
     World { origin, cow, volume, snapshot, shown }
 }
 
@@ -142,7 +141,8 @@ fn a_snapshot_larger_than_its_origin_is_refused() {
     let World { origin, cow, volume, .. } = world();
     for len in [ORIGIN + 512, SNAPSHOT + 1] {
         let options = SnapshotOptions { len_bytes: Some(len), ..SnapshotOptions::default() };
-        let refused = run(volume.open("t", cow.clone(), options)).expect_err("refused");
+        let refused =
+            run(volume.open("t", DynDevice::new(cow.clone()), options)).expect_err("refused");
         assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{refused}");
         let told = MergeOptions { len_bytes: Some(len), ..MergeOptions::default() };
         assert!(run(ops::merge(&cow, &origin, told, &Silent)).is_err());
@@ -168,8 +168,9 @@ fn the_last_sector_of_an_origin_is_whole() {
     assert_eq!(exported.expect("exports").image_bytes, 130_048);
     assert_eq!(image.content(), whole);
 
-    let volume = Rc::new(Volume::new(origin.clone()).expect("a size"));
-    let snapshot = run(volume.open("s", cow.clone(), SnapshotOptions::default())).expect("added");
+    let volume = any_volume(origin.clone());
+    let opened = volume.open("s", DynDevice::new(cow.clone()), SnapshotOptions::default());
+    let snapshot = run(opened).expect("added");
     let (under, view) = (View::origin(&volume), View::snapshot(&volume, &snapshot));
     assert_eq!((read_all(&under), read_all(&view)), (whole.clone(), whole.clone()));
     assert_eq!(origin.content().len(), 130_000, "nobody wrote");

@@ -120,7 +120,7 @@ fn is_module(path: &str) -> bool {
         && !path.contains("/bin/")
 }
 
-/// Whoever checks the project out can run these without a second thought.
+/// Anyone who checks the project out can run these without a second thought.
 #[test]
 fn the_commands_of_the_repository_are_executable() {
     use std::os::unix::fs::PermissionsExt;

@@ -5,11 +5,11 @@ use std::io;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use dmsnap::device::{Allocation, Buffer, Device};
-use dmsnap::volume::{SnapshotOptions, State, View, Volume};
+use dmsnap::device::{Allocation, Buffer, Device, DynDevice};
+use dmsnap::volume::{SnapshotOptions, State, View};
 use dmsnap_sim::{Disk, Power, RequestFault, run};
 
-use crate::common::live::{SECTOR, Sim, add, data, empty_cow, origin, read_all};
+use crate::common::live::{SECTOR, add, any_volume, data, empty_cow, origin, read_all};
 
 /// Origin writes that wait cost nothing until a flush; then their old data is kept with two flushes for
 /// all of them together. Until then the origin's clients see them, the snapshot does not.
@@ -17,7 +17,7 @@ use crate::common::live::{SECTOR, Sim, add, data, empty_cow, origin, read_all};
 fn origin_writes_that_wait_share_one_publish() {
     let power = Power::steady();
     let disk = origin(400, &power);
-    let volume = Rc::new(Sim::new(disk.clone()).expect("a size"));
+    let volume = any_volume(disk.clone());
     volume.allow_backlog(8 << 20);
     let cow = empty_cow(1, 600, &power);
     let snapshot = add(&volume, "s", cow.clone(), SnapshotOptions::default());
@@ -46,7 +46,7 @@ fn origin_writes_that_wait_share_one_publish() {
 fn a_flush_tells_of_a_waiting_write_that_was_lost() {
     let power = Power::steady();
     let disk = origin(64, &power);
-    let volume = Rc::new(Sim::new(disk.clone()).expect("a size"));
+    let volume = any_volume(disk.clone());
     volume.allow_backlog(8 << 20);
     add(&volume, "s", empty_cow(1, 100, &Power::steady()), SnapshotOptions::default());
     let view = View::origin(&volume);
@@ -66,7 +66,7 @@ fn a_flush_tells_of_a_waiting_write_that_was_lost() {
 #[test]
 fn a_snapshot_that_is_dropped_at_the_end_is_no_error() {
     let power = Power::steady();
-    let volume = Rc::new(Sim::new(origin(64, &power)).expect("a size"));
+    let volume = any_volume(origin(64, &power));
     volume.allow_backlog(8 << 20);
     // Room for twelve chunks of one sector.
     let snapshot = add(&volume, "s", empty_cow(1, 14, &power), SnapshotOptions::default());
@@ -78,18 +78,18 @@ fn a_snapshot_that_is_dropped_at_the_end_is_no_error() {
     assert!(snapshot.state() == State::Invalid && !snapshot.is_unmarked());
 }
 
-/// A new snapshot shows what was acknowledged before, and holes are no longer told where data waits.
+/// A new snapshot shows what was acknowledged before, and holes are no longer reported where data waits.
 #[test]
 fn what_waits_is_part_of_a_new_snapshot() {
     let power = Power::steady();
-    let volume = Rc::new(Sim::new(origin(64, &power)).expect("a size"));
+    let volume = any_volume(origin(64, &power));
     volume.allow_backlog(8 << 20);
     add(&volume, "old", empty_cow(8, 100, &power), SnapshotOptions::default());
     let view = View::origin(&volume);
     run(view.write(3 * SECTOR, data(100, 2))).expect("accepted");
     let new = add(&volume, "new", empty_cow(1, 100, &power), SnapshotOptions::default());
     run(view.write(3 * SECTOR, data(300, 2))).expect("accepted");
-    run(view.write_zeroes(4 * SECTOR, SECTOR, Allocation::Keep)).expect("behind what waits");
+    run(view.write_zeroes(4 * SECTOR, SECTOR, Allocation::Keep)).expect("after what waits");
     let mut shown = data(0, 64).to_vec();
     shown[3 * 512..5 * 512].copy_from_slice(&data(100, 2));
     assert_eq!(read_all(&View::snapshot(&volume, &new)), shown);
@@ -153,9 +153,9 @@ fn what_cannot_be_written_now_is_tried_again() {
             is_unreadable: is_unreadable.clone(),
             is_full: is_full.clone(),
         };
-        let volume = Rc::new(Volume::new(moody).expect("a size"));
+        let volume = any_volume(moody);
         volume.allow_backlog(8 << 20);
-        let cow = empty_cow(1, 100, &power);
+        let cow = DynDevice::new(empty_cow(1, 100, &power));
         let snapshot = run(volume.open("s", cow, SnapshotOptions::default())).expect("opens");
         let (view, shown) = (View::origin(&volume), View::snapshot(&volume, &snapshot));
         run(view.write(3 * SECTOR, data(100, 2))).expect("accepted");
@@ -192,7 +192,7 @@ fn a_waiting_write_that_cannot_be_written_now_waits_on() {
 /// What a waiting write needs for old data is not taken by snapshot writes that come later.
 fn room_of_what_waits_is_left_to_it() {
     let power = Power::steady();
-    let volume = Rc::new(Sim::new(origin(100, &power)).expect("a size"));
+    let volume = any_volume(origin(100, &power));
     volume.allow_backlog(8 << 20);
     let snapshot = add(&volume, "s", empty_cow(1, 32, &power), SnapshotOptions::default());
     let (o, view) = (View::origin(&volume), View::snapshot(&volume, &snapshot));
@@ -221,7 +221,7 @@ fn a_waiting_write_keeps_its_room() {
 fn a_store_that_is_taken_out_knows_every_origin_write() {
     let power = Power::steady();
     let disk = origin(64, &power);
-    let volume = Rc::new(Sim::new(disk.clone()).expect("a size"));
+    let volume = any_volume(disk.clone());
     volume.allow_backlog(8 << 20);
     let cow = empty_cow(1, 100, &power);
     let snapshot = add(&volume, "s", cow.clone(), SnapshotOptions::default());
@@ -229,7 +229,7 @@ fn a_store_that_is_taken_out_knows_every_origin_write() {
     run(o.write(3 * SECTOR, data(100, 2))).expect("accepted");
     run(volume.remove(&snapshot)).expect("taken out");
     run(o.flush()).expect("flushed");
-    let again = Rc::new(Sim::new(disk).expect("a size"));
+    let again = any_volume(disk);
     let snapshot = add(&again, "s", cow, SnapshotOptions::default());
     assert_eq!(read_all(&View::snapshot(&again, &snapshot)), data(0, 64).to_vec());
 }

@@ -1,5 +1,5 @@
 //! What happens to a volume while its owner changes it: adds, removes and drops snapshots, pauses and
-//! gives up merges, beside writes that wait.
+//! gives up merges, while writes wait.
 
 use std::cell::Cell;
 use std::io::ErrorKind;
@@ -8,18 +8,17 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use dmsnap::copy::{Observer, Silent};
-use dmsnap::device::Device;
+use dmsnap::device::{Device, DynDevice};
 use dmsnap::format::ChunkSize;
 use dmsnap::ops;
 use dmsnap::store::{AnyStore, Persistent, Strays, format};
-use dmsnap::volume::{MergeState, OnFull, Snapshot, SnapshotOptions, State, View, Volume};
+use dmsnap::volume::{MergeState, OnFull, SnapshotOptions, State, View};
 use dmsnap_sim::{Disk, Power, run};
 use futures_util::FutureExt;
 use futures_util::future::{join, poll_immediate};
 
+use crate::common::live::{AnySnapshot, AnyVolume, any_volume};
 use crate::common::{World, scattered};
-
-type Sim = Volume<Rc<Disk>, Rc<Disk>>;
 
 const SECTOR: u64 = 512;
 
@@ -39,10 +38,10 @@ fn empty_cow(chunks: u64, power: &Power) -> Rc<Disk> {
     Rc::new(Disk::new(disk.content(), 512, power))
 }
 
-fn add(volume: &Sim, name: &str, cow: Rc<Disk>, on_full: OnFull) -> Rc<Snapshot<Rc<Disk>>> {
+fn add(volume: &AnyVolume, name: &str, cow: Rc<Disk>, on_full: OnFull) -> Rc<AnySnapshot> {
     let mut exceptions = Vec::new();
-    let opened =
-        Persistent::open(cow, Some(volume.len_bytes()), Strays::Refuse, |it| exceptions.push(it));
+    let (cow, len_bytes) = (DynDevice::new(cow), Some(volume.len_bytes()));
+    let opened = Persistent::open(cow, len_bytes, Strays::Refuse, |it| exceptions.push(it));
     let store = AnyStore::Persistent(run(opened).expect("opens"));
     let options = SnapshotOptions { on_full, ..SnapshotOptions::default() };
     // Nothing here takes time: whatever waits, waits for another.
@@ -56,14 +55,14 @@ fn read_all<D: Device>(device: &D) -> Vec<u8> {
 }
 
 /// A volume with a full snapshot that makes origin writes wait.
-fn full_and_patient(power: &Power) -> (Rc<Sim>, Rc<Snapshot<Rc<Disk>>>) {
-    let volume = Rc::new(Sim::new(origin(power)).expect("a size"));
+fn full_and_patient(power: &Power) -> (Rc<AnyVolume>, Rc<AnySnapshot>) {
+    let volume = any_volume(origin(power));
     let full = add(&volume, "full", empty_cow(4, power), OnFull::Wait { ticks: 1_000_000 });
     run(View::origin(&volume).write(0, data(100, 2))).expect("room for two");
     (volume, full)
 }
 
-/// Whoever waits for room holds nobody up: other snapshots come meanwhile (and are kept whole by the
+/// A writer that waits for room holds nobody up: other snapshots come meanwhile (and are kept whole by the
 /// write that waits), and the full one can be taken away.
 #[test]
 fn snapshots_come_and_go_while_a_write_waits_for_room() {
@@ -117,8 +116,9 @@ fn every_origin_write_waits_for_the_mark_of_a_dropped_snapshot() {
         for operations in 0..30 {
             let power = Power::cut_after(operations);
             let (disk, cow) = (origin(&power), empty_cow(4, &power));
-            let volume = Rc::new(Sim::new(disk.clone()).expect("a size"));
-            let Ok(store) = run(Persistent::open(cow.clone(), None, Strays::Refuse, |_| {})) else {
+            let volume = any_volume(disk.clone());
+            let device = DynDevice::new(cow.clone());
+            let Ok(store) = run(Persistent::open(device, None, Strays::Refuse, |_| {})) else {
                 continue;
             };
             let store = AnyStore::Persistent(store);
@@ -154,23 +154,23 @@ fn every_origin_write_waits_for_the_mark_of_a_dropped_snapshot() {
 }
 
 /// A merge with exceptions for many chunks, not yet running.
-fn merging() -> (Rc<Sim>, World) {
+fn merging() -> (Rc<AnyVolume>, World) {
     let (volume, world) = about_to_merge();
     start_merge(&volume);
     (volume, world)
 }
 
-fn about_to_merge() -> (Rc<Sim>, World) {
+fn about_to_merge() -> (Rc<AnyVolume>, World) {
     let power = Power::steady();
     let world = World::new(1, 200, 64).with_exceptions(&scattered(50, 64, 5));
     let disk = Rc::new(Disk::new(world.origin.clone(), 512, &power));
     let cow = Rc::new(Disk::new(world.cow.clone(), 512, &power));
-    let volume = Rc::new(Sim::new(disk).expect("a size"));
+    let volume = any_volume(disk);
     add(&volume, "s", cow, OnFull::Invalidate);
     (volume, world)
 }
 
-fn start_merge(volume: &Sim) {
+fn start_merge(volume: &AnyVolume) {
     let snapshot = volume.snapshot("s").expect("it was added");
     run(volume.start_merge(&snapshot)).expect("started");
 }
@@ -179,7 +179,7 @@ fn start_merge(volume: &Sim) {
 /// exceptions would take the chunks it clears) nor run a second time.
 #[test]
 fn a_merge_is_not_given_up_inside_a_window() {
-    struct Meddle<'a>(&'a Sim, Cell<u32>);
+    struct Meddle<'a>(&'a AnyVolume, Cell<u32>);
     impl Observer for Meddle<'_> {
         async fn pace(&self, _: u64) {
             self.0.pause_merge();

@@ -1,15 +1,14 @@
 //! Why a volume, or a device of one, did not do what was asked: as a variant, not as words.
 
 use std::io::{self, ErrorKind};
-use std::rc::Rc;
 
 use dmsnap::copy::Silent;
-use dmsnap::device::Device;
+use dmsnap::device::{Device, DynDevice};
 use dmsnap::store::StoreError;
 use dmsnap::volume::{OnFull, SnapshotOptions, View, VolumeError};
 use dmsnap_sim::{Power, run};
 
-use crate::common::live::{Sim, add, data, empty_cow, on_full, origin};
+use crate::common::live::{add, any_volume, data, empty_cow, on_full, origin};
 
 fn inside(ended: io::Result<()>) -> VolumeError {
     ended.expect_err("refused").downcast().expect("the volume's own error")
@@ -19,7 +18,7 @@ fn inside(ended: io::Result<()>) -> VolumeError {
 #[test]
 fn what_a_device_of_a_volume_refuses_says_why() {
     let power = Power::steady();
-    let volume = Rc::new(Sim::new(origin(64, &power)).expect("a size"));
+    let volume = any_volume(origin(64, &power));
     let full = add(&volume, "full", empty_cow(1, 3, &power), on_full(OnFull::Fail));
     let view = View::snapshot(&volume, &full);
     run(view.write(0, data(100, 1))).expect("there is room for one");
@@ -39,16 +38,17 @@ fn what_a_device_of_a_volume_refuses_says_why() {
 #[test]
 fn the_calls_of_a_volume_say_what_they_refuse() {
     let power = Power::steady();
-    let volume = Rc::new(Sim::new(origin(64, &power)).expect("a size"));
+    let volume = any_volume(origin(64, &power));
     assert!(matches!(run(volume.run_merge(4096, &Silent)), Err(VolumeError::NotMerging)));
     let snapshot = add(&volume, "s", empty_cow(1, 100, &power), SnapshotOptions::default());
-    let cow = || empty_cow(1, 100, &power);
+    let cow = || DynDevice::new(empty_cow(1, 100, &power));
     let again = run(volume.open("s", cow(), SnapshotOptions::default())).expect_err("refused");
     assert!(matches!(&again, VolumeError::NameTaken { name } if name == "s"), "{again}");
     let longer = SnapshotOptions { len_bytes: Some(1 << 20), ..SnapshotOptions::default() };
     let refused = run(volume.open("t", cow(), longer)).expect_err("refused");
     assert!(matches!(refused, VolumeError::SizeTooLarge { found: 1_048_576, .. }), "{refused}");
-    let blank = run(volume.open("t", origin(64, &power), SnapshotOptions::default()));
+    let blank =
+        run(volume.open("t", DynDevice::new(origin(64, &power)), SnapshotOptions::default()));
     let refused = blank.expect_err("refused");
     assert!(matches!(refused, VolumeError::Store(StoreError::Header(_))), "{refused}");
     run(volume.start_merge(&snapshot)).expect("nothing is in its way");

@@ -10,12 +10,14 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use dmsnap::copy::Silent;
-use dmsnap::device::{Allocation, Buffer, Device, Memory};
+use dmsnap::device::{Allocation, Buffer, Device, DynDevice, Memory};
 use dmsnap::format::ChunkSize;
 use dmsnap::store::format;
-use dmsnap::volume::{SnapshotOptions, View, Volume};
+use dmsnap::volume::{SnapshotOptions, View};
 use dmsnap_sim::run;
 use futures_util::future::join_all;
+
+use crate::common::live::{AnyView, AnyVolume, any_volume};
 
 const MIB: u64 = 1 << 20;
 
@@ -31,14 +33,15 @@ struct Meter {
 }
 
 /// A device whose requests take a while, and are counted.
+#[derive(Clone)]
 struct Metered {
-    inner: Memory,
+    inner: Rc<Memory>,
     meter: Rc<Meter>,
 }
 
 impl Metered {
     fn new(content: Vec<u8>, meter: &Rc<Meter>) -> Self {
-        Self { inner: content.into(), meter: meter.clone() }
+        Self { inner: Rc::new(content.into()), meter: meter.clone() }
     }
 
     async fn during(&self, len: u64) {
@@ -101,8 +104,10 @@ fn content(bytes: u64) -> Vec<u8> {
 
 struct Served {
     meter: Rc<Meter>,
-    volume: Rc<Volume<Metered, Metered>>,
-    view: View<Metered, Metered>,
+    origin: Rc<Memory>,
+    cow: Rc<Memory>,
+    volume: Rc<AnyVolume>,
+    view: AnyView,
 }
 
 fn served(origin_bytes: u64, chunk_bytes: u64) -> Served {
@@ -110,13 +115,14 @@ fn served(origin_bytes: u64, chunk_bytes: u64) -> Served {
     let cow = Metered::new(vec![0; index(2 * origin_bytes + 4 * chunk_bytes)], &meter);
     let sectors = u32::try_from(chunk_bytes / 512).expect("small");
     run(format(&cow, ChunkSize::from_sectors(sectors).expect("legal"))).expect("formatted");
-    let volume = Volume::new(Metered::new(content(origin_bytes), &meter)).expect("a size");
-    let volume = Rc::new(volume);
-    let snapshot = run(volume.open("s", cow, SnapshotOptions::default())).expect("opened");
+    let origin = Metered::new(content(origin_bytes), &meter);
+    let volume = any_volume(origin.clone());
+    let opened = volume.open("s", DynDevice::new(cow.clone()), SnapshotOptions::default());
+    let snapshot = run(opened).expect("opened");
     let view = View::snapshot(&volume, &snapshot);
     meter.most.set(0);
     meter.largest.set(0);
-    Served { meter, volume, view }
+    Served { meter, origin: origin.inner, cow: cow.inner, volume, view }
 }
 
 impl Served {
@@ -161,12 +167,11 @@ fn writes_of_a_sector_into_large_chunks_copy_them_in_pieces() {
 #[test]
 fn a_large_chunk_that_cannot_be_written_whole_is_not_seen() {
     let served = served(8 * MIB, 4 * MIB);
-    let cow = &served.volume.snapshot("s").expect("there");
     // Room for the header, an area and the first half of a chunk.
-    cow.cow_device().inner.resize(index(10 * MIB));
+    served.cow.resize(index(10 * MIB));
     let whole = served.read(0..8 * MIB);
     run(served.view.write(4096, Bytes::from(vec![9; 512]))).expect_err("the device ends");
-    assert_eq!(cow.exceptions(), 0);
+    assert_eq!(served.volume.snapshot("s").expect("there").exceptions(), 0);
     assert!(served.read(0..8 * MIB) == whole, "half of a chunk is seen");
 }
 
@@ -215,5 +220,5 @@ fn a_merge_of_large_chunks_moves_them_in_pieces() {
     run(served.volume.start_merge(&snapshot)).expect("started");
     run(served.volume.run_merge(64 * MIB, &Silent)).expect("merged");
     served.assert_bounded(8 * MIB);
-    assert!(served.volume.origin_device().inner.content() == expected, "another content");
+    assert!(served.origin.content() == expected, "another content");
 }

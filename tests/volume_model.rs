@@ -7,18 +7,18 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use dmsnap::copy::Silent;
-use dmsnap::device::{Allocation, Device};
+use dmsnap::device::{Allocation, Device, DynDevice};
 use dmsnap::format::ChunkSize;
 use dmsnap::ops;
 use dmsnap::store::{AnyStore, Persistent, Strays, Transient, format};
-use dmsnap::volume::{MergeState, SnapshotOptions, View, Volume};
+use dmsnap::volume::{MergeState, SnapshotOptions, View};
 use dmsnap_sim::{Disk, Power, run};
 use futures_util::future::{join, join_all, join3};
 
+use crate::common::live::{AnyView, AnyVolume, any_volume};
+
 /// More operations than opening up to three stores and adding their snapshots takes.
 const OPENING: u64 = 12;
-
-type Sim = Volume<Rc<Disk>, Rc<Disk>>;
 
 /// What each sector may hold after a power cut, and what it holds now (last).
 #[derive(Clone)]
@@ -88,7 +88,7 @@ struct World {
     random: Random,
     origin: Rc<Disk>,
     cows: Vec<(u32, Rc<Disk>)>,
-    volume: Rc<Sim>,
+    volume: Rc<AnyVolume>,
     /// Origin first, then the snapshots in order.
     model: Vec<Sectors>,
     merging: Option<usize>,
@@ -99,8 +99,8 @@ struct World {
 /// What origin writes may wait in: nothing, room for a few of them, for all.
 const BACKLOGS: [u64; 3] = [0, 30_000, 1 << 20];
 
-fn open_all(origin: &Rc<Disk>, cows: &[(u32, Rc<Disk>)], backlog: u64) -> Rc<Sim> {
-    let volume = Rc::new(Volume::new(origin.clone()).expect("a size"));
+fn open_all(origin: &Rc<Disk>, cows: &[(u32, Rc<Disk>)], backlog: u64) -> Rc<AnyVolume> {
+    let volume = any_volume(origin.clone());
     volume.allow_backlog(backlog);
     for (n, (_, cow)) in cows.iter().enumerate() {
         run(add(&volume, n + 1, cow)).expect("opens");
@@ -108,11 +108,16 @@ fn open_all(origin: &Rc<Disk>, cows: &[(u32, Rc<Disk>)], backlog: u64) -> Rc<Sim
     volume
 }
 
-async fn add(volume: &Sim, n: usize, cow: &Rc<Disk>) -> std::io::Result<()> {
+async fn add(volume: &AnyVolume, n: usize, cow: &Rc<Disk>) -> std::io::Result<()> {
     let mut exceptions = Vec::new();
-    let store = Persistent::open(cow.clone(), Some(volume.len_bytes()), Strays::Refuse, |it| {
-        exceptions.push(it);
-    });
+    let store = Persistent::open(
+        DynDevice::new(cow.clone()),
+        Some(volume.len_bytes()),
+        Strays::Refuse,
+        |it| {
+            exceptions.push(it);
+        },
+    );
     let store = store.await.map_err(std::io::Error::other)?;
     let options = SnapshotOptions::default();
     volume.add(&n.to_string(), AnyStore::Persistent(store), exceptions, options).await?;
@@ -156,7 +161,7 @@ impl World {
         }
     }
 
-    fn view(&self, device: usize) -> View<Rc<Disk>, Rc<Disk>> {
+    fn view(&self, device: usize) -> AnyView {
         match device.checked_sub(1) {
             None => View::origin(&self.volume),
             Some(n) => View::snapshot(&self.volume, &self.volume.snapshots()[n]),
@@ -204,7 +209,7 @@ impl World {
         requests
     }
 
-    /// Runs a batch, beside a part of the merge if there is one. False once the power is off.
+    /// Runs a batch, during a part of the merge if there is one. False once the power is off.
     fn batch(&mut self, count: u64) -> bool {
         let requests = self.draw(count);
         let window = 512 * (1 + self.random.below(30));
@@ -461,8 +466,8 @@ fn a_transient_store_serves_and_cannot_merge() {
     let power = Power::steady();
     let origin = Rc::new(Disk::new(bytes_of(1..=64).to_vec(), 512, &power));
     let cow = Rc::new(Disk::new(vec![0; 100 * 512], 512, &power));
-    let volume: Rc<Sim> = Rc::new(Volume::new(origin).expect("a size"));
-    let store = Transient::new(cow, ChunkSize::from_sectors(2).expect("legal"));
+    let volume = any_volume(origin);
+    let store = Transient::new(DynDevice::new(cow), ChunkSize::from_sectors(2).expect("legal"));
     let added = volume.add("t", AnyStore::Transient(store), Vec::new(), SnapshotOptions::default());
     let snapshot = run(added).expect("added");
     let view = View::snapshot(&volume, &snapshot);

@@ -6,21 +6,23 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use dmsnap::copy::{Observer, Silent};
-use dmsnap::device::{Device, Memory};
+use dmsnap::device::{Device, DynDevice, Memory};
 use dmsnap::format::ChunkSize;
 use dmsnap::ops;
-use dmsnap::store::{AnyStore, Persistent, Strays, format};
-use dmsnap::volume::{MergeState, OnFull, SnapshotOptions, State, View, Volume};
+use dmsnap::store::format;
+use dmsnap::volume::{MergeState, OnFull, SnapshotOptions, State, View};
 use dmsnap_sim::{Disk, Power, RequestFault, run};
 
-use crate::common::live::{SECTOR, Sim, add, data, empty_cow, on_full, origin, read_all};
+use crate::common::live::{
+    AnyView, AnyVolume, SECTOR, add, any_volume, data, empty_cow, on_full, origin, read_all,
+};
 use crate::common::{World, scattered};
 
 /// Snapshot writes cost no metadata until a flush, which publishes them all with two flushes.
 #[test]
 fn snapshot_writes_are_published_by_the_next_flush() {
     let power = Power::steady();
-    let volume = Rc::new(Sim::new(origin(400, &power)).expect("a size"));
+    let volume = any_volume(origin(400, &power));
     let cow = empty_cow(1, 600, &power);
     let snapshot = add(&volume, "s", cow.clone(), SnapshotOptions::default());
     let view = View::snapshot(&volume, &snapshot);
@@ -43,7 +45,7 @@ fn snapshot_writes_are_published_by_the_next_flush() {
 #[test]
 fn a_snapshot_that_overflows_lives_on() {
     let power = Power::steady();
-    let volume = Rc::new(Sim::new(origin(64, &power)).expect("a size"));
+    let volume = any_volume(origin(64, &power));
     let cow = empty_cow(1, 5, &power);
     let snapshot = add(&volume, "s", cow, SnapshotOptions::default());
     let view = View::snapshot(&volume, &snapshot);
@@ -65,7 +67,7 @@ fn a_snapshot_that_overflows_lives_on() {
 fn an_origin_write_drops_a_full_snapshot_before_it_changes_anything() {
     let power = Power::steady();
     let disk = origin(64, &power);
-    let volume = Rc::new(Sim::new(disk.clone()).expect("a size"));
+    let volume = any_volume(disk.clone());
     let small = empty_cow(1, 4, &power);
     let full = add(&volume, "full", small.clone(), on_full(OnFull::Invalidate));
     let other = add(&volume, "other", empty_cow(1, 100, &power), SnapshotOptions::default());
@@ -88,7 +90,7 @@ fn an_origin_write_drops_a_full_snapshot_before_it_changes_anything() {
 fn an_origin_write_can_fail_instead() {
     let power = Power::steady();
     let disk = origin(64, &power);
-    let volume = Rc::new(Sim::new(disk.clone()).expect("a size"));
+    let volume = any_volume(disk.clone());
     let full = add(&volume, "full", empty_cow(1, 4, &power), on_full(OnFull::Fail));
     let origin_view = View::origin(&volume);
     run(origin_view.write(0, data(100, 2))).expect("room for two");
@@ -104,7 +106,7 @@ fn an_origin_write_can_fail_instead() {
 #[test]
 fn an_origin_write_that_is_refused_drops_nobody() {
     let power = Power::steady();
-    let volume = Rc::new(Sim::new(origin(64, &power)).expect("a size"));
+    let volume = any_volume(origin(64, &power));
     let yields = add(&volume, "yields", empty_cow(1, 4, &power), on_full(OnFull::Invalidate));
     let refuses = add(&volume, "refuses", empty_cow(1, 4, &power), on_full(OnFull::Fail));
     let origin_view = View::origin(&volume);
@@ -121,8 +123,7 @@ fn an_origin_write_that_is_refused_drops_nobody() {
 #[test]
 fn an_origin_write_can_wait_for_room() {
     let power = Power::steady();
-    let volume: Rc<Volume<Rc<Disk>, Rc<Memory>>> =
-        Rc::new(Volume::new(origin(64, &power)).expect("a size"));
+    let volume = any_volume(origin(64, &power));
     let cow = Rc::new(Memory::zeroed(4 * 512));
     run(format(&cow, ChunkSize::from_sectors(1).expect("legal"))).expect("formats");
     add(&volume, "s", cow.clone(), on_full(OnFull::Wait { ticks: 3 }));
@@ -160,12 +161,11 @@ fn an_origin_write_can_wait_for_room() {
 #[test]
 fn a_full_cow_device_grows_on_its_own() {
     let power = Power::steady();
-    let volume: Rc<Volume<Rc<Disk>, Rc<Memory>>> =
-        Rc::new(Volume::new(origin(64, &power)).expect("a size"));
+    let volume = any_volume(origin(64, &power));
     let cow = Rc::new(Memory::zeroed(4 * 512));
     run(format(&cow, ChunkSize::from_sectors(1).expect("legal"))).expect("formats");
     let options = SnapshotOptions { max_bytes: Some(20 * 512), ..SnapshotOptions::default() };
-    let snapshot = add(&volume, "s", cow.clone(), options);
+    let snapshot = add(&volume, "s", DynDevice::new(cow.clone()), options);
     let view = View::snapshot(&volume, &snapshot);
     run(view.write(0, data(100, 18))).expect("it grows");
     assert_eq!(cow.len_bytes().expect("a size"), 20 * 512);
@@ -184,7 +184,7 @@ fn a_failing_cow_device_harms_nobody_else() {
             let bad_power = Power::steady();
             bad_power.fail(operation, fault);
             let disk = origin(64, &steady);
-            let volume = Rc::new(Sim::new(disk.clone()).expect("a size"));
+            let volume = any_volume(disk.clone());
             let bad =
                 add(&volume, "bad", empty_cow(1, 100, &bad_power), SnapshotOptions::default());
             let good = add(&volume, "good", empty_cow(2, 100, &steady), SnapshotOptions::default());
@@ -213,7 +213,7 @@ fn a_discard_never_touches_what_is_not_wholly_inside() {
     for start in 0..20 {
         for len in [1, 3, 4, 7, 8, 15] {
             let power = Power::steady();
-            let volume = Rc::new(Sim::new(origin(64, &power)).expect("a size"));
+            let volume = any_volume(origin(64, &power));
             let options = SnapshotOptions { discard_zeroes: true, ..SnapshotOptions::default() };
             let snapshot = add(&volume, "s", empty_cow(4, 60, &power), options);
             let view = View::snapshot(&volume, &snapshot);
@@ -239,7 +239,7 @@ fn a_discard_never_touches_what_is_not_wholly_inside() {
 #[test]
 fn a_discarded_origin_leaves_its_snapshots_whole() {
     let power = Power::steady();
-    let volume = Rc::new(Sim::new(origin(64, &power)).expect("a size"));
+    let volume = any_volume(origin(64, &power));
     let snapshot = add(&volume, "s", empty_cow(4, 60, &power), SnapshotOptions::default());
     run(View::origin(&volume).discard(3 * SECTOR, 30 * SECTOR)).expect("discarded");
     assert_eq!(read_all(&View::snapshot(&volume, &snapshot)), data(0, 64).to_vec());
@@ -249,16 +249,11 @@ fn a_discarded_origin_leaves_its_snapshots_whole() {
 #[test]
 fn a_snapshot_can_be_an_origin() {
     let power = Power::steady();
-    let lower = Rc::new(Sim::new(origin(64, &power)).expect("a size"));
+    let lower = any_volume(origin(64, &power));
     let snapshot = add(&lower, "lower", empty_cow(2, 100, &power), SnapshotOptions::default());
-    let middle = Rc::new(View::snapshot(&lower, &snapshot));
-    let upper: Rc<Volume<Rc<View<_, _>>, Rc<Disk>>> = Rc::new(Volume::new(middle).expect("a size"));
-    let mut exceptions = Vec::new();
-    let cow = empty_cow(4, 60, &power);
-    let opened =
-        Persistent::open(cow, Some(upper.len_bytes()), Strays::Refuse, |it| exceptions.push(it));
-    let store = AnyStore::Persistent(run(opened).expect("opens"));
-    let top = run(upper.add("top", store, exceptions, SnapshotOptions::default())).expect("added");
+    let upper = any_volume(View::snapshot(&lower, &snapshot));
+    let cow = DynDevice::new(empty_cow(4, 60, &power));
+    let top = add(&upper, "top", cow, SnapshotOptions::default());
     let top = View::snapshot(&upper, &top);
     let middle = View::origin(&upper);
     run(middle.write(0, data(500, 8))).expect("written");
@@ -280,12 +275,12 @@ fn a_merge_that_is_given_up_leaves_a_plain_snapshot() {
     let world = World::new(1, 200, 100).with_exceptions(&scattered(70, 100, 5));
     let disk = Rc::new(Disk::new(world.origin.clone(), 512, &power));
     let cow = Rc::new(Disk::new(world.cow.clone(), 512, &power));
-    let volume = Rc::new(Sim::new(disk.clone()).expect("a size"));
+    let volume = any_volume(disk.clone());
     let snapshot = add(&volume, "s", cow.clone(), SnapshotOptions::default());
     run(volume.start_merge(&snapshot)).expect("started");
     assert_eq!(read_all(&View::origin(&volume)), world.snapshot, "one device from now on");
 
-    struct PauseAtOnce<'a>(&'a Sim);
+    struct PauseAtOnce<'a>(&'a AnyVolume);
     impl Observer for PauseAtOnce<'_> {
         async fn pace(&self, _: u64) {
             self.0.pause_merge();
@@ -379,10 +374,9 @@ fn whatever_changes_the_origin_waits_for_the_reads_of_its_snapshots() {
         let power = Power::steady();
         let late =
             Rc::new(LateRead { disk: origin(64, &power), reads: 0.into(), go: false.into() });
-        let volume: Rc<Volume<Rc<LateRead>, Rc<Disk>>> =
-            Rc::new(Volume::new(late.clone()).expect("a size"));
+        let volume = any_volume(late.clone());
         let open = |name| {
-            let cow = empty_cow(2, 100, &power);
+            let cow = DynDevice::new(empty_cow(2, 100, &power));
             run(volume.open(name, cow, SnapshotOptions::default())).expect("opens")
         };
         let (reader, merger) = (open("reader"), open("merger"));
@@ -418,7 +412,7 @@ fn whatever_changes_the_origin_waits_for_the_reads_of_its_snapshots() {
 
 /// Flushes a device when the second move of a merge is about to begin.
 struct FlushBetween {
-    view: View<Rc<Disk>, Rc<Disk>>,
+    view: AnyView,
     power: Power,
     moves: Cell<u32>,
 }
@@ -439,7 +433,7 @@ impl Observer for FlushBetween {
 fn a_merge_forgets_nothing_after_a_clients_flush_has_failed() {
     let power = Power::steady();
     let disk = origin(64, &power);
-    let volume = Rc::new(Sim::new(disk.clone()).expect("a size"));
+    let volume = any_volume(disk.clone());
     let cow = empty_cow(1, 100, &Power::steady());
     let snapshot = add(&volume, "s", cow.clone(), SnapshotOptions::default());
     let view = View::snapshot(&volume, &snapshot);
@@ -454,7 +448,7 @@ fn a_merge_forgets_nothing_after_a_clients_flush_has_failed() {
     // The machine starts again.
     for content in disk.reboots(1) {
         let after = Rc::new(Disk::new(content, 512, &Power::steady()));
-        let again = Rc::new(Sim::new(after).expect("a size"));
+        let again = any_volume(after);
         let cow = Rc::new(Disk::new(cow.content(), 512, &Power::steady()));
         let snapshot = add(&again, "s", cow, SnapshotOptions::default());
         assert_eq!(read_all(&View::snapshot(&again, &snapshot)), shown);
@@ -462,11 +456,11 @@ fn a_merge_forgets_nothing_after_a_clients_flush_has_failed() {
 }
 
 /// With nothing to publish a flush of a snapshot is a plain one. When it fails, data of a write that goes on
-/// beside it may be lost: no exception for that may be published later.
+/// next to it may be lost: no exception for that may be published later.
 #[test]
 fn a_snapshot_publishes_nothing_after_a_failed_flush() {
     let power = Power::steady();
-    let volume = Rc::new(Sim::new(origin(64, &Power::steady())).expect("a size"));
+    let volume = any_volume(origin(64, &Power::steady()));
     let cow = empty_cow(1, 100, &power);
     let snapshot = add(&volume, "s", cow.clone(), SnapshotOptions::default());
     let view = View::snapshot(&volume, &snapshot);
@@ -482,9 +476,10 @@ fn a_snapshot_publishes_nothing_after_a_failed_flush() {
 #[test]
 fn a_snapshot_opened_read_only_takes_no_write_and_is_not_dropped() {
     let power = Power::steady();
-    let volume = Rc::new(Sim::new(origin(64, &power)).expect("a size"));
+    let volume = any_volume(origin(64, &power));
     let cow = empty_cow(1, 100, &power);
-    let opened = volume.open_read_only("s", cow.clone(), SnapshotOptions::default());
+    let opened =
+        volume.open_read_only("s", DynDevice::new(cow.clone()), SnapshotOptions::default());
     let snapshot = run(opened).expect("opens");
     let view = View::snapshot(&volume, &snapshot);
     let denied = |ended: std::io::Result<()>| {
@@ -505,14 +500,15 @@ fn a_snapshot_opened_read_only_takes_no_write_and_is_not_dropped() {
 fn a_merge_of_a_snapshot_opened_read_only_shows_one_device_and_writes_nothing() {
     let power = Power::steady();
     let (origin, cow) = (origin(64, &power), empty_cow(1, 100, &power));
-    let written = Rc::new(Sim::new(origin.clone()).expect("a size"));
+    let written = any_volume(origin.clone());
     let snapshot = add(&written, "s", cow.clone(), Default::default());
     run(View::snapshot(&written, &snapshot).write(0, data(100, 1))).expect("there is room");
     run(written.flush_all()).expect("durable");
     let before = (origin.counts().writes, cow.counts().writes);
 
-    let volume = Rc::new(Sim::new(origin.clone()).expect("a size"));
-    let opened = volume.open_read_only("s", cow.clone(), SnapshotOptions::default());
+    let volume = any_volume(origin.clone());
+    let opened =
+        volume.open_read_only("s", DynDevice::new(cow.clone()), SnapshotOptions::default());
     run(volume.start_merge(&run(opened).expect("opens"))).expect("for looking at");
     let shown = read_all(&View::origin(&volume));
     assert_eq!(shown[..data(100, 1).len()], data(100, 1)[..]);
@@ -531,11 +527,12 @@ fn a_merge_of_a_snapshot_opened_read_only_shows_one_device_and_writes_nothing() 
 /// a new snapshot would show the half-merged origin. The fuzz target `image` found that.
 #[test]
 fn no_snapshot_is_taken_in_the_middle_of_a_merge() {
-    let volume = Rc::new(Sim::new(origin(64, &Power::steady())).expect("a size"));
+    let volume = any_volume(origin(64, &Power::steady()));
     let first = add(&volume, "first", empty_cow(1, 100, &Power::steady()), Default::default());
     run(View::snapshot(&volume, &first).write(0, data(100, 1))).expect("there is room");
     run(volume.start_merge(&first)).expect("started");
-    let late = || volume.open("late", empty_cow(1, 100, &Power::steady()), Default::default());
+    let cow = || DynDevice::new(empty_cow(1, 100, &Power::steady()));
+    let late = || volume.open("late", cow(), Default::default());
     let error = run(late()).expect_err("refused");
     assert_eq!(error.kind(), ErrorKind::ResourceBusy);
     run(volume.run_merge(1 << 20, &Silent)).expect("merges");
@@ -547,7 +544,7 @@ fn no_snapshot_is_taken_in_the_middle_of_a_merge() {
 /// on brings all of it. The fuzz target `image` dropped one, and the merge went on with its origin.
 #[test]
 fn a_snapshot_is_not_dropped_in_the_middle_of_its_merge() {
-    let volume = Rc::new(Sim::new(origin(64, &Power::steady())).expect("a size"));
+    let volume = any_volume(origin(64, &Power::steady()));
     let snapshot = add(&volume, "s", empty_cow(1, 100, &Power::steady()), Default::default());
     run(View::snapshot(&volume, &snapshot).write(0, data(100, 7))).expect("there is room");
     run(volume.start_merge(&snapshot)).expect("started");

@@ -5,22 +5,24 @@ use std::io::ErrorKind;
 use std::rc::Rc;
 
 use dmsnap::device::Device;
-use dmsnap::volume::{Snapshot, SnapshotOptions, State, View};
+use dmsnap::volume::{SnapshotOptions, State, View};
 use dmsnap_sim::{Disk, Power, RequestFault, run};
 
-use crate::common::live::{SECTOR, Sim, add, data, empty_cow, origin, read_all};
+use crate::common::live::{
+    AnySnapshot, AnyView, SECTOR, add, any_volume, data, empty_cow, origin, read_all,
+};
 
 struct Machine {
     power: Power,
-    view: View<Rc<Disk>, Rc<Disk>>,
+    view: AnyView,
     cow: Rc<Disk>,
-    snapshot: Rc<Snapshot<Rc<Disk>>>,
+    snapshot: Rc<AnySnapshot>,
 }
 
-/// A snapshot with chunks of so many sectors and room for so many of them.
+/// A snapshot with chunks of this many sectors, and room for a number of them.
 fn machine(chunk: u32, chunks: u64) -> Machine {
     let power = Power::steady();
-    let volume = Rc::new(Sim::new(origin(64, &power)).expect("a size"));
+    let volume = any_volume(origin(64, &power));
     let cow = empty_cow(chunk, chunks, &power);
     let snapshot = add(&volume, "s", cow.clone(), SnapshotOptions::default());
     let view = View::snapshot(&volume, &snapshot);

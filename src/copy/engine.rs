@@ -83,7 +83,7 @@ impl<'a, C: Device, T: Target, P: Observer> Engine<'a, C, T, P> {
         Self { reader, target, observer, in_flight, total, done, shared, sharing, skips_equal }
     }
 
-    /// How many bytes are to be moved in all, as far as the observer is told.
+    /// How many bytes are to be moved in all, as far as the observer hears of it.
     pub(crate) fn set_total(&self, bytes: u64) {
         self.total.set(bytes);
     }

@@ -7,7 +7,7 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// The caller's side of a long task: it is told the progress, sets the pace, and may ask the task to stop.
+/// The caller's side of a long task: it hears the progress, sets the pace, and may ask the task to stop.
 ///
 /// The task has no clock; a caller who wants a rate keeps one.
 #[allow(async_fn_in_trait, reason = "tasks live on one thread: their futures need not be Send")]

@@ -1,6 +1,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::stream::StreamExt;
 
 /// The most that one request reads or writes.
@@ -88,6 +89,7 @@ pub(crate) async fn all<E>(
     at_once: usize,
     requests: impl Iterator<Item = impl Future<Output = Result<(), E>>>,
 ) -> Result<(), E> {
+    let requests = requests.map(FutureExt::boxed_local);
     let requests = futures_util::stream::iter(requests).buffer_unordered(at_once);
     requests.fold(Ok(()), |ended, one| std::future::ready(ended.and(one))).await
 }

@@ -2,6 +2,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use dmsnap_format::{Exception, Layout, Run};
+use futures_util::FutureExt;
 use futures_util::stream::{StreamExt, TryStreamExt};
 
 use super::ranges::{Transfer, Write, index, join_chunks};
@@ -41,6 +42,7 @@ impl<C: Device> Reader<'_, C> {
             ready().await;
             self.read_span(span).await
         });
+        let reads = reads.map(FutureExt::boxed_local);
         let mut chunks: Vec<(u64, Bytes)> = Vec::with_capacity(exceptions.len());
         let mut reads = std::pin::pin!(futures_util::stream::iter(reads).buffer_unordered(READS));
         while let Some(read) = reads.try_next().await? {

@@ -3,9 +3,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 
 use super::buffer::Buffer;
+use crate::sync::join_all;
 
 /// May zeroed bytes lose their place on the medium?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

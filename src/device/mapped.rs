@@ -3,11 +3,11 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use dmsnap_format::SECTOR_BYTES;
-use futures_util::future::join_all;
 
 use super::buffer::Buffer;
 use super::interface::{Allocation, Device, within};
 use super::segment::{Column, Segment, index};
+use crate::sync::join_all;
 
 /// Why segments make no device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -166,13 +166,13 @@ pub enum Error {
     OriginTooSmall {
         /// Size of the origin.
         origin_bytes: u64,
-        /// Size of the snapshot, as it was told.
+        /// Size of the snapshot, as it was given.
         snapshot_bytes: u64,
     },
-    /// A snapshot is told to have part of a sector.
+    /// The size given for a snapshot has part of a sector.
     #[error("a snapshot of {snapshot_bytes} bytes, which is not a multiple of 512")]
     PartSectors {
-        /// Size of the snapshot, as it was told.
+        /// Size of the snapshot, as it was given.
         snapshot_bytes: u64,
     },
     /// A valid store lies where another one is to be written.

@@ -274,7 +274,7 @@ fn tell_slots(f: &mut fmt::Formatter<'_>, first: u64, last: u64, terminator: u64
         true => write!(f, "slots {first} to {last}, from the terminator on, are not empty"),
         false => write!(
             f,
-            "slots {first} to {last} behind the terminator in slot {terminator} are not empty"
+            "slots {first} to {last} after the terminator in slot {terminator} are not empty"
         ),
     }
 }

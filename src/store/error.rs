@@ -100,7 +100,7 @@ pub enum StoreError {
     /// Exceptions were lost to an unaligned discard in a kernel, and an opening for writing would wipe what
     /// is left after them.
     #[error(
-        "area {area} (chunk {chunk}) has lost the front of its exceptions, and {left} behind them would be wiped: the origin would not become what the snapshot was"
+        "area {area} (chunk {chunk}) has lost the front of its exceptions, and {left} after them would be wiped: the origin would not become what the snapshot was"
     )]
     FrontZeroed {
         /// The area.

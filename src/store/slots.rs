@@ -209,7 +209,7 @@ impl<D: Device> Slots<D> {
         for unit in (first..=last).step_by(usize::try_from(self.unit_slots).unwrap_or(1)) {
             self.write_unit(unit, terminator.max(unit), &[]).await?;
         }
-        self.make_durable("what lies behind the terminator").await
+        self.make_durable("what lies after the terminator").await
     }
 }
 

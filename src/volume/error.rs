@@ -169,7 +169,7 @@ impl From<VolumeError> for io::Error {
     }
 }
 
-/// What a client is told of a store's error.
+/// What a client hears of a store's error.
 pub(super) fn to_io(error: StoreError) -> io::Error {
     VolumeError::from(error).into()
 }

@@ -1,10 +1,10 @@
 use std::pin::pin;
 
-use futures_util::future::{Either, join_all, select};
+use futures_util::future::{Either, select};
 
 use super::clock::Clock;
 use crate::planted::{Planted, planted};
-use crate::sync::{Closed, Gate};
+use crate::sync::{Closed, Gate, join_all};
 
 /// A request inside a gate that is older than this many ticks may never end: nobody is kept waiting for
 /// it. Also how long others wait at most for what is to be done while the gates are closed.

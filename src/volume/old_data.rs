@@ -3,7 +3,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::FutureExt;
 use futures_util::stream::StreamExt;
 
 use super::origin::Origin;
@@ -13,6 +13,7 @@ use crate::copy::{REQUEST_BYTES, all, index, joined, union};
 use crate::device::{Device, is_no_room};
 use crate::planted::{Planted, planted};
 use crate::store::Prepared;
+use crate::sync::join_all;
 
 /// Old data in memory at a time, for one origin write or one group of them.
 const LOT_BYTES: u64 = 4 << 20;
@@ -112,6 +113,7 @@ async fn read_lot<O: Device>(
         let read = origin.read(piece.start, index(piece.end - piece.start)).await;
         read.map(|data| (piece.clone(), data.freeze()))
     });
+    let reads = reads.map(FutureExt::boxed_local);
     let data = futures_util::stream::iter(reads).buffered(READS).collect::<Vec<_>>().await;
     data.into_iter().collect()
 }

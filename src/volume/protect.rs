@@ -2,8 +2,6 @@ use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 
-use futures_util::future::join_all;
-
 use super::error::{VolumeError, to_io};
 use super::old_data::{Keep, copy_old, give_up, groups, not_kept};
 use super::options::OnFull;
@@ -14,7 +12,7 @@ use super::snapshots::Snapshots;
 use crate::device::Device;
 use crate::planted::{Planted, planted};
 use crate::store::StoreError;
-use crate::sync::give_way;
+use crate::sync::{give_way, join_all};
 
 /// Old data of the origin, kept before it is written over.
 pub(super) struct Protect<'a, O, C> {

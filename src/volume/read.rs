@@ -1,6 +1,7 @@
 use std::io;
 use std::ops::Range;
 
+use futures_util::FutureExt;
 use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
@@ -79,7 +80,7 @@ impl<O: Device, C: Device> SnapshotReads<'_, O, C> {
             let memory = (len + stretches.len() * ALIGNMENT) as u64;
             let _memory = self.scratch.take(self.snapshot.share(), memory).await;
             let reads = stretches.iter().map(|stretch| self.read_stretch(stretch));
-            let parts = try_join_all(reads).await?;
+            let parts = try_join_all(reads.map(FutureExt::boxed_local)).await?;
             stretches.iter().zip(&parts).for_each(|(stretch, part)| put(stretch, part));
             return Ok(whole);
         }
@@ -89,6 +90,7 @@ impl<O: Device, C: Device> SnapshotReads<'_, O, C> {
             let part = self.read_stretch(&piece).await?;
             io::Result::Ok((piece, part, memory))
         });
+        let reads = reads.map(FutureExt::boxed_local);
         let mut reads = std::pin::pin!(stream::iter(reads).buffer_unordered(PARTS));
         while let Some((piece, part, _memory)) = reads.try_next().await? {
             put(&piece, &part);

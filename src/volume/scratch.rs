@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-/// The most that a volume's own copying takes, unless it is told otherwise, in bytes.
+/// The most that a volume's own copying takes by default, in bytes.
 const USUAL_BYTES: u64 = 64 << 20;
 
 /// Memory for what a volume copies by itself: parts of reads, the rest of a chunk that is written in part, old

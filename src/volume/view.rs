@@ -5,7 +5,7 @@ use std::ptr;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use futures_util::future::{join, join_all};
+use futures_util::future::join;
 
 use super::error::to_io;
 use super::layers::{Layer, Layers};
@@ -17,7 +17,7 @@ use super::volume::Volume;
 use crate::device::{Allocation, Buffer, Device, within};
 use crate::planted::{Planted, planted};
 use crate::store::Store;
-use crate::sync::{Gate, Inside};
+use crate::sync::{Gate, Inside, join_all};
 
 /// The origin, or one snapshot, as a device.
 ///

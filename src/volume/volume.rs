@@ -1,7 +1,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::join;
 
 use super::changes::{ChangeSet, Changes};
 use super::clock::Clock;
@@ -20,7 +20,7 @@ use super::write::SnapshotWrites;
 use super::write_back;
 use crate::device::Device;
 use crate::planted::{Planted, planted};
-use crate::sync::Gate;
+use crate::sync::{Gate, join_all};
 
 /// An origin with its snapshots.
 #[derive(Debug)]

@@ -2,7 +2,7 @@ use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
-use futures_util::future::{join, join_all};
+use futures_util::future::join;
 
 use super::error::to_io;
 use super::origin::Origin;
@@ -14,6 +14,7 @@ use crate::copy::{REQUEST_BYTES, all, index, joined};
 use crate::device::Device;
 use crate::planted::{Planted, planted};
 use crate::store::{Prepared, StoreError};
+use crate::sync::join_all;
 
 /// Whole chunks made at a time; also the most that is published late because of one write.
 const CHUNKS_AT_ONCE: u64 = 1024;

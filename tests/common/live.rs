@@ -3,13 +3,21 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use dmsnap::device::Device;
+use dmsnap::device::{Device, DynDevice};
 use dmsnap::format::ChunkSize;
 use dmsnap::store::{AnyStore, Persistent, Strays, format};
-use dmsnap::volume::{OnFull, Snapshot, SnapshotOptions, Volume};
+use dmsnap::volume::{OnFull, Snapshot, SnapshotOptions, View, Volume};
 use dmsnap_sim::{Disk, Power, run};
 
-pub(crate) type Sim = Volume<Rc<Disk>, Rc<Disk>>;
+/// A volume on devices of any types. All of it is compiled anew for each pair of types, which takes seconds: so
+/// there is one, which the simulation has too.
+pub(crate) type AnyVolume = Volume<DynDevice, DynDevice>;
+pub(crate) type AnySnapshot = Snapshot<DynDevice>;
+pub(crate) type AnyView = View<DynDevice, DynDevice>;
+
+pub(crate) fn any_volume(origin: impl Device + 'static) -> Rc<AnyVolume> {
+    Rc::new(Volume::new(DynDevice::new(origin)).expect("a size"))
+}
 
 pub(crate) const SECTOR: u64 = 512;
 
@@ -28,13 +36,14 @@ pub(crate) fn empty_cow(chunk_sectors: u32, chunks: u64, power: &Power) -> Rc<Di
     Rc::new(Disk::new(disk.content(), 512, power))
 }
 
-pub(crate) fn add<D: Device>(
-    volume: &Volume<Rc<Disk>, D>,
+pub(crate) fn add(
+    volume: &AnyVolume,
     name: &str,
-    cow: D,
+    cow: impl Device + 'static,
     options: SnapshotOptions,
-) -> Rc<Snapshot<D>> {
+) -> Rc<AnySnapshot> {
     let mut exceptions = Vec::new();
+    let cow = DynDevice::new(cow);
     let opened =
         Persistent::open(cow, Some(volume.len_bytes()), Strays::Refuse, |it| exceptions.push(it));
     let store = AnyStore::Persistent(run(opened).expect("opens"));

@@ -155,7 +155,7 @@ fn one_that_fails_is_told_and_the_others_are_written() {
     (1..9).for_each(|block| assert_holds(&mut client, block, if block == 5 { 0 } else { block }));
 }
 
-/// What stands between or behind writes is done all the same, and nobody waits for company that does not
+/// What stands between or after writes is done all the same, and nobody waits for company that does not
 /// come: not with few requests in flight, not before a request that is there in part only.
 #[test]
 fn nothing_waits_for_more_writes() {

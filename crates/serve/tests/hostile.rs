@@ -154,7 +154,7 @@ fn refused_requests_leave_the_stream_in_step() {
     }
 }
 
-/// What a client says that reads, writes and asks for the status, behind the greeting.
+/// What a client says that reads, writes and asks for the status, after the greeting.
 fn session() -> Vec<u8> {
     let mut session = 3u32.to_be_bytes().to_vec();
     session.extend(OptionRequest::StructuredReply.encode());

@@ -1,4 +1,4 @@
-//! Requests that do not begin and end at a sector are served, and nobody's bytes beside them are lost.
+//! Requests that do not begin and end at a sector are served, and nobody's bytes next to them are lost.
 
 use std::rc::Rc;
 
@@ -20,7 +20,7 @@ const WRITE_ZEROES: u16 = 6;
 
 const LEN: u64 = 1 << 20;
 
-/// A volume with one snapshot, of chunks of 8 KiB, in files. The origin is no whole number of sectors.
+/// A volume with one snapshot, of chunks of 8 KiB, in files. The origin is not a whole number of sectors.
 fn serving(caching: Caching) -> Serving {
     Serving::start(Limits::default(), async move |dir, exports| {
         std::fs::write(dir.join("origin"), vec![7; 1_048_570]).expect("a file");

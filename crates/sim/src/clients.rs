@@ -5,12 +5,11 @@ use std::io;
 use bytes::Bytes;
 use dmsnap::device::{Allocation, Device};
 
-use crate::below::Below;
 use crate::machine::Machine;
 use crate::model::{Change, Standing};
 use crate::naive::{self, SECTOR};
 
-impl<B: Below> Machine<'_, B> {
+impl Machine<'_> {
     /// True if clients have this device now.
     pub(crate) fn has(&self, device: usize) -> bool {
         let there = device == 0 || self.model.borrow().standing(device) == Standing::Present;

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use crate::below::{Bare, Below, Stacked};
 use crate::fault::{RequestFault, badness};
 use crate::medium::{Block, Medium};
 use crate::model::{Change, Model, Standing};
@@ -148,11 +147,7 @@ impl<'a> Cuts<'a> {
             return None;
         }
         let contents = self.contents(image);
-        let origin = match self.setup.stacked {
-            true => Stacked::content(&contents),
-            false => Bare::content(&contents),
-        };
-        let origin = origin.ok()?;
+        let origin = self.setup.origin().content(&contents).ok()?;
         let view = |slot: usize| match (
             self.known().standing(slot),
             naive::read(&contents[self.setup.below() + slot - 1]),

@@ -4,13 +4,12 @@ use std::io;
 
 use dmsnap::volume::{OnFull, State};
 
-use crate::below::Below;
 use crate::fault::{RequestFault, badness};
 use crate::machine::Machine;
 use crate::model::{Change, Standing};
 use crate::plan::{Setup, Slot};
 
-impl<B: Below> Machine<'_, B> {
+impl Machine<'_> {
     /// How badly a disk has behaved: 0 not at all, 2 beyond saving.
     pub(crate) fn badness(&self, disk: usize) -> usize {
         badness(&self.power.fired(), disk)

@@ -1,11 +1,10 @@
 use std::ops::Range;
 
-use crate::below::Below;
 use crate::machine::Machine;
 use crate::naive::SECTOR;
 use crate::plan::{Action, Asked};
 
-impl<B: Below> Machine<'_, B> {
+impl Machine<'_> {
     /// A second passes.
     pub(crate) fn second(&self) {
         self.clock.second();

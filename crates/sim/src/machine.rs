@@ -3,12 +3,13 @@ use std::collections::HashSet;
 use std::io;
 use std::rc::Rc;
 
+use dmsnap::device::DynDevice;
 use dmsnap::format::ChunkSize;
 use dmsnap::ops;
-use dmsnap::volume::{OnFull, Snapshot, SnapshotOptions, View, Volume};
+use dmsnap::volume::{OnFull, SnapshotOptions, View};
 use dmsnap_serve::IdlePublisher;
 
-use crate::below::Below;
+use crate::below::{SimSnapshot, SimView, SimVolume, any};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::fault::badness;
@@ -20,30 +21,27 @@ use crate::record::Event;
 use crate::scheduler::Scheduler;
 use crate::tasks::Tasks;
 
-/// A volume of a simulated machine.
-pub(crate) type Sim<B> = Volume<<B as Below>::Origin<Disk>, Rc<Disk>>;
-
 /// What looks after it.
-pub(crate) type SimKeeper<B> = IdlePublisher<<B as Below>::Origin<Disk>, Rc<Disk>>;
+pub(crate) type SimKeeper = IdlePublisher<DynDevice, DynDevice>;
 
 /// What is in a slot.
-type Slotted = Option<Rc<Snapshot<Rc<Disk>>>>;
+type Slotted = Option<Rc<SimSnapshot>>;
 
-/// A machine that runs: the code that is tested on simulated disks, and beside it the model of what
+/// A machine that runs: the code that is tested on simulated disks, and next to it the model of what
 /// its clients know.
-pub(crate) struct Machine<'a, B: Below> {
+pub(crate) struct Machine<'a> {
     pub(crate) setup: &'a Setup,
     pub(crate) power: Power,
     pub(crate) scheduler: Scheduler,
     pub(crate) disks: Vec<Rc<Disk>>,
-    pub(crate) volume: RefCell<Option<Rc<Sim<B>>>>,
+    pub(crate) volume: RefCell<Option<Rc<SimVolume>>>,
     pub(crate) snapshots: RefCell<Vec<Slotted>>,
     pub(crate) model: Rc<RefCell<Model>>,
     /// What clients and operators are at.
     pub(crate) running: RefCell<Vec<(u64, Action)>>,
     /// Passes when nothing else happens.
     pub(crate) clock: Clock,
-    pub(crate) keeper: RefCell<Option<SimKeeper<B>>>,
+    pub(crate) keeper: RefCell<Option<SimKeeper>>,
     pub(crate) tasks: Rc<Tasks>,
     /// Requests under way on each device.
     pub(crate) busy: RefCell<Vec<usize>>,
@@ -69,7 +67,7 @@ pub(crate) struct Machine<'a, B: Below> {
     pub(crate) over: Cell<bool>,
 }
 
-impl<'a, B: Below> Machine<'a, B> {
+impl<'a> Machine<'a> {
     /// Plugs the disks in. [`open`](Self::open) comes next.
     pub(crate) fn new(setup: &'a Setup, start: &Start, power: &Power) -> Self {
         let scheduler = match setup.order {
@@ -123,16 +121,16 @@ impl<'a, B: Below> Machine<'a, B> {
         &self.disks[self.setup.below() + slot - 1]
     }
 
-    pub(crate) fn volume(&self) -> Option<Rc<Sim<B>>> {
+    pub(crate) fn volume(&self) -> Option<Rc<SimVolume>> {
         self.volume.borrow().clone()
     }
 
-    pub(crate) fn snapshot(&self, slot: usize) -> Option<Rc<Snapshot<Rc<Disk>>>> {
+    pub(crate) fn snapshot(&self, slot: usize) -> Option<Rc<SimSnapshot>> {
         self.snapshots.borrow()[slot - 1].clone()
     }
 
     /// The device as clients have it; `None` if it is not there.
-    pub(crate) fn view(&self, device: usize) -> Option<View<B::Origin<Disk>, Rc<Disk>>> {
+    pub(crate) fn view(&self, device: usize) -> Option<SimView> {
         let volume = self.volume()?;
         match device.checked_sub(1) {
             None => Some(View::origin(&volume)),
@@ -160,16 +158,16 @@ impl<'a, B: Below> Machine<'a, B> {
 
     /// Opens the origin and every snapshot that is there.
     pub(crate) async fn open(&self) -> io::Result<()> {
-        let volume = Rc::new(Volume::new(B::open(&self.disks).await?)?);
+        let volume = Rc::new(SimVolume::new(self.setup.origin().open(&self.disks).await?)?);
         volume.allow_backlog(self.setup.backlog);
         volume.forget_cached().await?;
         for slot in 1..=self.setup.slots.len() {
             if self.model.borrow().standing(slot) == Standing::Present {
                 let options = self.slot(slot).options.clone();
-                let opened = volume.open(&slot.to_string(), self.cow(slot).clone(), options).await;
+                let opened = volume.open(&slot.to_string(), any(self.cow(slot)), options).await;
                 self.snapshots.borrow_mut()[slot - 1] = Some(opened?);
             } else if self.must_be_refused(slot) {
-                let opened = volume.open("refused", self.cow(slot).clone(), plain()).await;
+                let opened = volume.open("refused", any(self.cow(slot)), plain()).await;
                 if opened.is_ok() {
                     self.break_promise(format!("the store in slot {slot} should be refused"));
                 }
@@ -196,7 +194,7 @@ impl<'a, B: Below> Machine<'a, B> {
     pub(crate) async fn make(&self, slot: usize) -> io::Result<()> {
         let Some(volume) = self.volume() else { return Ok(()) };
         self.made.borrow_mut().push(slot);
-        let (cow, options) = (self.cow(slot).clone(), self.slot(slot).options.clone());
+        let (cow, options) = (any(self.cow(slot)), self.slot(slot).options.clone());
         let sectors = u32::try_from(self.slot(slot).chunk).unwrap_or(1);
         let chunk_size = ChunkSize::from_sectors(sectors).map_err(io::Error::other)?;
         let name = slot.to_string();

@@ -137,7 +137,7 @@ impl Medium {
         }
         for (block, version) in chosen {
             if let Some(data) = version.checked_sub(1).and_then(|n| block.versions.get(n)) {
-                // Without its growth a disk has no room for what lies behind.
+                // Without its growth a disk has no room for what lies past that.
                 let end = content.len().min(block.at + data.len());
                 if block.at < end {
                     content[block.at..end].copy_from_slice(&data[..end - block.at]);

@@ -4,10 +4,10 @@ use crate::hunt::{Failure, every_cut, run, some_cuts};
 use crate::plan::{Action, Plan, Start, Step};
 use crate::random::Random;
 
-/// Up to so many actions, every cut is tried for each attempt.
+/// Up to this many actions, every cut is tried for each attempt.
 const FEW: usize = 5;
 
-/// Otherwise so many images.
+/// Otherwise this many images.
 const IMAGES: usize = 600;
 
 /// A machine that breaks a promise as well, with as little happening in it as was found.
@@ -59,7 +59,7 @@ fn count(plan: &Plan) -> usize {
     plan.steps.iter().flat_map(|step| &step.clients).map(Vec::len).sum()
 }
 
-/// The plan without the actions from number `first` on, so many of them.
+/// The plan without the actions from number `first` on, this many of them.
 fn without(plan: &Plan, first: usize, len: usize) -> Plan {
     let mut number = 0;
     let mut keep = |_: &Action| {

@@ -29,7 +29,7 @@ pub struct Store {
     pub valid: bool,
     /// Origin chunk and COW chunk, in the order of the slots.
     pub exceptions: Vec<(u64, u64)>,
-    /// Slots behind the end that are not zero: kernels bring them back to life.
+    /// Slots past the end that are not zero: kernels bring them back to life.
     pub strays: usize,
 }
 
@@ -92,7 +92,7 @@ impl Store {
             };
             return Some(format!("exception {n} ({old} -> {new}) {what}"));
         }
-        (self.strays > 0).then(|| format!("{} strays behind the end of the list", self.strays))
+        (self.strays > 0).then(|| format!("{} strays past the end of the list", self.strays))
     }
 
     /// True if every exception has the chunk that an in-order writer gives it.
@@ -138,7 +138,7 @@ pub fn content(tag: u32, at: usize, len: usize) -> Bytes {
 /// What lies on a new disk: not zeroes, and not a store.
 pub const STALE: u8 = 0xAA;
 
-/// A COW device of so many chunks with a store that has an exception for each of these origin
+/// A COW device of this many chunks with a store that has an exception for each of these origin
 /// chunks, in the order a kernel gives chunks out. All else is stale. The data of origin chunk
 /// `old` is what a request with `tag` would have written there.
 pub fn store(chunk_sectors: usize, chunks: usize, olds: &[usize], tag: u32) -> Vec<u8> {

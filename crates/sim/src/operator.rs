@@ -10,21 +10,21 @@ use dmsnap::copy::Observer;
 use dmsnap::ops::{self, MergeOptions, Silent};
 use dmsnap::volume::MergeState;
 
-use crate::below::Below;
-use crate::machine::{Machine, Sim};
+use crate::below::SimVolume;
+use crate::machine::Machine;
 use crate::model::{Change, Standing};
 use crate::naive::SECTOR;
 use crate::plan::Action;
 use crate::scheduler::Scheduler;
 
 /// Paces a merge by the scheduler and pauses it after some moves.
-struct Pauses<'a, B: Below> {
+struct Pauses<'a> {
     scheduler: &'a Scheduler,
-    volume: &'a Rc<Sim<B>>,
+    volume: &'a Rc<SimVolume>,
     left: Cell<usize>,
 }
 
-impl<B: Below> Observer for Pauses<'_, B> {
+impl Observer for Pauses<'_> {
     async fn pace(&self, _: u64) {
         self.scheduler.point().await;
         self.left.set(self.left.get().saturating_sub(1));
@@ -34,7 +34,7 @@ impl<B: Below> Observer for Pauses<'_, B> {
     }
 }
 
-impl<B: Below> Machine<'_, B> {
+impl Machine<'_> {
     /// What an operator does; one at a time.
     pub(crate) async fn operate(&self, action: &Action) {
         if self.operator.replace(true) {
@@ -143,7 +143,7 @@ impl<B: Below> Machine<'_, B> {
         if self.discards.get() > 0 {
             return;
         }
-        let control: Pauses<'_, B> =
+        let control =
             Pauses { scheduler: &self.scheduler, volume: &volume, left: Cell::new(moves.max(1)) };
         let ran = volume.run_merge(window, &control).await;
         self.settle(slot, "a merge", ran);

@@ -7,6 +7,7 @@ use dmsnap::format::{ChunkSize, Fence, StoreId, TAG_AT, TAG_BYTES, Tag};
 use dmsnap::store::take_fence;
 use dmsnap::volume::{OnFull, SnapshotOptions};
 
+use crate::below::Below;
 use crate::fault::RequestFault;
 use crate::model::{Model, name};
 use crate::naive::{self, SECTOR, STALE};
@@ -38,7 +39,7 @@ pub struct Slot {
     pub chunks: usize,
     /// Exceptions it has from the beginning; `None`: no snapshot is there yet.
     pub filled: Option<usize>,
-    /// Slots behind the end of its list that a kernel left there.
+    /// Slots past the end of its list that a kernel left there.
     pub strays: usize,
     /// Its last exception shares the data chunk of its first: it must be refused.
     pub damaged: bool,
@@ -55,7 +56,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// A roomy persistent store with this chunk size and so many exceptions.
+    /// A roomy persistent store with this chunk size and this many exceptions.
     pub fn filled(chunk: usize, chunks: usize, filled: usize) -> Self {
         Self { filled: Some(filled), ..Self::empty(chunk, chunks) }
     }
@@ -92,7 +93,7 @@ pub enum Action {
         at: usize,
         len: usize,
     },
-    /// A write and a flush behind it, acknowledged together.
+    /// A write and a flush after it, acknowledged together.
     Fua {
         device: usize,
         at: usize,
@@ -136,13 +137,13 @@ pub enum Action {
     StartMerge {
         slot: usize,
     },
-    /// Windows of so many bytes, until so many moves were made or nothing is left.
+    /// Windows of this many bytes, until this many moves were made or nothing is left.
     RunMerge {
         window: u64,
         moves: usize,
     },
     CancelMerge,
-    /// The COW disk is made longer from below, to so many chunks.
+    /// The COW disk is made longer from below, to this many chunks.
     Lengthen {
         slot: usize,
         chunks: usize,
@@ -213,6 +214,11 @@ impl Setup {
     /// How many disks there are below the origin.
     pub fn below(&self) -> usize {
         if self.stacked { 2 } else { 1 }
+    }
+
+    /// What lies below the origin.
+    pub(crate) fn origin(&self) -> Below {
+        if self.stacked { Below::Volume } else { Below::Nothing }
     }
 
     /// The machine as it is in the beginning.
@@ -347,7 +353,7 @@ impl fmt::Display for Setup {
                 None => write!(f, ", not there yet")?,
             }
             if slot.strays > 0 {
-                write!(f, ", {} strays behind them", slot.strays)?;
+                write!(f, ", {} strays after them", slot.strays)?;
             }
             if slot.damaged {
                 write!(f, ", damaged")?;

@@ -6,7 +6,6 @@ use dmsnap::device::Allocation;
 use futures_util::future::{join_all, join4};
 use futures_util::lock::Mutex;
 
-use crate::below::{Bare, Below, Stacked};
 use crate::machine::Machine;
 use crate::model::Model;
 use crate::naive::SECTOR;
@@ -38,15 +37,8 @@ pub struct Played {
 /// Runs a machine from where it begins, on the code that is tested, and compares what clients find
 /// with what they know.
 pub fn play(plan: &Plan, start: &Start) -> Played {
-    match plan.setup.stacked {
-        true => play_on::<Stacked>(plan, start),
-        false => play_on::<Bare>(plan, start),
-    }
-}
-
-fn play_on<B: Below>(plan: &Plan, start: &Start) -> Played {
     let power = Power::recording();
-    let machine = Machine::<B>::new(&plan.setup, start, &power);
+    let machine = Machine::new(&plan.setup, start, &power);
     if let Err(error) = machine.wait_for(machine.open()) {
         machine.break_promise(format!("cannot be opened: {error}"));
     }
@@ -65,7 +57,7 @@ fn play_on<B: Below>(plan: &Plan, start: &Start) -> Played {
     Played { record: power.take_record(), broken, requests: power.requests(), steps, model }
 }
 
-impl<B: Below> Machine<'_, B> {
+impl Machine<'_> {
     /// Drives a task; seconds pass when nothing else happens.
     fn wait_for<T>(&self, task: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let mut left = PATIENCE;

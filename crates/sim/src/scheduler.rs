@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use crate::random::Random;
 
-/// One in so many requests is very late.
+/// One in this many requests is very late.
 const LATE: usize = 40;
 
 /// How many others a very late request lets pass, at most.
@@ -144,7 +144,7 @@ impl Scheduler {
         loop {
             while woken.0.swap(false, Ordering::Relaxed) {
                 if let Poll::Ready(ended) = task.as_mut().poll(&mut context) {
-                    // Whoever is still waiting belongs to a task that was dropped.
+                    // One that is still waiting belongs to a task that was dropped.
                     self.inner.waiting.borrow_mut().clear();
                     return Ok(ended);
                 }

@@ -1,11 +1,9 @@
 use std::ops::Range;
-use std::rc::Rc;
 
+use dmsnap::device::DynDevice;
 use dmsnap::volume::State;
 use dmsnap_serve::export::{Export, Extent, HOLE, StatusKind, VolumeExport, ZERO};
 
-use crate::below::Below;
-use crate::disk::Disk;
 use crate::machine::Machine;
 use crate::model::Reading;
 use crate::naive::{self, Found, SECTOR};
@@ -17,9 +15,9 @@ const MOST: usize = 64;
 /// What a client was told of a range.
 type Told = Vec<(Range<usize>, u32)>;
 
-impl<B: Below> Machine<'_, B> {
+impl Machine<'_> {
     /// The device as an export.
-    fn live(&self, device: usize) -> Option<VolumeExport<B::Origin<Disk>, Rc<Disk>>> {
+    fn live(&self, device: usize) -> Option<VolumeExport<DynDevice, DynDevice>> {
         let volume = self.volume()?;
         match device.checked_sub(1) {
             None => Some(VolumeExport::origin(&volume, false)),
@@ -106,7 +104,7 @@ impl<B: Below> Machine<'_, B> {
     }
 }
 
-impl<B: Below> Machine<'_, B> {
+impl Machine<'_> {
     /// The store of a snapshot that was taken out holds what it showed, when it is opened next with an origin that
     /// holds what was acknowledged.
     pub(crate) fn judge_removed(&self, slot: usize, own: &Reading, origin: &Reading) {

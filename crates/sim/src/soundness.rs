@@ -4,7 +4,6 @@
 use dmsnap::device::Device;
 use dmsnap::ops;
 
-use crate::below::Below;
 use crate::disk::Disk;
 use crate::excuses::in_step;
 use crate::machine::Machine;
@@ -12,7 +11,7 @@ use crate::model::{Reading, Standing};
 use crate::naive::{self, Found, SECTOR};
 use crate::plan::Slot;
 
-impl<B: Below> Machine<'_, B> {
+impl Machine<'_> {
     /// Every device reads as the model says, and every store is sound as it lies there.
     pub(crate) async fn verify(&self) {
         for device in 0..=self.setup.slots.len() {

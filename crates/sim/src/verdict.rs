@@ -3,9 +3,9 @@ use std::rc::Rc;
 use dmsnap::copy::Silent;
 use dmsnap::device::{Device, Memory};
 use dmsnap::ops;
-use dmsnap::volume::{MergeState, View, Volume};
+use dmsnap::volume::{MergeState, View};
 
-use crate::below::{Bare, Below, Stacked};
+use crate::below::{SimView, SimVolume, any};
 use crate::cuts::Known;
 use crate::excuses::{droppable, in_step};
 use crate::fault::RequestFault;
@@ -22,14 +22,7 @@ use crate::soundness::sound;
 ///
 /// In words, the first promise that is broken.
 pub(crate) fn judge(known: &Known<'_>, contents: Vec<Vec<u8>>) -> Result<(), String> {
-    match known.setup.stacked {
-        true => judge_on::<Stacked>(known, contents),
-        false => judge_on::<Bare>(known, contents),
-    }
-}
-
-fn judge_on<B: Below>(known: &Known<'_>, contents: Vec<Vec<u8>>) -> Result<(), String> {
-    let origin = match B::content(&contents) {
+    let origin = match known.setup.origin().content(&contents) {
         Ok(origin) => origin,
         // The disks below have failed.
         Err(_) if (0..known.setup.below()).any(|disk| known.badness(disk) > 0) => return Ok(()),
@@ -48,7 +41,7 @@ fn judge_on<B: Below>(known: &Known<'_>, contents: Vec<Vec<u8>>) -> Result<(), S
     if known.model.merging().is_none() && !lost {
         known.model.after_cut(0, &origin)?;
     }
-    let mut on = Life::<B>::open(known, contents, origin, there)?;
+    let mut on = Life::open(known, contents, origin, there)?;
     on.go_on().map_err(|wrong| format!("opened again after the power cut: {wrong}"))
 }
 
@@ -101,14 +94,11 @@ fn look_at(
     }
 }
 
-/// A volume on what is left.
-type Again<B> = Volume<<B as Below>::Origin<Memory>, Rc<Memory>>;
-
 /// The machine after the power cut, and what its devices must hold.
-struct Life<'a, B: Below> {
+struct Life<'a> {
     known: &'a Known<'a>,
     disks: Vec<Rc<Memory>>,
-    volume: Rc<Again<B>>,
+    volume: Rc<SimVolume>,
     /// Slot by slot, those that are there; the origin is slot 0.
     expected: Vec<(usize, Vec<u8>)>,
     tag: u32,
@@ -124,7 +114,7 @@ fn now<T>(task: impl Future<Output = T>) -> Result<T, String> {
     }
 }
 
-impl<'a, B: Below> Life<'a, B> {
+impl<'a> Life<'a> {
     fn open(
         known: &'a Known<'a>,
         contents: Vec<Vec<u8>>,
@@ -142,11 +132,11 @@ impl<'a, B: Below> Life<'a, B> {
         known: &Known<'_>,
         disks: &[Rc<Memory>],
         expected: &[(usize, Vec<u8>)],
-    ) -> Result<Rc<Again<B>>, String> {
+    ) -> Result<Rc<SimVolume>, String> {
         now(async {
-            let volume = Rc::new(Volume::new(B::open(disks).await?)?);
+            let volume = Rc::new(SimVolume::new(known.setup.origin().open(disks).await?)?);
             for (slot, _) in &expected[1..] {
-                let cow = disks[known.setup.below() + slot - 1].clone();
+                let cow = any(&disks[known.setup.below() + slot - 1]);
                 volume.open(&slot.to_string(), cow, plain()).await?;
             }
             Ok(volume)
@@ -154,7 +144,7 @@ impl<'a, B: Below> Life<'a, B> {
         .map_err(|error: std::io::Error| format!("cannot be opened after the power cut: {error}"))
     }
 
-    fn view(&self, slot: usize) -> Option<View<B::Origin<Memory>, Rc<Memory>>> {
+    fn view(&self, slot: usize) -> Option<SimView> {
         match slot {
             0 => Some(View::origin(&self.volume)),
             _ => Some(View::snapshot(&self.volume, &self.volume.snapshot(&slot.to_string())?)),

@@ -46,7 +46,7 @@ pub(super) async fn open(path: &Path, mode: Mode) -> Result<Opened, OpenError> {
     Err(io::Error::other("it was replaced while it was opened").into())
 }
 
-/// Opens for reading. Devices that are no storage are not opened: some mind.
+/// Opens for reading. Devices that are not storage are not opened: some mind.
 fn look(path: &Path, mode: Mode) -> Result<Opened, OpenError> {
     is_disk(&fs::metadata(path)?)?;
     let file = match open_without_waiting(path, false, OFlags::empty()) {

@@ -38,7 +38,7 @@ impl Slot {
         }
     }
 
-    /// The size as it is told to clients.
+    /// The size that clients are given.
     pub(crate) fn size_bytes(&self) -> io::Result<u64> {
         self.target.len_bytes()
     }

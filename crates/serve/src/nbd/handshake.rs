@@ -16,7 +16,7 @@ use crate::export::{Exports, Lease, MAX_NAME_BYTES, Slot, StatusKind};
 
 const _: () = assert!(MAX_NAME_BYTES <= dmsnap_nbd::MAX_STRING_BYTES);
 
-/// The least block size that clients are told to prefer, in bytes.
+/// The least block size that is recommended to clients, in bytes.
 const LEAST_PREFERRED_BYTES: u32 = 4096;
 
 /// Kinds of status, and what stands for them in replies.
@@ -285,7 +285,7 @@ fn why(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::Unsupported => "unknown option",
         Refusal::Policy => "not wanted here",
-        Refusal::Invalid => "the data of the option makes no sense",
+        Refusal::Invalid => "the data of the option is invalid",
         Refusal::TlsRequired => "encryption comes first",
         Refusal::Unknown => "there is no export of that name",
         Refusal::TooBig => "too long",

@@ -5,8 +5,8 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use dmsnap::sync::{Event, Signal};
-use futures_util::future::{Either, join_all, select};
+use dmsnap::sync::{Event, Signal, join_all};
+use futures_util::future::{Either, select};
 
 use super::handshake::handshake;
 use super::limits::Limits;

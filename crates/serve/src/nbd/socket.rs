@@ -80,7 +80,7 @@ impl Socket {
         }
     }
 
-    /// The kernel gives a request up as "would block" that it has tried often enough in vain, where the socket
+    /// The kernel gives a request up as "would block" that it has tried often enough without success, where the socket
     /// is one that does not block.
     async fn readable(&self) -> io::Result<()> {
         match self {

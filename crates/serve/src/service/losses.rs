@@ -3,7 +3,7 @@ use dmsnap::volume::{State, Volume};
 
 use super::event::ServiceEvent;
 
-/// Snapshots that were dropped, as far as that was told.
+/// Snapshots that were dropped, as far as that was reported.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
     told: Vec<String>,

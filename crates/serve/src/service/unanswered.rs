@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use compio::time::{sleep, timeout};
 use dmsnap::device::Device;
+use dmsnap::sync::join_all;
 use dmsnap::volume::{State, View, Volume};
-use futures_util::future::join_all;
 
 use super::error::ServiceError;
 use crate::export::ORIGIN;

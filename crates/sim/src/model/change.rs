@@ -59,7 +59,7 @@ pub enum Change {
         /// What it holds.
         data: Bytes,
     },
-    /// Some of what was written to a device was lost, and whoever wrote it knows.
+    /// Some of what was written to a device was lost, and its writer knows.
     Shaken {
         /// The device.
         device: usize,

@@ -67,7 +67,7 @@ pub(super) fn waiting_writes() -> Vec<World> {
     worlds
 }
 
-/// A flush that has nothing to publish, beside a chunk that is copied.
+/// A flush that has nothing to publish, while a chunk is copied.
 pub(super) fn flushes_beside_copies() -> Vec<World> {
     let mut worlds = Vec::new();
     for order in 1..9 {

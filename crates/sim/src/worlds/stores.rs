@@ -106,7 +106,7 @@ pub(super) fn boundaries() -> Vec<World> {
     worlds
 }
 
-/// What a kernel left behind the end of a list.
+/// What a kernel left past the end of a list.
 pub(super) fn strays() -> Vec<World> {
     let mut worlds = Vec::new();
     // Chunks of 8 sectors: the list ends with one untorn unit, and the strays lie in the next.

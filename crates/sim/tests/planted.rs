@@ -1,0 +1,12 @@
+//! Laws of page caches, marks, growth and what waits in memory, broken on purpose: each has a small device of its
+//! own in the tests of `dmsnap`, which notice it.
+
+#[path = "../../../tests/common/mod.rs"]
+mod common;
+
+#[path = "../../../tests/no_room.rs"]
+mod no_room;
+#[path = "../../../tests/reopen.rs"]
+mod reopen;
+#[path = "../../../tests/volume_backlog.rs"]
+mod volume_backlog;
