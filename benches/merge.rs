@@ -1,4 +1,4 @@
-//! Merging a store of random 4 KiB chunks, beside a bare program that copies the same bytes.
+//! Merging a store of random 4 KiB chunks, compared with a bare program that copies the same bytes.
 //!
 //! `cargo bench --bench merge [-- --mib 512] [--origin-gib 4] [--rounds 5] [--dir DIR]`
 //!

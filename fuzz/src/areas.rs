@@ -90,7 +90,7 @@ impl Case {
         assert_eq!(found, free);
     }
 
-    /// What is not zero behind the terminator, in its area.
+    /// What is not zero after the terminator, in its area.
     fn strays(&self, terminator: u64) -> Vec<(u64, (u64, u64))> {
         let per_area = self.layout.exceptions_per_area();
         let rest = terminator..(terminator / per_area + 1) * per_area;

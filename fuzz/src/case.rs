@@ -20,7 +20,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// With one of these chunk sizes in sectors, and devices of at most so many chunks.
+    /// With one of these chunk sizes in sectors, and devices of at most this many chunks.
     pub(crate) fn new(
         input: &mut Input<'_>,
         chunk_sectors: &[u32],

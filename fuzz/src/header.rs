@@ -41,7 +41,7 @@ pub fn run(data: &[u8]) {
     on_a_device(head, input.number(), matches!(expected, Some(Ok(_))));
 }
 
-/// Chunk size in sectors and valid flag, or why the kernel refuses; `None` if that is no header.
+/// Chunk size in sectors and valid flag, or why the kernel refuses; `None` if that is not a header.
 fn judge(head: &[u8]) -> Option<Result<(u32, bool), &'static str>> {
     let [m0, m1, m2, m3, v0, v1, v2, v3, n0, n1, n2, n3, c0, c1, c2, c3] = *head else {
         return None;
@@ -71,7 +71,7 @@ fn on_a_device(head: &[u8], len_bytes: u64, fine: bool) {
         // An empty list is sound wherever there is room for it.
         assert_eq!(info.is_ok(), opened.is_ok() && len_bytes >= 2 * chunk, "{info:?}");
         let valid = opened.as_ref().is_ok_and(|header| header.valid);
-        // What is no store at all is not checked.
+        // What is not a store at all is not checked.
         assert!(checked.is_ok() || opened.is_err(), "{checked:?}");
         let sound = checked.as_ref().is_ok_and(|report| report.sound);
         assert_eq!(sound, info.is_ok() && valid, "{checked:?}");

@@ -1,4 +1,4 @@
-//! A COW device and an origin as they come: what the commands make of them, held against each
+//! A COW device and an origin as they come: what the commands make of them, compared with each
 //! other, and then a life as a volume.
 
 use std::rc::Rc;

@@ -3,7 +3,7 @@ use std::sync::LazyLock;
 /// Set when one input is replayed.
 static TELLING: LazyLock<bool> = LazyLock::new(|| std::env::var_os("FUZZ_TELL").is_some());
 
-/// A line about what is going on, for whoever looks at one input.
+/// A line about what is going on, for a person who looks at one input.
 pub(crate) fn told(line: impl FnOnce() -> String) {
     if *TELLING {
         eprintln!("{}", line());

@@ -115,7 +115,7 @@ pub(crate) fn civil(name: &str) -> Vec<u8> {
     .concat()
 }
 
-/// What a client says behind the greeting: mostly sense, then bytes as they come.
+/// What a client says after the greeting: mostly sense, then bytes as they come.
 pub(crate) fn script(input: &mut Input<'_>) -> Vec<u8> {
     let flags = match input.u8() {
         0..=0xEF => input.pick(&[3, 3, 3, 1, 0, 2]),

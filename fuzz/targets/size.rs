@@ -32,7 +32,7 @@ fn meant(text: &str) -> Option<u64> {
             None => break 1,
             Some(digit @ '0'..='9') => {
                 let digit = u128::from(digit) - u128::from('0');
-                // Whatever has so many digits is too much in any unit.
+                // Whatever has this many digits is too much in any unit.
                 number = Some((number.unwrap_or(0) * 10 + digit).min(1 << 100));
             }
             Some('s' | 'S') => break 512,

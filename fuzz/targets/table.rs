@@ -71,7 +71,7 @@ fn is_what_it_says(line: &Line) {
     assert_eq!(again, [Line { number: 1, ..line.clone() }]);
 }
 
-/// As `dmsetup` writes what is no plain word.
+/// As `dmsetup` writes what is not a plain word.
 fn escaped(word: &[u8]) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/:.-_".contains(&byte);
     let byte = |byte: &u8| match plain(*byte) {

@@ -159,7 +159,7 @@ fn a_disk_has_one_writer() {
     });
 }
 
-/// As udev does behind every writer: two commands in a row must not stumble over it.
+/// As udev does after every writer: two commands in a row must not stumble over it.
 #[test]
 fn whoever_looks_at_a_disk_for_a_moment_is_waited_for() {
     if !usable("a disk that is looked at") {

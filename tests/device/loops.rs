@@ -68,7 +68,7 @@ impl Loop {
         Self::with(file, &["--read-only"])
     }
 
-    /// With further options. Others look for a free device at the same time: whoever loses asks
+    /// With further options. Others look for a free device at the same time: a loser asks
     /// again.
     pub(crate) fn with(file: &Path, options: &[&str]) -> Self {
         let mut losetup = Command::new("losetup");

@@ -41,13 +41,13 @@ fn qemu_and_dmsnap_keep_each_other_out() {
     let image = scratch.hole("image", MIB);
     run(async {
         let ours = open(&image, Mode::Write, Caching::Direct).await;
-        assert_eq!(qemu_can(&image), (false, true), "beside our writer");
+        assert_eq!(qemu_can(&image), (false, true), "next to our writer");
         drop(ours);
         let ours = open(&image, Mode::Read, Caching::Direct).await;
-        assert_eq!(qemu_can(&image), (false, true), "beside our reader");
+        assert_eq!(qemu_can(&image), (false, true), "next to our reader");
         drop(ours);
         let ours = open(&image, Mode::Look, Caching::Direct).await;
-        assert_eq!(qemu_can(&image), (true, true), "beside one that only looks");
+        assert_eq!(qemu_can(&image), (true, true), "next to one that only looks");
         drop(ours);
 
         let socket = scratch.path("qemu.sock");
@@ -55,7 +55,7 @@ fn qemu_and_dmsnap_keep_each_other_out() {
         for mode in [Mode::Write, Mode::Read] {
             let found = user(&image, mode).await;
             let expected = [Some(User::Qemu), Some(User::Writer)];
-            assert!(expected.contains(&found), "{mode:?} beside QEMU's writer: {found:?}");
+            assert!(expected.contains(&found), "{mode:?} next to QEMU's writer: {found:?}");
         }
         open(&image, Mode::Look, Caching::Direct).await;
         drop(theirs);
@@ -100,7 +100,7 @@ fn bytes_that_qemu_locks_are_respected_one_by_one() {
                 [(Mode::Look, false), (Mode::Read, reader), (Mode::Write, writer)]
             {
                 let expected = refused.then_some(User::Qemu);
-                assert_eq!(user(&image, mode).await, expected, "{mode:?} beside byte {byte}");
+                assert_eq!(user(&image, mode).await, expected, "{mode:?} next to byte {byte}");
             }
             lock(byte, nix::libc::F_UNLCK);
         }

@@ -42,9 +42,9 @@ fn who_writes_is_alone_and_who_looks_disturbs_nobody() {
                 let both = [first, second];
                 let fine = both.contains(&Mode::Look) || !both.contains(&Mode::Write);
                 match File::open(&path, second, Caching::Buffered).await {
-                    Ok(_) => assert!(fine, "{second:?} beside {first:?}"),
-                    Err(OpenError::InUse(_)) => assert!(!fine, "no {second:?} beside {first:?}"),
-                    Err(error) => panic!("{second:?} beside {first:?}: {error}"),
+                    Ok(_) => assert!(fine, "{second:?} next to {first:?}"),
+                    Err(OpenError::InUse(_)) => assert!(!fine, "no {second:?} next to {first:?}"),
+                    Err(error) => panic!("{second:?} next to {first:?}: {error}"),
                 }
                 drop(held);
                 open(&path, Mode::Write, Caching::Direct).await;

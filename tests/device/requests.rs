@@ -18,7 +18,7 @@ const PLACES: [usize; 4] = [0, 512, 8, 3];
 /// Longer than every request of these tables, and no multiple of 512.
 const FILE_BYTES: usize = (4 << 20) + 777;
 
-/// Fails unless the file holds `expected`, seen by whoever else reads it.
+/// Fails unless the file holds `expected`, as another reader sees it.
 fn assert_holds(path: &Path, expected: &[u8], told: &str) {
     let found = fs::read(path).expect("the file is readable");
     assert_eq!(found.len(), expected.len(), "{told}: another length");

@@ -8,7 +8,7 @@ use dmsnap::device::{Buffer, Caching, File, Mode};
 
 use bytes::Bytes;
 
-/// A directory of one test, removed behind it.
+/// A directory of one test, removed after it.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
@@ -83,7 +83,7 @@ pub(crate) fn pattern(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// The bytes in memory that begins `offset` bytes behind a multiple of 4096.
+/// The bytes in memory that begins `offset` bytes past a multiple of 4096.
 pub(crate) fn placed(bytes: &[u8], offset: usize) -> Bytes {
     let mut buffer = Buffer::zeroed(offset + bytes.len());
     buffer[offset..].copy_from_slice(bytes);

@@ -22,7 +22,7 @@ async fn pair(dir: &Path) -> (File, File, Vec<u8>) {
 }
 
 async fn refused(from: &impl Device, to: &impl Device, (a, b, len): (u64, u64, u64)) -> bool {
-    !share((from, a), (to, b), len).await.expect("not being able to is no error")
+    !share((from, a), (to, b), len).await.expect("not being able to is not an error")
 }
 
 #[test]

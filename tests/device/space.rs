@@ -224,7 +224,7 @@ fn a_flush_covers_writes_zeroes_and_growth() {
         file.flush().await.expect("durable");
         let looker = open(&path, Mode::Look, Caching::Direct).await;
         assert_eq!(looker.len_bytes().expect("asked"), LEN);
-        assert!(looker.flush().await.is_ok(), "whoever looks may flush");
+        assert!(looker.flush().await.is_ok(), "a reader may flush");
     });
     let found = fs::read(&path).expect("readable");
     assert!(found[..4096] == pattern(1, 8192)[..4096]);

@@ -55,7 +55,7 @@ fn find(name: &str) -> Option<&'static Room> {
     ROOMS.iter().find(|room| room.name == name)
 }
 
-/// Every import from room to room. `planted` is no room: it is empty in production.
+/// Every import from room to room. `planted` is not a room: it is empty in production.
 fn arrows() -> BTreeSet<Arrow> {
     let mut arrows = BTreeSet::new();
     for path in crate::sources::files().iter().filter(|path| path.ends_with(".rs")) {

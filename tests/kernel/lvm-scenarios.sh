@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# How the images of tests/data/lvm come about: one function each, run in the guest behind lvm.sh.
+# How the images of tests/data/lvm come about: one function each, run in the guest after lvm.sh.
 # Every function ends with its volume groups inactive, or with the marker that kills the machine.
 
 # One PV, one origin, one snapshot, both written to.
@@ -155,7 +155,7 @@ wraps() {
 }
 value() { sed -n "s/.*$1 \([0-9]*\).*/\1/p" /tmp/headers | head -n 1; }
 
-# Volumes of kinds that dm-snapshot has nothing to do with, beside a snapshot.
+# Volumes of kinds that dm-snapshot has nothing to do with, and a snapshot.
 others() {
     pvcreate -q "$DISK0" "$DISK1"
     group vg0 "$DISK0" "$DISK1"
@@ -193,7 +193,7 @@ two_areas() {
     vgchange -q -an vg0
 }
 
-# A PV without metadata, holding nearly everything, beside one that has it.
+# A PV without metadata, holding nearly everything, and one that has it.
 no_area() {
     pvcreate -q --pvmetadatacopies 0 "$DISK0"
     pvcreate -q "$DISK1"

@@ -10,7 +10,7 @@ pub(crate) const NAMES: [&str; 14] = [
     "vmdk", "vdi",
 ];
 
-/// Runs a tool on a new file of so many MiB; `{}` stands for its name.
+/// Runs a tool on a new file of this many MiB; `{}` stands for its name.
 fn tool(len_mib: u64, command: &[&str]) -> Image {
     let image = Image::new(len_mib << 20);
     let args = command[1..].iter().map(|word| match *word {

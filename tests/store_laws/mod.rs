@@ -63,7 +63,7 @@ fn put_slot(image: &mut [u8], index: u64, old: u64, new: u64) {
     zerocopy_into(&mut image[at..at + 16], &RawException::from(exception));
 }
 
-/// What a kernel finds on a disk: its exceptions, and how many slots behind the terminator are not
+/// What a kernel finds on a disk: its exceptions, and how many slots after the terminator are not
 /// zero. Panics, naming the cut, where a reader could not go on.
 fn found(content: Vec<u8>, told: &str) -> (Vec<Exception>, u64) {
     let disk = Disk::new(content, 512, &Power::steady());
@@ -119,7 +119,7 @@ fn every_cut(
 }
 
 /// The exceptions are a first part of 1000, 1001, ..., at least `least`, each with its data, and
-/// nothing lies behind the terminator.
+/// nothing lies after the terminator.
 #[allow(clippy::needless_pass_by_value, reason = "each content is made for one look")]
 fn assert_prefix(content: Vec<u8>, least: u64, told: &str) -> u64 {
     let (exceptions, strays) = found(content.clone(), told);
@@ -192,7 +192,7 @@ fn law_2_several_units_of_one_area_are_written_lowest_first() {
     assert_eq!(disk.log()[earlier..], expected);
 }
 
-/// Law 3: what lies behind the terminator is durably gone before the first new exception, so that
+/// Law 3: what lies after the terminator is durably gone before the first new exception, so that
 /// no later reader, a kernel included, brings it to life.
 #[test]
 fn law_3_strays_are_scrubbed_before_the_first_new_exception() {
@@ -209,7 +209,7 @@ fn law_3_strays_are_scrubbed_before_the_first_new_exception() {
         let (exceptions, strays) = found(content, told);
         let olds: Vec<_> = exceptions.iter().map(|exception| exception.old.get()).collect();
         assert!([1000, 1001, 1002, 1003, 1004, 1005].starts_with(&olds), "{olds:?}: {told}");
-        assert!(olds.len() == 3 || strays == 0, "strays behind new exceptions: {told}");
+        assert!(olds.len() == 3 || strays == 0, "strays after new exceptions: {told}");
     });
     assert!(reboots >= 8);
     // Reading alone changes nothing.
@@ -239,7 +239,7 @@ fn law_4_the_last_chunk_is_not_given_out_where_its_area_has_no_successor() {
     }
 }
 
-/// Law 4: the areas behind a cleared one keep their old slots, and must not be reached again when
+/// Law 4: the areas after a cleared one keep their old slots, and must not be reached again when
 /// the area before them fills up anew.
 #[test]
 fn law_4_old_slots_behind_a_cleared_area_stay_out_of_reach() {

@@ -7,7 +7,7 @@ use dmsnap_sim::{Disk, Power, run};
 use crate::store_laws::{found, kernel_image, open};
 
 /// Publishing takes what stands in front; a chunk that still waits for its data holds back those
-/// behind it, so that slots stay in step.
+/// after it, so that slots stay in step.
 #[test]
 fn a_publish_stops_at_the_first_chunk_without_data() {
     let disk = Disk::new(kernel_image(100, 0), 512, &Power::steady());

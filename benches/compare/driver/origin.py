@@ -6,7 +6,7 @@ from .setup import GIB, filled, program, removed, run
 COUNTS = (1, 4, 16)
 DEPTHS = {1: (32_768, 12_288), 32: (65_536, 16_384)}
 
-# Whoever is slower than that much is measured for so long, in full and in quick runs.
+# What is slower than that much is measured for so long, in full and in quick runs.
 SECONDS = (6, 3)
 
 

@@ -58,7 +58,7 @@ def writes(setup, results, wanted):
 
 
 def verify(server, count, options):
-    """Whoever is fast because it writes nothing is found out."""
+    """What is fast because it writes nothing is found out."""
     plan = {key: value for key, value in options.items() if key != "flush_every"}
     server.load(kind="verify", count=count, **{**plan, "depth": 4})
 

@@ -95,7 +95,7 @@ class Results:
         return f"\n{workload.title} [{workload.name}]\n{aligned(rows)}"
 
     def summary(self):
-        """One line for each workload: the best of ours beside the best of the others."""
+        """One line for each workload: the best of ours next to the best of the others."""
         rows = [["workload", "ours", "best rival", "ours / rival", "(min, max)"]]
         rows[0] += ["limit", "ours / limit", "(min, max)", "CPU ours / least rival", "(min, max)"]
         for workload in self.workloads.values():

@@ -72,7 +72,7 @@ impl Connection {
                 Some(Event::Done { result, .. }) => {
                     return result.map(|()| content).map_err(io::Error::other);
                 }
-                Some(event) => return Err(invalid(format!("{event:?} is no simple reply"))),
+                Some(event) => return Err(invalid(format!("{event:?} is not a simple reply"))),
                 None => self.receive()?,
             }
         }

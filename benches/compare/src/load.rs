@@ -39,11 +39,11 @@ pub struct Plan {
     pub block_bytes: u32,
     /// Most in flight.
     pub depth: usize,
-    /// After so many requests all of them are waited for, and a flush follows; 0: never.
+    /// After this many requests all of them are waited for, and a flush follows; 0: never.
     pub flush_every: u64,
     /// A last flush belongs to the work: what was acknowledged from memory is written then.
     pub flush_last: bool,
-    /// End after so many requests,
+    /// End after this many requests,
     pub count: u64,
     /// or after this time.
     pub time: Option<Duration>,

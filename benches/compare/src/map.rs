@@ -38,7 +38,7 @@ impl Disk for Raw {
     }
 }
 
-/// Writes go to a file of their own, reads to whoever has the chunk.
+/// Writes go to a file of their own, reads to the file that has the chunk.
 pub struct Overlay {
     origin: File,
     cow: File,

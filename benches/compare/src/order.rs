@@ -3,7 +3,7 @@
 /// The order in which blocks are visited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Order {
-    /// One behind the other, from the first on.
+    /// One after the other, from the first on.
     Sequential,
     /// At random, each one once before any comes again.
     Random,

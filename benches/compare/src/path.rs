@@ -75,7 +75,7 @@ impl Operation {
     }
 }
 
-/// A COW device with so many scattered exceptions, made with few instructions, and its origin.
+/// A COW device with this many scattered exceptions, made with few instructions, and its origin.
 ///
 /// # Errors
 ///

@@ -13,7 +13,7 @@ use dmsnap::store::Builder;
 use crate::load::stamp;
 use crate::order::Order;
 
-/// Of so many chunks one is looked at when a merge is verified.
+/// Of this many chunks one is looked at when a merge is verified.
 const SAMPLE: usize = 97;
 
 /// A store with `exceptions` exceptions, for the blocks that the load generator would write with
@@ -130,7 +130,7 @@ impl Made {
 ///
 /// # Errors
 ///
-/// Any error of the file, or that it is no store.
+/// Any error of the file, or that it is not a store.
 pub fn read_areas(cow: &File) -> io::Result<(Layout, Vec<Exception>)> {
     let mut head = [0; 16];
     cow.read_exact_at(&mut head, 0)?;

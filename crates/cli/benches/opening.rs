@@ -23,7 +23,7 @@ use zerocopy::IntoBytes;
 
 const CHUNK: u64 = 4096;
 
-/// The origin has so many chunks for each exception.
+/// The origin has this many chunks for each exception.
 const SPREAD: u64 = 2;
 const RUN: u64 = 64;
 

@@ -61,7 +61,7 @@ fn patch(at: u64, bytes: &'static [u8]) -> impl Fn(&mut Input) {
     }
 }
 
-/// Puts a sixth exception behind the five in order.
+/// Puts a sixth exception after the five in order.
 fn slot(old: u64, new: u64) -> impl Fn(&mut Input) {
     move |input| {
         let mut image = fs::read(&input.cow).expect("read");

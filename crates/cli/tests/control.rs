@@ -219,7 +219,7 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
         .map(|it| it["name"].clone())
         .collect();
     assert_eq!(names, [json!("a"), json!("t")]);
-    // Somebody who was killed leaves a socket; whoever lives keeps it.
+    // Somebody who was killed leaves a socket; one that lives keeps it.
     let second = output(
         DMSNAP,
         &["serve", &place.text("junk"), "--nbd", "127.0.0.1:0", "--control", &control(&place)],

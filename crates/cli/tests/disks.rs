@@ -66,7 +66,7 @@ fn every_store_is_exported_and_merged_on_disks() {
             let taken = dir.path().join("taken");
             fs::write(&taken, image).expect("written");
             assert_eq!(sha256(&taken), vector.snapshot_sha256(), "{name}: the export");
-            assert!(rest.iter().all(|byte| *byte == 0xa5), "{name}: written behind the image");
+            assert!(rest.iter().all(|byte| *byte == 0xa5), "{name}: written past the image");
             store.assert_unchanged("export");
 
             let merged = ran(&[&"merge", &cow, &origin, &"--json"]).expect(0).json();

@@ -286,7 +286,7 @@ fn nonsense_is_answered_or_cut_off() {
 }
 
 /// More clients than are let in, who say nothing, or half of something, or do not listen: they
-/// are cut off, whoever comes later is served, and the end of the server does not wait for them.
+/// are cut off, one that comes later is served, and the end of the server does not wait for them.
 #[test]
 fn slow_clients_hold_nobody_up() {
     let place = Place::new(1, &[]);

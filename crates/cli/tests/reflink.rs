@@ -80,7 +80,7 @@ impl Pair {
 }
 
 fn number(json: &Value, field: &str) -> u64 {
-    json[field].as_u64().unwrap_or_else(|| panic!("{field} is no number in {json}"))
+    json[field].as_u64().unwrap_or_else(|| panic!("{field} is not a number in {json}"))
 }
 
 /// Bytes that the file shares with another, as the file system itself says.

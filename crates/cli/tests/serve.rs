@@ -244,7 +244,7 @@ fn what_cannot_be_served_is_refused_in_one_line() {
     assert!(!Path::new(&place.path("socket")).exists(), "the socket is taken away");
 }
 
-/// Evidence: a store with leftovers behind its end, which opening for writing would wipe.
+/// Evidence: a store with leftovers past its end, which opening for writing would wipe.
 #[test]
 fn a_read_only_server_writes_neither_device() {
     let place = Place::new(8, &["a"]);
@@ -253,7 +253,7 @@ fn a_read_only_server_writes_neither_device() {
     place.qemu_io("a", &["write -P 1 1M 64k", "write -P 2 5M 4k", "flush"]);
     serving.stop();
     let mut store = place.read("a");
-    // Slot 200 of area 0, far behind the end: origin chunk 9, COW chunk 300.
+    // Slot 200 of area 0, far past the end: origin chunk 9, COW chunk 300.
     let slot = 4096 + 200 * 16;
     store[slot..slot + 16].copy_from_slice(&[9_u64.to_le_bytes(), 300_u64.to_le_bytes()].concat());
     fs::write(place.path("a"), &store).expect("written");

@@ -17,7 +17,7 @@ const DMSNAP: &str = env!("CARGO_BIN_EXE_dmsnap");
 /// Files that are changed, removed and added in one go.
 const CHANGES: usize = 120;
 
-/// Rounds of changes beside a merge, at most.
+/// Rounds of changes during a merge, at most.
 const ROUNDS: usize = 60;
 
 #[test]
@@ -79,7 +79,7 @@ fn merge_and_write(place: &Place, tree: &mut Tree) {
         sleep(Duration::from_millis(300));
     }
     assert!(left[0] > before / 2, "{} of {before} exceptions when writing began", left[0]);
-    assert!(left.len() > 3, "writes beside the merge: {left:?}");
+    assert!(left.len() > 3, "writes during the merge: {left:?}");
     assert_eq!(left.last(), Some(&0), "the merge did not finish: {left:?}");
     let device = mounted.unmount();
     fsck(&device.path);
@@ -303,7 +303,7 @@ struct Loop {
 }
 
 impl Loop {
-    /// Others look for a free device at the same time: whoever loses asks again.
+    /// Others look for a free device at the same time: a loser asks again.
     fn over(file: &Path, below: Option<Fuse>) -> Self {
         let mut losetup = Command::new("losetup");
         losetup.args(["--find", "--show"]).arg(file);

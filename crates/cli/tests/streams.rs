@@ -14,7 +14,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 #[test]
 fn standard_output_gets_the_image_and_nothing_else() {
     let pair = pair(&OLD, ORIGIN_CHUNKS);
-    // A hole of the origin, and one that is no whole piece.
+    // A hole of the origin, and one that is not a whole piece.
     let mut origin = read(&pair.disk);
     write_at(&mut origin, 10 * CHUNK as u64, &[0; 3 * CHUNK]);
     fs::write(&pair.disk, &origin).expect("write");

@@ -33,7 +33,7 @@ fn fill(layout: Layout, total_sectors: u64) -> (u64, End) {
         if next_free == area_chunk + slots + 1 {
             next_free += 1;
         }
-        // Commit; a full area first needs a zeroed one behind it.
+        // Commit; a full area first needs a zeroed one after it.
         in_area += 1;
         if in_area == slots {
             area_chunk += slots + 1;

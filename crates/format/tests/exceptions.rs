@@ -226,12 +226,12 @@ fn nothing_follows_the_largest_chunk_number() {
     let max = u64::MAX;
     for (first, second) in [((max, 5), (max, 6)), ((5, max), (6, max)), ((max, max), (max, max))] {
         let mut run = Run::from(exception(first.0, first.1));
-        assert!(!run.extend(exception(second.0, second.1)), "{second:?} behind {first:?}");
+        assert!(!run.extend(exception(second.0, second.1)), "{second:?} after {first:?}");
         assert_eq!(run.len, 1);
     }
     let mut run = Run::from(exception(max - 1, max - 1));
     assert!(run.extend(exception(max, max)), "the largest number itself can be in a run");
-    assert!(!run.extend(exception(max, max)), "but nothing is behind it");
+    assert!(!run.extend(exception(max, max)), "but nothing follows it");
 }
 
 /// Steps of 0, 1 or more on both sides, so that runs occur; from anywhere in the number space.

@@ -75,7 +75,7 @@ fn only_version_1_exists() {
 
 #[test]
 fn only_four_zero_bytes_are_blank() {
-    // Whatever stands behind them: the kernel looks at nothing else before it makes a new store.
+    // Whatever follows them: the kernel looks at nothing else before it makes a new store.
     assert_eq!(validate(&bytes([0; 4], 9, 9, 9)), Err(HeaderError::Blank));
     for byte in 0..4 {
         let mut found = [0; 4];
@@ -90,7 +90,7 @@ fn a_byte_swapped_magic_is_not_the_magic() {
     assert_eq!(validate(&bytes(found, 1, 1, 8)), Err(HeaderError::Magic { found }));
 }
 
-/// Every combination of right and wrong fields: the first wrong one in the kernel's order is told.
+/// Every combination of right and wrong fields: the first wrong one in the kernel's order is reported.
 #[test]
 fn magic_is_checked_before_chunk_size_and_that_before_version() {
     for magic in [MAGIC, [0; 4], *b"XXXX"] {

@@ -50,7 +50,7 @@ fn tally(list: &[Exception]) -> Tally {
     tally
 }
 
-/// The slot that outlived the power cut: of the 31 exceptions behind the last, the one that is
+/// The slot that outlived the power cut: of the 31 exceptions after the last, the one that is
 /// first in the second sector of its area.
 fn stray() -> (u64, Exception) {
     let (area, _) = layout().position(exceptions().len() as u64);

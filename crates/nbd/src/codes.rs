@@ -152,7 +152,7 @@ pub enum Errno {
     Io = 5,
     /// No memory.
     NoMem = 12,
-    /// The request makes no sense.
+    /// The request is invalid.
     Inval = 22,
     /// No room.
     NoSpc = 28,

@@ -37,7 +37,7 @@ impl Greeting {
     ///
     /// # Errors
     ///
-    /// [`DecodeError::Magic`]: this is no NBD server, or one that has only the handshake of old.
+    /// [`DecodeError::Magic`]: this is not an NBD server, or one that has only the handshake of old.
     pub fn decode(bytes: [u8; GREETING_LEN]) -> Result<Self, DecodeError> {
         let mut fields = Fields(&bytes);
         fields.magic(NBD_MAGIC)?;

@@ -7,7 +7,7 @@ pub enum Refusal {
     Unsupported,
     /// The server does not want it.
     Policy,
-    /// Its data makes no sense.
+    /// Its data is invalid.
     Invalid,
     /// It cannot be done where the server runs.
     Platform,

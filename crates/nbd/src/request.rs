@@ -25,7 +25,7 @@ pub struct Request {
 /// What a connection has agreed on, as far as it decides about requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
-    /// Size of the export as the client was told, in bytes.
+    /// Size of the export as the client was given it, in bytes.
     pub size_bytes: u64,
     /// Writes are refused.
     pub read_only: bool,

@@ -46,10 +46,10 @@ struct Args {
     /// A flush at the end, which is measured, too
     #[arg(long)]
     flush_last: bool,
-    /// End after so many requests
+    /// End after this many requests
     #[arg(long, default_value_t = u64::MAX)]
     count: u64,
-    /// or after so many seconds
+    /// or after this many seconds
     #[arg(long)]
     seconds: Option<f64>,
 }

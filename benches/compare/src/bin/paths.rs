@@ -36,9 +36,9 @@ enum Way {
     Nbd { operation: Operation, count: u64 },
     /// Be the client of that server
     Client { operation: Operation, count: u64, socket: PathBuf },
-    /// Merge so many scattered exceptions, offline
+    /// Merge this many scattered exceptions, offline
     Merge { count: u64 },
-    /// Open a store with so many scattered exceptions
+    /// Open a store with this many scattered exceptions
     Open { count: u64 },
     /// Which way I/O goes here
     Driver,

@@ -92,7 +92,7 @@ pub(super) async fn open_origin(
     }
 }
 
-/// Tells findings as they come, in words only so many of each kind.
+/// Tells findings as they come, in words only this many of each kind.
 struct Teller<'a> {
     out: &'a mut Output,
     json: bool,

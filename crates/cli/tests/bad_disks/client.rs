@@ -7,7 +7,7 @@ use crate::serving::{MIB, Place};
 /// One request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Ask {
-    /// Bytes of this value, from here on, so many.
+    /// Bytes of this value, from here on, this many.
     Write(u8, u64, u64),
     /// Reads, whatever is there.
     Read(u64, u64),

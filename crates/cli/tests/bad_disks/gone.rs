@@ -102,7 +102,7 @@ fn a_disk_that_shrinks_is_an_error_and_no_end() {
 }
 
 fn attached(file: &str) -> String {
-    // Others look for a free device at the same time: whoever loses asks again.
+    // Others look for a free device at the same time: a loser asks again.
     for _ in 0..50 {
         let done = output("losetup", &["--find", "--show", file]);
         if done.status.success() {
@@ -134,7 +134,7 @@ fn a_slow_disk_slows_nobody_else() {
         let (answers, took) = slow.join().expect("the slow client");
         assert_eq!(answers, ["ok"; 3]);
         assert!(took > Duration::from_secs(3), "it is not slow: {took:?}");
-        assert!(quick < took, "{quick:?}, beside {took:?}");
+        assert!(quick < took, "{quick:?}, compared with {took:?}");
     });
     assert_eq!(serving.stop(), "");
 }

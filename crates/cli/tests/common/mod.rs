@@ -69,7 +69,7 @@ macro_rules! dmsnap {
     };
 }
 
-/// A directory of its own, removed behind the test.
+/// A directory of its own, removed after the test.
 pub(crate) struct Dir(tempfile::TempDir);
 
 impl Dir {

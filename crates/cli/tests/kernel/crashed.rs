@@ -48,7 +48,7 @@ fn fill(pairs: &mut [Pair; 2], random: &mut Random) -> [u64; 2] {
 }
 
 /// The kernel merges both, with COW devices so slow that a merge takes seconds, until the first
-/// has only so many sectors of data left.
+/// has only this many sectors of data left.
 fn merge_slowly(pairs: &[Pair; 2], left_sectors: u64, guest: &mut Guest) {
     let disks = pairs.each_ref().map(|pair| pair.disks(guest));
     guest.line("/sbin/modprobe dm-delay");

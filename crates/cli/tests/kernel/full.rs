@@ -51,7 +51,7 @@ fn assert_refused(ran: Ran) {
     assert!(said.contains("invalid"), "{said}");
 }
 
-/// As many chunks as there is room for behind the header and the one area; the next must fail.
+/// As many chunks as there is room for after the header and the one area; the next must fail.
 fn fill(pair: &mut Pair, store: &str, guest: &mut Guest, random: &mut Random) {
     let (disks, name) = (pair.disks(guest), pair.name.clone());
     guest.line(format!("map {name} {disks} {store}"));

@@ -56,7 +56,7 @@ slow() { dmsetup create "$1" --table "0 $(sectors "$2") delay $2 0 2"; }
 #   merge NAME ORIGIN COW
 merge() { dmsetup create "$1" --table "0 $(sectors "$2") snapshot-merge $2 $3 P 0"; }
 
-# Waits until a merge has no more than so many sectors of data to copy.
+# Waits until a merge has no more than this many sectors of data to copy.
 #   until_left NAME SECTORS
 until_left() {
     while dmsetup status "$1" | {

@@ -193,7 +193,7 @@ impl<'m> Group<'m> {
         group
     }
 
-    /// Runs lines of shell behind `lvm.sh`. Gives what they print.
+    /// Runs lines of shell after `lvm.sh`. Gives what they print.
     #[track_caller]
     fn lvm(&mut self, lines: &str) -> String {
         let tests = in_guest(&repository().join("tests/kernel"));

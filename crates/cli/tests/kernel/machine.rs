@@ -20,7 +20,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Boots, with a blank disk of this size in `dir`, for at most so many seconds.
+    /// Boots, with a blank disk of this size in `dir`, for at most this many seconds.
     pub(crate) fn boot(dir: TempDir, disk_bytes: u64, seconds: u64) -> Self {
         let path = dir.path().join("disk");
         let disk = File::options().read(true).write(true).create_new(true).open(&path);
@@ -33,7 +33,7 @@ impl Machine {
     }
 
     /// Kills the machine: what it had handed to its disk is there, the rest is not. What it had
-    /// said goes to `heard`. Then boots another one with the same disk, for so many seconds.
+    /// said goes to `heard`. Then boots another one with the same disk, for this many seconds.
     pub(crate) fn power_cut(&mut self, seconds: u64, heard: &mut impl FnMut(&str)) {
         let boot = self.boot.id();
         let children = fs::read_to_string(format!("/proc/{boot}/task/{boot}/children"));

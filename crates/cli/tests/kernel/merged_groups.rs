@@ -8,10 +8,10 @@ use serde_json::Value;
 use crate::kernel::guest::{Guest, Said, in_guest, repository, skipped};
 use crate::lvm::samples::{Sample, by_name, index, sample, text};
 
-/// The guest has so many disks at most.
+/// The guest has this many disks at most.
 const MOST_DISKS: usize = 16;
 
-/// What is asked of LVM, behind `lvm.sh`.
+/// What is asked of LVM, after `lvm.sh`.
 const LOOK: &str = r#"
 #   look NAME VG ORIGIN DISK...
 look() {

@@ -1,4 +1,4 @@
-//! `dmsnap ctl status --dmsetup` beside `dmsetup status` of a real kernel that has mapped the same
+//! `dmsnap ctl status --dmsetup` compared with `dmsetup status` of a real kernel that has mapped the same
 //! bytes: line for line the same.
 
 use crate::common::{parsed, read};
@@ -14,7 +14,7 @@ const SECTORS: u64 = ORIGIN_MIB << 11;
 /// Name, size of a chunk, and sectors of each COW device. The last has room for six chunks.
 const COWS: [(&str, &str, u64); 3] = [("a", "4k", 8192), ("b", "16k", 4096), ("c", "4k", 64)];
 
-/// Milliseconds for each request, so that a merge is slower than whoever looks at it.
+/// Milliseconds for each request, so that a merge is slower than the one that looks at it.
 const SLOW: u64 = 1000;
 
 #[test]
@@ -101,7 +101,7 @@ impl<'a> Kernel<'a> {
         said
     }
 
-    /// Maps a copy of what is on disk now; requests to `a`'s COW device take so many milliseconds.
+    /// Maps a copy of what is on disk now; requests to `a`'s COW device take this many milliseconds.
     fn map(&mut self, target_of_a: &str, delay: u64) {
         self.machine.put(0, &read(&self.place.path("origin")));
         self.machine.must(&format!("map real 0 {SECTORS} linear {{DISK0}} 0"));

@@ -17,7 +17,7 @@ const ORIGIN_CHUNKS: u64 = 128;
 /// one.
 const LIVE: u64 = 12;
 
-/// Slots behind the empty ones that still look like exceptions, for chunks from `STRAY_OLD` on.
+/// Slots after the empty ones that still look like exceptions, for chunks from `STRAY_OLD` on.
 ///
 /// They are in another sector than those that a merge clears, so nothing but the care that is due
 /// to them takes them away.
@@ -27,7 +27,7 @@ const STRAY_OLD: u64 = 64;
 /// What the kernel writes into, to fill the gap.
 const FRESH_OLD: u64 = 2 * LIVE;
 
-/// A kernel that stopped in the middle of writing an area leaves slots behind the first empty
+/// A kernel that stopped in the middle of writing an area leaves slots after the first empty
 /// one. It takes no notice of them, but keeps them, and when new exceptions have filled the gap
 /// they are alive again: the snapshot shows chunks of another time.
 #[test]

@@ -13,7 +13,7 @@ macro_rules! args {
 }
 
 fn number(json: &Value, field: &str) -> u64 {
-    json[field].as_u64().unwrap_or_else(|| panic!("{field} is no number in {json}"))
+    json[field].as_u64().unwrap_or_else(|| panic!("{field} is not a number in {json}"))
 }
 
 fn info(store: &Unpacked) -> Value {
@@ -38,7 +38,7 @@ fn assert_merged(store: &Unpacked) {
     dmsnap(args!["check", store.cow, store.origin]).expect(0);
 }
 
-/// What the kernel would print behind the name of the target for this store.
+/// What the kernel would print after the name of the target for this store.
 ///
 /// `Overflow` is not stored: opened anew, that store is a full one.
 fn status(vector: &Vector, count: u64) -> String {

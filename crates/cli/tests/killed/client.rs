@@ -149,7 +149,7 @@ impl Client {
                 match &mut sent[place].1 {
                     // A simple reply brings them in order.
                     Sent::Read(_, content) => content.extend_from_slice(bytes),
-                    _ => panic!("data for what is no read"),
+                    _ => panic!("data for what is not a read"),
                 }
             }
             Some(Event::Done { id, result }) => {

@@ -20,7 +20,7 @@ use sectors::Sectors;
 const ORIGIN_MIB: u64 = 4;
 const KILLS: u64 = 14;
 
-/// After so many kills one snapshot begins to merge.
+/// After this many kills one snapshot begins to merge.
 const PLAIN_ROUNDS: u64 = 5;
 const MOST_MILLISECONDS: u64 = 250;
 
@@ -58,7 +58,7 @@ impl World {
         self.compare();
         let mut devices = vec![("a", &mut self.a), ("b", &mut self.b)];
         if !self.merging {
-            // Beside a merge, origin and snapshot are one device.
+            // During a merge, origin and snapshot are one device.
             devices.push(("origin", &mut self.origin));
         }
         let load = Load::start(&self.place, devices, random);

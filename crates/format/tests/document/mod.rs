@@ -40,7 +40,7 @@ pub(crate) fn evaluate(sum: &str) -> u64 {
     let spaced = sum.replace('(', " ( ").replace(')', " ) ");
     let mut words: Vec<&str> = spaced.split_whitespace().rev().collect();
     let value = terms(&mut words);
-    assert!(words.is_empty(), "{sum:?} has something left behind its end: {words:?}");
+    assert!(words.is_empty(), "{sum:?} has something left past its end: {words:?}");
     value
 }
 

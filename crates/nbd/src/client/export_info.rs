@@ -9,7 +9,7 @@ pub struct ExportInfo {
     pub flags: u16,
     /// Which requests are possible; if the server does not tell, requests of any length.
     pub block_size: Option<BlockSize>,
-    /// Its proper name, if that was told.
+    /// Its proper name, if the server gave one.
     pub name: Option<String>,
     /// A line for people.
     pub description: Option<String>,

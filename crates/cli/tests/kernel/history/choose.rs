@@ -91,7 +91,7 @@ impl Chooser {
         let areas = all / slots;
         let chunks = match self.below(6) {
             0..2 => ample + self.below(4),
-            // At 1 the area behind the last chunk has no room.
+            // At 1 the area after the last chunk has no room.
             2..5 if areas > 0 => (1 + self.below(areas.min(3))) * (slots + 1) + self.below(8) / 2,
             _ => 3 + self.below(ample - 3),
         };

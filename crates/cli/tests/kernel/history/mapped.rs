@@ -120,7 +120,7 @@ impl<'m> Mapped<'m> {
         self.machine.must(&format!("map s{id} 0 {} snapshot {words}", self.sectors));
     }
 
-    /// What stands in a table behind the name of the target.
+    /// What stands in a table after the name of the target.
     fn words(&self, id: u32) -> String {
         let Shape { chunk, po, zeroes, .. } = self.snapshots[&id].shape;
         let store = if po { "PO" } else { "P" };
@@ -176,7 +176,7 @@ impl<'m> Mapped<'m> {
             }
         }
         for write in meanwhile {
-            assert!(self.write("o", *write), "a write beside a merge fails");
+            assert!(self.write("o", *write), "a write during a merge fails");
         }
         let ended = self.machine.must("drained o");
         assert!(ended.is_empty() || ended == "Invalid", "the merge ended as {ended}");

@@ -2,7 +2,7 @@
 //!
 //! A history is chosen from a seed: writes of many sizes to the origin and to snapshots with
 //! different chunk sizes, discards, stores that run full, snapshots that come and go, growing COW
-//! devices, merges with writes beside them. The kernel does it with device-mapper, dmsnap with
+//! devices, merges with writes during them. The kernel does it with device-mapper, dmsnap with
 //! `dmsnap serve`. After each step both must show, byte for byte and in the words of the status
 //! line, what a naive model of snapshots says; `model::Side` is the list of what differs.
 

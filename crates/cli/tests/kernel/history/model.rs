@@ -15,7 +15,7 @@ pub(crate) enum Side {
 }
 
 impl Side {
-    /// The kernel gives out the chunk whose slot fills an area behind which the next one has no
+    /// The kernel gives out the chunk whose slot fills an area after which the next one has no
     /// room, and loses the snapshot.
     fn gives_out_the_last_chunk(self) -> bool {
         self == Side::Kernel
@@ -199,7 +199,7 @@ pub(crate) enum Step {
     },
     /// Everything is closed in an orderly way, and opened again.
     Reopen,
-    /// The COW device has so many sectors now.
+    /// The COW device has this many sectors now.
     Grow {
         id: u32,
         cow: u64,

@@ -154,7 +154,7 @@ impl Served {
         let mut server = self.server.take().expect("it runs");
         kill_process(Pid::from_child(&server.child), Signal::TERM).expect("signalled");
         let status = server.child.wait().expect("ended");
-        // Whoever flushes a snapshot that was dropped has lost something.
+        // A client that flushes a snapshot that was dropped has lost something.
         let dropped = self.valid().count() < self.snapshots.len();
         let dropped = dropped && self.told().contains("not all durable");
         assert!(status.success() || dropped, "{status}: {}", self.told());
@@ -193,7 +193,7 @@ impl Served {
             self.start(Some(id));
             for (n, write) in meanwhile.iter().enumerate() {
                 let export = if n % 2 == 0 { "origin".into() } else { format!("s{id}") };
-                assert!(self.write(&export, *write), "a write beside a merge fails");
+                assert!(self.write(&export, *write), "a write during a merge fails");
             }
             self.wait_for("end of the merge", |this| this.told().contains(": merged\n"));
             self.stop();

@@ -3,7 +3,7 @@
 //! The kernel maps it and writes, and loses its power; dmsnap serves it, and is killed; and so on,
 //! for some rounds with plain snapshots, then with one of them merging until somebody has finished.
 //! At each turn every sector of every device holds what was acknowledged last or something newer that
-//! was sent, stores are sound, and whoever finishes the merge leaves the snapshot on the origin.
+//! was sent, stores are sound, and the one that finishes the merge leaves the snapshot on the origin.
 
 mod turns; // what either side does when it has the devices
 
@@ -22,7 +22,7 @@ const PLAIN: u64 = 4;
 /// Turns with a merge, after which it is let finish.
 const MERGING: u64 = 8;
 
-/// Of so many crashes of the kernel one ends the machine itself: that takes another boot.
+/// Of this many crashes of the kernel one ends the machine itself: that takes another boot.
 const MACHINES: u64 = 12;
 
 #[derive(Default)]

@@ -27,7 +27,7 @@ const NUMBERS: u64 = 130_000;
 pub(super) enum Crash {
     /// The devices below take nothing more.
     Devices,
-    /// The machine is killed; the next one may run so many seconds.
+    /// The machine is killed; the next one may run this many seconds.
     Machine(u64),
 }
 
