@@ -116,7 +116,9 @@ fn frames(input: &mut Input<'_>, body: &mut Vec<u8>) {
         let len = usize::from(input.u8());
         match input.u8() % 3 {
             0 => body.extend(input.bytes(len)),
-            1 => body.extend(compress_to_vec(&vec![input.u8(); len][..], CompressionLevel::Fastest)),
+            1 => {
+                body.extend(compress_to_vec(&vec![input.u8(); len][..], CompressionLevel::Fastest))
+            }
             _ => body.extend(compress_to_vec(input.bytes(len), CompressionLevel::Fastest)),
         }
     }
