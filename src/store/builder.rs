@@ -240,7 +240,7 @@ pub async fn format<D: Device>(cow: &D, chunk_size: ChunkSize) -> Result<(), Sto
 ///
 /// # Errors
 ///
-/// As [`format`].
+/// As [`format()`].
 pub async fn format_tagged<D: Device>(
     cow: &D,
     chunk_size: ChunkSize,

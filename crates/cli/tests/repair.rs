@@ -42,7 +42,7 @@ fn the_plan_names_what_would_be_lost_and_writes_nothing() {
         ran.stdout,
         "damage: area 0 (chunk 1), slot 2: the exception 7 -> 1 points to a metadata chunk of the COW device\n\
          \x20 repair: dropped: the snapshot will show the origin in bytes 14336 to 16383\n\
-         damage: area 0 (chunk 1), slot 9: slots 9 to 9 behind the terminator in slot 5 are not empty: a \
+         damage: area 0 (chunk 1), slot 9: slots 9 to 9 after the terminator in slot 5 are not empty: a \
          kernel that opens this store brings them to life when it fills the gap\n\
          \x20 repair: 1 slots zeroed\n\
          would keep 4 of 5 exceptions, with chunks of 4 sectors (2 KiB); a copy needs 12 KiB\n\
@@ -125,7 +125,8 @@ fn what_exists_is_overwritten_only_with_force_and_what_is_too_small_not_at_all()
     assert_eq!((refused.status, read(&new)), (3, b"precious".to_vec()));
     assert!(refused.stderr.contains("exists already"), "{}", refused.stderr);
     dmsnap!("repair", "--force", "--output", new, cow, disk).ok();
-    assert_eq!(dmsnap!("check", new, disk).ok(), "sound\n");
+    let checked = dmsnap!("check", new, disk).ok();
+    assert!(checked.ends_with("sound\n"), "{checked}");
     for same in [&cow, &disk] {
         let refused = dmsnap!("repair", "--force", "--output", same, cow, disk).failed();
         assert!(refused.contains("must be two"), "{refused}");
@@ -134,7 +135,7 @@ fn what_exists_is_overwritten_only_with_force_and_what_is_too_small_not_at_all()
 
 #[test]
 fn many_findings_of_a_kind_are_counted() {
-    let Pair { cow, disk, .. } = pair(&OLD, ORIGIN_CHUNKS);
+    let Pair { cow, disk, dir: _dir } = pair(&OLD, ORIGIN_CHUNKS);
     (0..40).for_each(|n| put_slot(&cow, n, 10 + n, 1));
     let ran = dmsnap!("repair", cow, disk);
     let found = "... and 2 more of new-is-metadata, repaired by drop\n";
