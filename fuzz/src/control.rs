@@ -60,7 +60,7 @@ impl StoreOpener<Rc<Sparse>, Rc<Sparse>> for MemoryOpener {
         }
         self.0.borrow_mut().insert(wanted.cow.clone(), cow.clone());
         let options = SnapshotOptions {
-            on_full: wanted.on_full.map(|text| text.0).unwrap_or_default(),
+            on_full: wanted.on_full.unwrap_or_default(),
             max_bytes: wanted.max_size_bytes,
             discard_zeroes: wanted.discard_zeroes,
             discard_passdown: wanted.discard_passdown,

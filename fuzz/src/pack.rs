@@ -25,7 +25,7 @@ pub fn run(data: &[u8]) {
 /// Whatever lies on the device: a pack of it shows the same.
 fn comes_back(input: &mut Input<'_>) {
     let case = Case::new(input, &[1, 2, 8, 128], 1 << 20, u64::MAX);
-    if input.u8() % 8 == 0 {
+    if input.u8().is_multiple_of(8) {
         case.cow.put(0, b"no header here, and nothing else");
         return raw(&case.cow);
     }
@@ -117,7 +117,7 @@ fn frames(input: &mut Input<'_>, body: &mut Vec<u8>) {
         match input.u8() % 3 {
             0 => body.extend(input.bytes(len)),
             1 => {
-                body.extend(compress_to_vec(&vec![input.u8(); len][..], CompressionLevel::Fastest))
+                body.extend(compress_to_vec(&vec![input.u8(); len][..], CompressionLevel::Fastest));
             }
             _ => body.extend(compress_to_vec(input.bytes(len), CompressionLevel::Fastest)),
         }
