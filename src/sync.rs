@@ -135,6 +135,11 @@ where
 const POLLED_TOGETHER: usize = 30;
 
 async fn all_of<T>(mut futures: Vec<LocalBoxFuture<'_, T>>) -> Vec<T> {
+    if futures.len() == 1
+        && let Some(only) = futures.pop()
+    {
+        return vec![only.await];
+    }
     if futures.len() > POLLED_TOGETHER {
         return futures.into_iter().collect::<FuturesOrdered<_>>().collect().await;
     }

@@ -61,6 +61,11 @@ impl BaseFence {
         }))
     }
 
+    /// True if nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The store has an exception for this chunk.
     pub fn see(&mut self, old: OriginChunk) {
         let Some(it) = &mut self.0 else { return };

@@ -250,12 +250,16 @@ impl<D: Device> Loaded<D> {
             return Err(StoreError::Invalid);
         }
         let mut fence = reader.fence();
-        let ledger = reader
-            .believe(|exception| {
-                fence.see(exception.old);
-                visit(exception);
-            })
-            .await?;
+        let ledger = match fence.is_empty() {
+            true => reader.believe(visit).await?,
+            false => {
+                let both = |exception: Exception| {
+                    fence.see(exception.old);
+                    visit(exception);
+                };
+                reader.believe(both).await?
+            }
+        };
         let (extents, tag) = (reader.extents, reader.tag.clone());
         Ok(Self {
             layout: extents.layout,
