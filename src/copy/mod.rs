@@ -9,6 +9,7 @@ mod target; // where they are brought, and who else is there
 mod engine; // chunks of a COW device, brought to a target
 
 pub(crate) use engine::{CopyError, Engine, InFlight, Moves};
+pub(crate) use observer::Part;
 pub use observer::{Observer, Progress, Silent};
 pub(crate) use ranges::{REQUEST_BYTES, all, index, joined, union};
 pub use rate::{Rate, wait_until};

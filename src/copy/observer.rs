@@ -1,3 +1,5 @@
+use std::cell::Cell;
+
 /// How far a task is, in bytes of the data it moves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -33,3 +35,50 @@ pub trait Observer {
 pub struct Silent;
 
 impl Observer for Silent {}
+
+/// A part of a task: passes everything on to the observer of the whole.
+pub(crate) struct Part<'a, P> {
+    observer: &'a P,
+    /// Bytes that were done before.
+    before: u64,
+    /// Bytes of the whole; `None` if they are what was done before and what this part says.
+    whole: Option<u64>,
+    done: Cell<u64>,
+}
+
+impl<'a, P> Part<'a, P> {
+    /// The first part, or the only one, of `whole` bytes.
+    pub(crate) fn first(observer: &'a P, whole: u64) -> Self {
+        Self { observer, before: 0, whole: Some(whole), done: Cell::default() }
+    }
+
+    /// What comes after `before` bytes.
+    pub(crate) fn after(observer: &'a P, before: u64) -> Self {
+        Self { observer, before, whole: None, done: Cell::default() }
+    }
+
+    /// Bytes of this part that are done.
+    pub(crate) fn done(&self) -> u64 {
+        self.done.get()
+    }
+}
+
+impl<P: Observer> Observer for Part<'_, P> {
+    fn progress(&self, Progress { done, total }: Progress) {
+        self.done.set(done);
+        let total = self.whole.unwrap_or(self.before + total);
+        self.observer.progress(Progress { done: self.before + done, total });
+    }
+
+    async fn pace(&self, bytes: u64) {
+        self.observer.pace(bytes).await;
+    }
+
+    async fn give_way(&self) {
+        self.observer.give_way().await;
+    }
+
+    fn stop_requested(&self) -> bool {
+        self.observer.stop_requested()
+    }
+}

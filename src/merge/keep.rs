@@ -22,7 +22,7 @@ pub(crate) struct Keep<'a, O, C, P> {
 }
 
 impl<'a, O: Device, C: Device, P: Observer> Keep<'a, O, C, P> {
-    /// `total` bytes are to be kept, as far as the observer is told.
+    /// `total` bytes are to be kept, for the observer.
     pub(crate) fn new(
         (origin, origin_bytes): (&'a O, u64),
         (cow, layout): (&'a C, Layout),

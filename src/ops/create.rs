@@ -41,7 +41,7 @@ pub async fn create<C: Device>(
 }
 
 /// The same for a snapshot of this `origin`: the store gets a tag with `id`, and remembers the origin's size and
-/// samples of what it holds ([`store::take_fence`]). So whoever opens it later, with another origin or with
+/// samples of what it holds ([`store::take_fence`]). An attempt to open it later, with another origin or with
 /// one that was written past the store, is refused.
 ///
 /// # Errors
@@ -78,12 +78,7 @@ async fn make<C: Device>(
     tag: Option<Tag>,
 ) -> Result<Created, Error> {
     let cow_bytes = whole_sectors(cow, Which::Cow)?;
-    if let Some(found) = signature::raid_member(cow, 0..cow_bytes).await {
-        return Err(Error::RaidMember { found });
-    }
-    if !force {
-        refuse_occupied(cow, cow_bytes, chunk_size).await?;
-    }
+    refuse_content(cow, cow_bytes, chunk_size, force).await?;
     match tag {
         Some(tag) => store::format_tagged(cow, chunk_size, tag).await?,
         None => store::format(cow, chunk_size).await?,
@@ -117,7 +112,22 @@ pub async fn create_if_blank<C: Device>(
     create(cow, chunk_size, false).await.map(Some)
 }
 
-pub(super) async fn refuse_occupied<C: Device>(
+/// Refuses a device that is not to become a store: a disk of a RAID; without `force` also one with anything else
+/// that would be lost.
+pub(super) async fn refuse_content<C: Device>(
+    cow: &C,
+    cow_bytes: u64,
+    chunk_size: ChunkSize,
+    force: bool,
+) -> Result<(), Error> {
+    match signature::raid_member(cow, 0..cow_bytes).await {
+        Some(found) => Err(Error::RaidMember { found }),
+        None if force => Ok(()),
+        None => refuse_occupied(cow, cow_bytes, chunk_size).await,
+    }
+}
+
+async fn refuse_occupied<C: Device>(
     cow: &C,
     cow_bytes: u64,
     chunk_size: ChunkSize,

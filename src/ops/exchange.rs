@@ -1,14 +1,13 @@
 //! Two stores of one origin, each of which can take back what a merge of the other has done.
 
-use dmsnap_format::{Fence, Layout, OriginChunk, StoreId, Tag, TagState, sampled_bytes};
+use dmsnap_format::{Exception, Fence, Layout, StoreId, Tag, TagState, sampled_bytes};
 
-use super::create::refuse_occupied;
+use super::create::refuse_content;
 use super::devices::{begins_with_store, snapshot_bytes, whole_sectors};
 use super::old_data::{How, Keeper, Kept, Merging, Target, keep_whole};
 use super::{Error, MergeOptions, Observer, Which, pair};
 use crate::device::Device;
 use crate::planted::{Planted, planted};
-use crate::signature;
 use crate::store::{Loaded, Store, StoreError, Strays, read_tag, take_fence, write_tag};
 use crate::table::Table;
 
@@ -65,16 +64,12 @@ impl<'a, C: Device, O: Device> Known<'a, C, O> {
         if found_bytes < needed_bytes {
             return Err(Error::of_undo(Error::UndoTooSmall { found_bytes, needed_bytes }));
         }
-        if let Some(found) = signature::raid_member(undo, 0..found_bytes).await {
-            return Err(Error::of_undo(Error::RaidMember { found }));
-        }
         let chunk_size = self.merging.layout.chunk_size();
         let tag = read_tag(undo).await.map_err(Error::of_undo)?;
         // What a merge that was cut off has left there is nothing yet.
         let is_left = tag.is_some_and(|tag| tag.state == TagState::Filling);
-        if !options.force && !is_left {
-            refuse_occupied(undo, found_bytes, chunk_size).await.map_err(Error::of_undo)?;
-        }
+        let refused = refuse_content(undo, found_bytes, chunk_size, options.force || is_left).await;
+        refused.map_err(Error::of_undo)?;
         Ok(Found::Blank)
     }
 
@@ -153,13 +148,12 @@ async fn fence_of<C: Device, O: Device>(
         .map(|at| at / chunk_size.bytes())
         .collect();
     let mut merged = Vec::new();
-    let visit = |old: OriginChunk| {
-        if chunks.contains(&old.get()) {
-            merged.push(old);
+    let visit = |it: Exception| {
+        if chunks.contains(&it.old.get()) {
+            merged.push(it.old);
         }
     };
-    let mut visit = visit;
-    Loaded::read(merging.cow, Some(len_bytes), |it| visit(it.old)).await?;
+    Loaded::read(merging.cow, Some(len_bytes), visit).await?;
     let taken =
         take_fence(origin, (chunk_size, len_bytes), id.bytes(), |old| merged.contains(&old)).await;
     taken.map_err(Error::io(Which::Origin, "cannot read what is to be remembered"))
@@ -196,7 +190,7 @@ impl<C: Device> Exchange<'_, C> {
     }
 
     /// Keeps what is missing, then writes the tags: that of the keeper first. What they say already is not
-    /// written again.
+    /// written again. Returns also how many exceptions the keeper had before.
     ///
     /// # Errors
     ///
@@ -205,7 +199,7 @@ impl<C: Device> Exchange<'_, C> {
         &self,
         target: Target<'_, O>,
         how: How<'_, impl Observer>,
-    ) -> Result<Kept, Error> {
+    ) -> Result<(Kept, u64), Error> {
         let Self { keeper: cow, merging, undone } = *self;
         let mut table = Table::new();
         let loaded = load(cow, target.len_bytes, &mut table).await?;
@@ -215,7 +209,7 @@ impl<C: Device> Exchange<'_, C> {
         let strays = if how.options.force { Strays::Wipe } else { Strays::Refuse };
         let store = loaded.into_writable(strays).await?;
         let keeper = Keeper { store: &store, table: &table };
-        let missing = keeper.missing(merging).await?;
+        let (held, missing) = (store.published(), keeper.missing(merging).await?);
         let room = store.room_left();
         if missing > room {
             return Err(Error::NoRoomToKeep { chunks: missing, room });
@@ -243,7 +237,7 @@ impl<C: Device> Exchange<'_, C> {
         if as_merging != theirs {
             write_tag(merging.cow, merging.layout.chunk_size(), &as_merging).await?;
         }
-        Ok(kept)
+        Ok((kept, held))
     }
 }
 

@@ -1,10 +1,10 @@
-use std::cell::Cell;
 use std::rc::Rc;
 
 use super::devices::snapshot_bytes;
 use super::merge::{MergeOptions, MergePlan, Merged, merge, plan_merge_beside};
 use super::room::Holdings;
-use super::{Error, Observer, Progress};
+use super::{Error, Observer};
+use crate::copy::Part;
 use crate::device::Device;
 use crate::store::Strays;
 use crate::volume::{MergeState, OnFull, Snapshot, SnapshotOptions, State, Volume, VolumeError};
@@ -126,7 +126,8 @@ async fn run<C: Device, O: Device>(
 ) -> Result<Merged, VolumeError> {
     let snapshot = volume.open("", cow, own).await?;
     volume.start_merge(&snapshot).await?;
-    let counted = Counted { observer, total: plan.bytes, done: Cell::new(0) };
+    // The volume counts in whole chunks.
+    let counted = Part::first(observer, plan.bytes);
     let state = volume.run_merge(window_bytes, &counted).await?;
     volume.flush_all().await?;
     let left = snapshot.exceptions();
@@ -134,7 +135,7 @@ async fn run<C: Device, O: Device>(
         finished: state == MergeState::Finished,
         exceptions: plan.exceptions - left,
         left,
-        bytes: counted.done.get(),
+        bytes: counted.done(),
         ..Merged::default()
     })
 }
@@ -144,31 +145,5 @@ fn after<C: Device>((before, other): &(u64, Rc<Snapshot<C>>)) -> Kept {
         name: other.name().into(),
         chunks: other.exceptions() - before,
         valid: other.state() != State::Invalid,
-    }
-}
-
-/// Counts for an observer, whose total is that of the plan.
-struct Counted<'a, W> {
-    observer: &'a W,
-    total: u64,
-    done: Cell<u64>,
-}
-
-impl<W: Observer> Observer for Counted<'_, W> {
-    fn progress(&self, progress: Progress) {
-        self.done.set(progress.done);
-        self.observer.progress(Progress { total: self.total, ..progress });
-    }
-
-    async fn pace(&self, bytes: u64) {
-        self.observer.pace(bytes).await;
-    }
-
-    async fn give_way(&self) {
-        self.observer.give_way().await;
-    }
-
-    fn stop_requested(&self) -> bool {
-        self.observer.stop_requested()
     }
 }

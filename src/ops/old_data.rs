@@ -5,8 +5,8 @@ use std::ops::Range;
 use dmsnap_format::{Exception, Layout, OriginChunk, Tag, TagState};
 use futures_util::future;
 
-use super::{Error, MergeOptions, Observer, Progress, Which};
-use crate::copy::CopyError;
+use super::{Error, MergeOptions, Observer, Which};
+use crate::copy::{CopyError, Part};
 use crate::device::Device;
 use crate::merge::{Keep, Ready};
 use crate::planted::{Planted, planted};
@@ -32,7 +32,7 @@ pub(super) struct Target<'a, O> {
     pub(super) len_bytes: u64,
 }
 
-/// How data is kept, and who is told.
+/// How data is kept, and who watches.
 pub(super) struct How<'a, P> {
     pub(super) options: MergeOptions,
     pub(super) observer: &'a P,
@@ -96,7 +96,7 @@ pub(super) async fn keep_whole<C: Device, O: Device>(
     let filling = Tag { state: TagState::Filling, ..tag };
     builder.announce(&filling).await.map_err(Error::of_undo)?;
     let total = merging.exceptions * merging.chunk_bytes();
-    let part = Part { observer: how.observer, whole: 2 * total };
+    let part = Part::first(how.observer, 2 * total);
     let keep = Keep::new((target.origin, target.len_bytes), (undo, merging.layout), total, &part);
     let mut ahead: Option<Ready> = None;
     for range in merging.batches(how.options) {
@@ -190,7 +190,7 @@ impl<C: Device> Keeper<'_, C> {
         }
         let total = missing * merging.chunk_bytes();
         let whole = total + merging.exceptions * merging.chunk_bytes();
-        let part = Part { observer: how.observer, whole };
+        let part = Part::first(how.observer, whole);
         let to = (*self.store.device(), merging.layout);
         let keep = Keep::new((target.origin, target.len_bytes), to, total, &part);
         for range in merging.batches(how.options) {
@@ -233,56 +233,5 @@ fn of_keeping(error: CopyError) -> Error {
         CopyError::Target(doing, source) => {
             Error::of_undo(Error::Io { device: Which::Cow, doing, source })
         }
-    }
-}
-
-/// The first part of a task: what comes after it is counted from there.
-struct Part<'a, P> {
-    observer: &'a P,
-    /// Bytes of all parts.
-    whole: u64,
-}
-
-impl<P: Observer> Observer for Part<'_, P> {
-    fn progress(&self, progress: Progress) {
-        self.observer.progress(Progress { total: self.whole, ..progress });
-    }
-
-    async fn pace(&self, bytes: u64) {
-        self.observer.pace(bytes).await;
-    }
-
-    async fn give_way(&self) {
-        self.observer.give_way().await;
-    }
-
-    fn stop_requested(&self) -> bool {
-        self.observer.stop_requested()
-    }
-}
-
-/// The last part of a task: counts what was done before as well.
-pub(super) struct Rest<'a, P> {
-    pub(super) observer: &'a P,
-    /// Bytes that were done before.
-    pub(super) before: u64,
-}
-
-impl<P: Observer> Observer for Rest<'_, P> {
-    fn progress(&self, Progress { done, total }: Progress) {
-        let (done, total) = (self.before + done, self.before + total);
-        self.observer.progress(Progress { done, total });
-    }
-
-    async fn pace(&self, bytes: u64) {
-        self.observer.pace(bytes).await;
-    }
-
-    async fn give_way(&self) {
-        self.observer.give_way().await;
-    }
-
-    fn stop_requested(&self) -> bool {
-        self.observer.stop_requested()
     }
 }

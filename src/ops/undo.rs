@@ -4,8 +4,9 @@ use super::devices::{refuse_changed, right_way_round, snapshot_bytes};
 use super::exchange::{Exchange, Found, Known, drop_snapshot, keep_new, load, settle, tags};
 use super::keeping::{Kept, Other, merge_keeping, plan_keeping};
 use super::merge::{MergeOptions, MergePlan, Merged};
-use super::old_data::{self, How, Keeper, Merging, Rest, Target};
+use super::old_data::{self, How, Keeper, Merging, Target};
 use super::{Error, Observer, pair};
+use crate::copy::Part;
 use crate::device::Device;
 use crate::planted::{Planted, planted};
 use crate::store::Loaded;
@@ -150,7 +151,7 @@ pub async fn merge_undoable<C: Device, O: Device>(
         Found::Blank => Box::pin(keep_new(undo, ids, &known, how)).await?,
         Found::Partner => {
             let exchange = Exchange { keeper: undo, merging: known.merging, undone: false };
-            Box::pin(exchange.keep(known.target, how)).await.map_err(Error::of_undo)?
+            Box::pin(exchange.keep(known.target, how)).await.map_err(Error::of_undo)?.0
         }
     };
     let rest = merge_rest((cow, origin), others, options, (kept.bytes, observer));
@@ -225,9 +226,10 @@ pub async fn undo<C: Device, O: Device>(
     let (kept, half_way) = match options.drop_snapshot {
         true => (drop_snapshot(cow, target.len_bytes, &merged, merging).await?, true),
         false => {
-            let half_way = Loaded::read(cow, Some(target.len_bytes), |_| {}).await?.published() > 0;
             let exchange = Exchange { keeper: cow, merging, undone: true };
-            (Box::pin(exchange.keep(target, how)).await?, half_way)
+            let (kept, held) = Box::pin(exchange.keep(target, how)).await?;
+            // What still has its exception there was perhaps never merged.
+            (kept, held > 0)
         }
     };
     let skip_equal = options.merge.skip_equal || half_way;
@@ -276,7 +278,7 @@ async fn merge_rest<C: Device, O: Device>(
     (before, observer): (u64, &impl Observer),
 ) -> Result<(Merged, Vec<Kept>), Error> {
     let merge = MergeOptions { ignore_fence: true, ..options.merge };
-    let rest = Rest { observer, before };
+    let rest = Part::after(observer, before);
     merge_keeping(cow, origin, borrowed(others), merge, options.on_full, &rest).await
 }
 

@@ -11,7 +11,7 @@ use crate::store::{self, Damage, End, Fault, Judged, Ledger, Reader, Stretch};
 /// Repeated chunks whose first slots are looked up; of more, only the later slot is named.
 const LOOK_UP: usize = 4096;
 
-/// Who is told what a walk through a store meets.
+/// Receives what a walk through a store meets.
 pub(super) trait Visitor {
     /// An exception as it stands, its slot, and what is wrong with it.
     fn exception(&mut self, _index: u64, _exception: Exception, _judged: Judged) {}

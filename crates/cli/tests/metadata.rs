@@ -174,7 +174,7 @@ fn a_pack_shows_what_the_store_shows_and_has_none_of_its_data() {
     assert!(made.blocks() * 512 < 1 << 20, "{} blocks", made.blocks());
     assert!(read(&back)[2 * CHUNK..].iter().all(|byte| *byte == 0), "data is in the pack");
 
-    // To standard output; what was done is told on stderr.
+    // To standard output; the report goes to stderr.
     let args = ["pack".as_ref(), cow.as_path(), "-".as_ref()];
     let piped = crate::common::command(&args).output().expect("it starts");
     assert_eq!(

@@ -102,13 +102,8 @@ pub fn sampled_bytes(
         mixed ^ (mixed >> 31)
     });
     let random = random.take(4 * MOST_SAMPLES);
-    let places =
-        known.into_iter().map(move |byte| byte / unit).chain(random.map(
-            move |number| match units {
-                0 => 0,
-                units => number % units,
-            },
-        ));
+    let random = random.map(move |number| number % units.max(1));
+    let places = known.into_iter().map(move |byte| byte / unit).chain(random);
     let mut seen = [u64::MAX; MOST_SAMPLES];
     let mut count = 0;
     places.filter_map(move |place| {

@@ -14,7 +14,7 @@ fn disk(mib: usize, script: &str) -> Vec<u8> {
     written_by(&["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel"], mib, script)
 }
 
-/// An empty disk after a run of that command, which hears `words` and is told the disk's name.
+/// An empty disk after a run of that command, which gets `words` as input and the disk's name as argument.
 fn written_by(command: &[&str], mib: usize, words: &str) -> Vec<u8> {
     let file = tempfile::NamedTempFile::new().expect("temporary file");
     file.as_file().set_len((mib * MIB) as u64).expect("it has room");

@@ -113,7 +113,7 @@ impl Iterator for Events {
                 return None;
             }
             if let Some(data) = line.strip_prefix("data: ") {
-                // One that was cut off in the middle of a status is told nothing more.
+                // One that was cut off in the middle of a status gets nothing more.
                 let status: Value = serde_json::from_str(data).ok()?;
                 return status["snapshots"][0]["exceptions"].as_u64();
             }
@@ -153,7 +153,7 @@ fn a_watcher_that_reads_nothing_slows_nobody_and_misses_what_happens() {
     // A status for each change would be 1000 MiB; other tests of this program take memory, too.
     let grown = resident_kib().saturating_sub(before);
     assert!(grown < 256 << 10, "it grew by {grown} KiB");
-    // One that reads is told the last, and few of those before, however fast they come.
+    // One that reads gets the last, and few of those before, however fast they come.
     let told = reader.join().expect("it was told the last status");
     let most = began.elapsed().as_millis() / 100 + 2;
     assert!(told.is_sorted() && told.len() >= 3, "{told:?}");

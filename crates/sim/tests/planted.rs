@@ -1,9 +1,11 @@
-//! Laws of page caches, marks, growth and what waits in memory, broken on purpose: each has a small device of its
+//! Laws of page caches, marks, growth, what waits in memory, and the way back of a merge, broken on purpose: each has a small device of its
 //! own in the tests of `dmsnap`, which notice it.
 
 #[path = "../../../tests/common/mod.rs"]
 mod common;
 
+#[path = "../../../tests/merge_undo.rs"]
+mod merge_undo;
 #[path = "../../../tests/no_room.rs"]
 mod no_room;
 #[path = "../../../tests/reopen.rs"]

@@ -20,8 +20,7 @@ pub(super) async fn area_shaped<C: Device>(
 ) -> Result<Vec<Range<u64>>, Error> {
     let mut found: Vec<Range<u64>> = Vec::new();
     let mut left = MOST_BYTES;
-    let mut sectors = ChunkSize::MIN.sectors();
-    while let Ok(chunk_size) = ChunkSize::from_sectors(sectors) {
+    for chunk_size in ChunkSize::all() {
         let extents = Extents::new(Layout::new(chunk_size), cow_bytes, None);
         for area in (0..).take_while(|area| extents.has_area(*area)) {
             let taken = one_area(cow, extents, area, left).await?;
@@ -32,7 +31,6 @@ pub(super) async fn area_shaped<C: Device>(
                 break;
             }
         }
-        sectors *= 2;
     }
     Ok(union(found))
 }

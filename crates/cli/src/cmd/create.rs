@@ -113,7 +113,7 @@ impl Args {
         Ok(Outcome::Yes)
     }
 
-    /// How large the file is to be, if that is told.
+    /// The size of the file to make, if one was asked for.
     async fn wanted_bytes(&self) -> Result<Option<u64>, Failure> {
         let Some(origin) = &self.room_for else {
             let wanted = self.size.map(whole_sectors).transpose();

@@ -293,7 +293,7 @@ fn wanted(condition: Condition) -> Option<&'static str> {
     }
 }
 
-/// Tells findings and what is done about them, in words only so many of each kind.
+/// Prints findings and what is done about them; as text at most [`OF_ONE_KIND`] of each kind.
 struct Teller<'a> {
     out: &'a mut Output,
     json: bool,
