@@ -41,7 +41,9 @@ fn open(cow: &Rc<Disk>, origin: &Rc<Disk>, options: SnapshotOptions) -> Result<(
 }
 
 fn accepted(cow: &Rc<Disk>, origin: &Rc<Disk>) {
-    assert_eq!(damaged(cow, origin), Vec::<&str>::new());
+    // A store made for its origin is full once everything was rewritten: that is no alarm.
+    let found = damaged(cow, origin).into_iter().filter(|it| *it != "full");
+    assert_eq!(found.collect::<Vec<_>>(), Vec::<&str>::new());
     open(cow, origin, SnapshotOptions::default()).expect("opens");
     run(ops::plan_merge(cow, origin, MergeOptions::default())).expect("planned");
     let output = Disk::new(vec![0; 1 << 17], 512, &Power::steady());
