@@ -704,13 +704,17 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__repair)
-            opts="-h -V --output --drop --duplicates --chunk-size --revive --force --io --progress --json --help --version"
+            opts="-h -V --output --in-place --backup --drop --duplicates --chunk-size --revive --force --io --progress --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backup)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -59,11 +59,13 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand check" -l json -d 'One fin
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand check" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand repair" -l output -d 'File to make, or with --force file or disk to overwrite' -r -F
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand repair" -l backup -d 'File to make, with the metadata as it was' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand repair" -l duplicates -d 'Which one is kept of several exceptions for one chunk of the origin whose data differ' -r -f -a "first\t'The first: Linux 6.1 shows it, and every merge ends with it'
 last\t'The last: Linux 6.12 shows it'"
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand repair" -l chunk-size -d 'Unit of copying, whatever the header says' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand repair" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
 buffered\t'Through the page cache'"
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand repair" -l in-place -d 'Repair the store where it is'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand repair" -l drop -d 'Drop exceptions without data, and go on without those that are lost'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand repair" -l revive -d 'Make a snapshot valid again that was dropped'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand repair" -l force -d 'Overwrite a NEW that exists'

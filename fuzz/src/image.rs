@@ -24,7 +24,7 @@ pub fn run(data: &[u8]) {
 }
 
 /// Data everywhere, and a few things that are not as they should be.
-fn spoil(case: &Case, origin: &Sparse, input: &mut Input<'_>) {
+pub(crate) fn spoil(case: &Case, origin: &Sparse, input: &mut Input<'_>) {
     let chunk = case.layout.chunk_size().bytes();
     let (list, _) = case.list();
     for (n, (_, new)) in list.iter().enumerate() {

@@ -25,3 +25,4 @@ pub mod tls; // clients that encrypt, or should
 pub mod control; // clients of the control socket
 pub mod open; // real files
 pub mod pack; // metadata in one file
+pub mod repair; // damaged stores

@@ -55,6 +55,11 @@ pub enum Error {
         "begins with a store's header itself: it is a COW device, or a kernel's merge that failed wrote it there"
     )]
     OriginIsStore,
+    /// A repair in place was begun, and did not end: no store is here until its backup is unpacked.
+    #[error(
+        "a repair in place was begun here and did not end: the backup of the metadata brings the store back"
+    )]
+    RepairBegun,
     /// The store was dropped.
     #[error(
         "this store is invalid: the snapshot was dropped, and the origin may have changed since without copies"
@@ -219,6 +224,7 @@ impl From<StoreError> for Error {
             StoreError::Io { doing, source } => Self::Io { device: Which::Cow, doing, source },
             StoreError::Header(error) => Self::Header(error),
             StoreError::Invalid => Self::Invalid,
+            StoreError::RepairBegun => Self::RepairBegun,
             lost @ StoreError::FrontZeroed { .. } => Self::FrontZeroed(lost),
             fault @ (StoreError::Fault { .. } | StoreError::NoTerminator { .. }) => {
                 Self::Damaged(fault)

@@ -90,11 +90,10 @@ pub(super) async fn keep_whole<C: Device, O: Device>(
     (tag, before_header): (Tag, impl AsyncFnOnce() -> Result<(), Error>),
     how: How<'_, impl Observer>,
 ) -> Result<Kept, Error> {
-    let mut builder =
-        Builder::new(undo, merging.layout.chunk_size()).await.map_err(Error::of_undo)?;
-    builder.set_tag(tag);
     let filling = Tag { state: TagState::Filling, ..tag };
-    builder.announce(&filling).await.map_err(Error::of_undo)?;
+    let builder = Builder::announced(undo, merging.layout.chunk_size(), &filling).await;
+    let mut builder = builder.map_err(Error::of_undo)?;
+    builder.set_tag(tag);
     let total = merging.exceptions * merging.chunk_bytes();
     let part = Part::first(how.observer, 2 * total);
     let keep = Keep::new((target.origin, target.len_bytes), (undo, merging.layout), total, &part);

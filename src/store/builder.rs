@@ -5,8 +5,7 @@ use dmsnap_format::{
 use zerocopy::IntoBytes;
 
 use super::StoreError;
-use super::header::{clear_header, write_header};
-use super::tag::write_tag;
+use super::header::{announce, clear_header, write_header};
 use crate::device::{Allocation, Buffer, Device};
 use crate::planted::{Planted, planted};
 
@@ -48,12 +47,32 @@ impl<'a, D: Device> Builder<'a, D> {
     ///
     /// [`StoreError::TooSmall`] before anything is written; any error of the device.
     pub async fn new(cow: &'a D, chunk_size: ChunkSize) -> Result<Self, StoreError> {
+        let builder = Self::empty(cow, chunk_size)?;
+        clear_header(cow, chunk_size).await?;
+        Ok(builder)
+    }
+
+    /// The same, and says in the write of step 1 what is being made here, so that it is known again after a crash.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub async fn announced(
+        cow: &'a D,
+        chunk_size: ChunkSize,
+        tag: &Tag,
+    ) -> Result<Self, StoreError> {
+        let builder = Self::empty(cow, chunk_size)?;
+        announce(cow, chunk_size, tag).await?;
+        Ok(builder)
+    }
+
+    fn empty(cow: &'a D, chunk_size: ChunkSize) -> Result<Self, StoreError> {
         let cow_bytes = cow.len_bytes().map_err(StoreError::unknown_size)?;
         let needed_bytes = 2 * chunk_size.bytes();
         if cow_bytes < needed_bytes {
             return Err(StoreError::TooSmall { cow_bytes, needed_bytes });
         }
-        clear_header(cow, chunk_size).await?;
         let layout = Layout::new(chunk_size);
         let capacity = layout.capacity(chunk_size.whole_chunks(cow_bytes));
         Ok(Self {
@@ -70,16 +89,6 @@ impl<'a, D: Device> Builder<'a, D> {
     /// The store gets this tag together with its header.
     pub fn set_tag(&mut self, tag: Tag) {
         self.tag = Some(tag);
-    }
-
-    /// Says what is being made here, durably, where there is no header yet: so that it is known again after a
-    /// crash. Before anything else is written.
-    ///
-    /// # Errors
-    ///
-    /// Any error of the device.
-    pub async fn announce(&self, tag: &Tag) -> Result<(), StoreError> {
-        write_tag(self.cow, self.layout.chunk_size(), tag).await
     }
 
     /// Takes the next exception in, and says which chunk of the COW device its data belongs into. The caller

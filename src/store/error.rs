@@ -65,6 +65,11 @@ pub enum StoreError {
     /// No store, or none that can be opened.
     #[error(transparent)]
     Header(#[from] HeaderError),
+    /// A repair in place was begun here, and did not end.
+    #[error(
+        "a repair in place was begun here and did not end: the backup of the metadata brings the store back"
+    )]
+    RepairBegun,
     /// The snapshot was dropped.
     #[error("the store is invalid: the snapshot was dropped")]
     Invalid,

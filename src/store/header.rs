@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use dmsnap_format::{ChunkSize, Header, HeaderError, RawHeader, Tag};
+use dmsnap_format::{ChunkSize, Header, HeaderError, RawHeader, Tag, TagState};
 use zerocopy::IntoBytes;
 
 use super::StoreError;
@@ -10,12 +10,17 @@ use crate::device::{Buffer, Device};
 ///
 /// # Errors
 ///
-/// [`StoreError::Header`] if there is no store that could be opened; an error of the device.
+/// [`StoreError::Header`] if there is no store that could be opened; [`StoreError::RepairBegun`]; an error of
+/// the device.
 pub async fn read_header<D: Device>(cow: &D) -> Result<Header, StoreError> {
     Ok(read_first_sector(cow).await?.0)
 }
 
 /// The same, and the tag if there is one.
+///
+/// # Errors
+///
+/// As [`read_header`]; [`StoreError::RepairBegun`] if the tag says why there is no header.
 pub(super) async fn read_first_sector<D: Device>(
     cow: &D,
 ) -> Result<(Header, Option<Tag>), StoreError> {
@@ -27,7 +32,14 @@ pub(super) async fn read_first_sector<D: Device>(
     let bytes = cow.read_medium(0, 512).await;
     let bytes = bytes.map_err(StoreError::io("cannot read the header"))?;
     let raw = RawHeader::from_prefix(&bytes).ok_or(HeaderError::Blank)?;
-    Ok((raw.validate()?, Tag::from_sector(&bytes)))
+    let tag = Tag::from_sector(&bytes);
+    match raw.validate() {
+        Ok(header) => Ok((header, tag)),
+        Err(_) if tag.is_some_and(|tag| tag.state == TagState::Repairing) => {
+            Err(StoreError::RepairBegun)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Refuses chunks that are not made of whole blocks of a device.
@@ -72,6 +84,19 @@ pub(super) async fn clear_header<D: Device>(
         cow.flush().await.map_err(failed())?;
     }
     Ok(())
+}
+
+/// Makes sure that no store is here, durably, and says what is being made.
+pub(super) async fn announce<D: Device>(
+    cow: &D,
+    chunk_size: ChunkSize,
+    tag: &Tag,
+) -> Result<(), StoreError> {
+    let failed = || StoreError::io("cannot write the header");
+    let mut unit = Buffer::zeroed(unit_bytes(cow, chunk_size));
+    insert(&mut unit, tag);
+    cow.write(0, unit.freeze()).await.map_err(failed())?;
+    cow.flush().await.map_err(failed())
 }
 
 /// Writes the header of a store and its tag, durably.

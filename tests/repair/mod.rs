@@ -1,6 +1,7 @@
 //! Damaged stores, repaired: every finding gets its treatment, and what is not named as lost reads as before.
 
 mod findings; // each finding once
+mod in_place; // the same where the store is
 mod random; // any damage
 mod view; // what a snapshot shows, by a reader of its own
 
@@ -42,6 +43,7 @@ fn repair(cow: &[u8], origin: Option<&[u8]>, options: RepairOptions) -> Result<O
         assert!(output.content().iter().all(|byte| *byte == 0xEE), "a refused repair wrote");
     }
     let made = made.map(|repaired| (output.content(), repaired));
+    in_place::compare(cow, origin.as_ref(), options, &made);
     Ok(Outcome { told, plan, made })
 }
 

@@ -98,6 +98,9 @@ pub(crate) fn advise(failure: Failure, error: &Error) -> Failure {
         Error::OriginIsStore => failure.advise("`dmsnap check` tells which it is"),
         Error::Damaged(_) => failure.advise("`dmsnap check` lists everything"),
         Error::OriginChanged(_) => failure.advise("give the right one, or go on with --no-fence"),
+        Error::RepairBegun => {
+            failure.advise("`dmsnap unpack` writes the backup of the repair to it")
+        }
         _ => failure,
     }
 }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use dmsnap::format::{StoreId, Tag, TagState};
+
 use crate::common::{CHUNK, OLD, ORIGIN_CHUNKS, Pair, pair, parsed, read, snapshot, write_at};
 
 /// Puts numbers into slot `index` of a store.
@@ -141,4 +143,69 @@ fn many_findings_of_a_kind_are_counted() {
     let found = "... and 2 more of new-is-metadata, repaired by drop\n";
     assert!(ran.stdout.contains(found), "{}", ran.stdout);
     assert_eq!(ran.status, 1);
+}
+
+#[test]
+fn a_store_is_repaired_where_it_is_and_the_backup_brings_the_damaged_one_back() {
+    let Pair { dir, cow, disk } = pair(&OLD, ORIGIN_CHUNKS);
+    put_slot(&cow, 2, 7, 1);
+    put_slot(&cow, 9, 3, 4);
+    let (before, backup) = (read(&cow), dir.path("backup"));
+    // Without a backup it is a usage error, and without consent nothing is made.
+    assert_eq!(dmsnap!("repair", "--in-place", cow, disk).status, 2);
+    assert_eq!(dmsnap!("repair", "--backup", backup, cow, disk).status, 2);
+    let refused = dmsnap!("repair", "--in-place", "--backup", backup, cow, disk);
+    assert_eq!(refused.status, 3);
+    assert!(refused.stderr.contains("--drop goes on"), "{}", refused.stderr);
+    assert_eq!(dir.names(), ["cow", "disk"]);
+    assert!(read(&cow) == before);
+
+    let args = ["--in-place", "--drop", "--backup"];
+    let told = dmsnap!("repair", args[0], args[1], args[2], backup, cow, disk).ok();
+    assert!(told.contains(&format!("repaired {}: 4 of 5 exceptions", cow.display())), "{told}");
+    assert!(dmsnap!("check", cow, disk).ok().ends_with("sound\n"));
+    assert!(read(&cow) != before);
+    dmsnap!("unpack", "--force", backup, cow).ok();
+    assert!(read(&cow) == before, "the damaged store is back");
+
+    // What exists is not overwritten, and then nothing is repaired.
+    let refused = dmsnap!("repair", args[0], args[1], args[2], backup, cow, disk);
+    assert_eq!(refused.status, 3);
+    assert!(refused.stderr.contains("exists already"), "{}", refused.stderr);
+    assert!(read(&cow) == before);
+}
+
+#[test]
+fn a_repair_that_did_not_end_is_told_by_every_command() {
+    let Pair { dir, cow, disk } = pair(&OLD, ORIGIN_CHUNKS);
+    put_slot(&cow, 9, 3, 4);
+    let (before, backup) = (read(&cow), dir.path("backup"));
+    dmsnap!("repair", "--in-place", "--backup", backup, cow, disk).ok();
+    // As a crash between its second and its last step leaves it.
+    let tag = {
+        let mut tag = Tag::new(StoreId::new([3; 16]).expect("not zero"));
+        tag.state = TagState::Repairing;
+        tag.to_bytes()
+    };
+    let mut begun = read(&cow);
+    begun[..512].fill(0);
+    write_at(&mut begun, 64, &tag);
+    fs::write(&cow, &begun).expect("write");
+    let advice = "a repair in place was begun here and did not end: the backup of the metadata brings the \
+                  store back; `dmsnap unpack` writes the backup of the repair to it";
+    let out = dir.path("out");
+    for refused in [
+        dmsnap!("info", cow),
+        dmsnap!("check", cow, disk),
+        dmsnap!("dump", cow),
+        dmsnap!("export", cow, disk, out),
+        dmsnap!("merge", cow, disk),
+        dmsnap!("repair", cow, disk),
+    ] {
+        let stderr = refused.failed();
+        assert!(stderr.contains(advice), "{stderr}");
+    }
+    assert!(read(&cow) == begun && !out.exists());
+    dmsnap!("unpack", backup, cow).ok();
+    assert!(read(&cow) == before);
 }

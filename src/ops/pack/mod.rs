@@ -10,4 +10,5 @@ mod unpack; // and back
 pub use reader::{PackHead, read_pack};
 pub use record::PackError;
 pub use unpack::{Unpacked, unpack};
+pub(super) use writer::pack_to_repair;
 pub use writer::{PackOptions, Packed, pack};

@@ -18,7 +18,7 @@ const PLANES: usize = 16;
 pub(super) fn encode(layout: Layout, first: u64, exceptions: &[Exception]) -> Vec<u8> {
     let mut before = 0;
     let mut differences = Vec::with_capacity(exceptions.len());
-    for (index, exception) in (first..).zip(exceptions) {
+    for (exception, index) in exceptions.iter().zip(first..) {
         let old = exception.old.get();
         let old_difference = zigzag(old.wrapping_sub(before));
         let in_step = layout.lock_step_chunk(index).get();

@@ -7,7 +7,7 @@ use zerocopy::IntoBytes;
 use super::reader::{PackReader, Piece};
 use crate::copy::index;
 use crate::device::{Allocation, Device};
-use crate::ops::devices::refuse_other_content;
+use crate::ops::devices::{begins_with_store, refuse_other_content};
 use crate::ops::{Error, Which};
 
 /// What says whether a store is here, in bytes.
@@ -35,7 +35,7 @@ pub struct Unpacked {
 ///
 /// # Ordering
 ///
-/// 1. zero the first sector, flush                                       - no store is here
+/// 1. if a store begins here: zero the first sector, flush                - no store is here
 /// 2. write slots, zeroes from the end of the list to the end of its area, and bytes that were kept as they
 ///    were; flush                                                        - the areas are whole
 /// 3. write the first sector, flush                                      - the store is there
@@ -62,8 +62,10 @@ pub async fn unpack<R: Read, C: Device>(
     refuse_other_content(cow, force).await?;
     let target = Target { cow, cow_bytes: needed_bytes };
     let sector = FIRST_SECTOR.min(index(needed_bytes));
-    target.write(0, vec![0; sector]).await?;
-    target.flush().await?;
+    if begins_with_store(cow, Which::Cow).await? {
+        target.write(0, vec![0; sector]).await?;
+        target.flush().await?;
+    }
     let mut begin = target.areas(&mut pack).await?;
     let after_sector = begin.split_off(sector.min(begin.len()));
     target.write(sector as u64, after_sector).await?;

@@ -1,4 +1,5 @@
 use std::io::{self, Write};
+use std::ops::Range;
 
 use dmsnap_format::{ChunkSize, Exception, Extents, Layout, RawException};
 use zerocopy::IntoBytes;
@@ -8,7 +9,7 @@ use super::planes;
 use super::record::{BANNER, Tag, compress, write_record};
 use crate::device::Device;
 use crate::ops::{Error, Which};
-use crate::store::{End, read_exceptions, read_header, read_strays};
+use crate::store::{End, Reader, read_exceptions, read_header, read_strays};
 
 /// The most that is kept of the beginning of the device, in bytes.
 pub(super) const MOST_BEGIN: u64 = 4096;
@@ -70,6 +71,28 @@ pub async fn pack<C: Device, W: Write>(
             pack.list(cow, Extents::new(layout, cow_bytes, None)).await?;
         }
         None => pack.areas(cow, cow_bytes).await?,
+    }
+    pack.end().map_err(Error::Consumer)?;
+    Ok(pack.packed)
+}
+
+/// The same for a store that is about to be repaired where it is: areas after the one with the end of the list, up to
+/// that of slot `end`, are kept as they are.
+pub(in crate::ops) async fn pack_to_repair<C: Device, W: Write>(
+    reader: &Reader<'_, C>,
+    to: &mut W,
+    end: u64,
+) -> Result<Packed, Error> {
+    let (cow, layout) = (reader.device(), reader.layout());
+    let mut pack = Pack { to, packed: Packed::default() };
+    pack.begin(cow, reader.cow_bytes(), Some(layout.chunk_size())).await?;
+    pack.list(cow, reader.extents()).await?;
+    // Without an end, the list has all areas there are.
+    let past_list = layout.position(pack.packed.exceptions).0 + 1..=layout.position(end).0;
+    for area in past_list.filter(|area| reader.extents().has_area(*area)) {
+        let chunk_bytes = layout.chunk_size().bytes();
+        let at = layout.area_location(area).get() * chunk_bytes;
+        pack.raw_range(cow, at..at + chunk_bytes).await?;
     }
     pack.end().map_err(Error::Consumer)?;
     Ok(pack.packed)
@@ -170,15 +193,21 @@ impl<W: Write> Pack<'_, W> {
     /// What looks like areas.
     async fn areas<C: Device>(&mut self, cow: &C, cow_bytes: u64) -> Result<(), Error> {
         for range in area_shaped(cow, cow_bytes).await? {
-            let mut at = range.start;
-            while at < range.end {
-                let len = (range.end - at).min(MOST_RAW);
-                let bytes = cow.read_medium(at, usize::try_from(len).unwrap_or(0)).await;
-                let doing = format!("cannot read at byte {at}");
-                let bytes = bytes.map_err(Error::io(Which::Cow, doing))?;
-                self.raw(at, &bytes).map_err(Error::Consumer)?;
-                at += len;
-            }
+            self.raw_range(cow, range).await?;
+        }
+        Ok(())
+    }
+
+    /// Bytes as they are, in pieces.
+    async fn raw_range<C: Device>(&mut self, cow: &C, range: Range<u64>) -> Result<(), Error> {
+        let mut at = range.start;
+        while at < range.end {
+            let len = (range.end - at).min(MOST_RAW);
+            let bytes = cow.read_medium(at, usize::try_from(len).unwrap_or(0)).await;
+            let doing = format!("cannot read at byte {at}");
+            let bytes = bytes.map_err(Error::io(Which::Cow, doing))?;
+            self.raw(at, &bytes).map_err(Error::Consumer)?;
+            at += len;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-use dmsnap_format::{CowChunk, Exception, OriginChunk};
+use dmsnap_format::{ChunkSize, CowChunk, Exception, OriginChunk};
 
 use super::list::Kept;
 use super::salvage::Salvage;
@@ -13,7 +13,7 @@ const MOST_CHUNKS: usize = 1 << 14;
 const MOST_BYTES: u64 = 64 << 20;
 
 /// Requests in flight, each of up to a mebibyte.
-const REQUESTS: InFlight = InFlight { writes: 16, copies: 16 };
+pub(super) const REQUESTS: InFlight = InFlight { writes: 16, copies: 16 };
 
 /// What a repair did.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,10 +69,9 @@ impl<C: Device> Salvage<'_, C> {
             builder.set_tag(*tag);
         }
         let mut batches = Kept::new(list, &self.options);
-        let most = usize::try_from(MOST_BYTES / chunk_size.bytes()).unwrap_or(MOST_CHUNKS);
         let mut is_first = true;
         while let Some(batch) = batches.next().await? {
-            for chunks in batch.chunks(most.clamp(1, MOST_CHUNKS)) {
+            for chunks in batch.chunks(most_chunks(chunk_size)) {
                 if observer.stop_requested() {
                     return Err(Error::Stopped);
                 }
@@ -94,8 +93,14 @@ impl<C: Device> Salvage<'_, C> {
     }
 }
 
+/// How many chunks are copied before the next are looked at.
+pub(super) fn most_chunks(chunk_size: ChunkSize) -> usize {
+    let most = usize::try_from(MOST_BYTES / chunk_size.bytes()).unwrap_or(MOST_CHUNKS);
+    most.clamp(1, MOST_CHUNKS)
+}
+
 /// For the engine, which moves chunks of a COW device to those of an origin. Here both are COW devices.
-fn moved(from: CowChunk, to: CowChunk) -> Exception {
+pub(super) fn moved(from: CowChunk, to: CowChunk) -> Exception {
     Exception { old: OriginChunk::new(to.get()), new: from }
 }
 

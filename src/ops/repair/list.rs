@@ -69,6 +69,11 @@ impl<'a, C: Device> List<'a, C> {
         self.with_data.min(self.limit)
     }
 
+    /// The slot after the last one that was read.
+    pub(super) fn end(&self) -> u64 {
+        self.stretches.last().map_or(0, |slots| slots.end)
+    }
+
     /// The bytes of the origin that an exception is for, as far as there is an origin.
     pub(super) fn origin_bytes(&self, exception: Exception) -> Range<u64> {
         let chunk_bytes = self.reader.layout().chunk_size().bytes();

@@ -56,6 +56,8 @@ pub(super) async fn find_store<'a, C: Device>(
             return Ok(Found::Store(reader, HeaderState::Overruled));
         }
         Err(Error::Header(error)) => error,
+        // Without the backup, what is there may still be read.
+        Err(Error::RepairBegun) if told.is_some() => HeaderError::Blank,
         Err(Error::Store(StoreError::TooSmall { cow_bytes, needed_bytes }))
             if begins_as_store(cow).await? =>
         {

@@ -9,6 +9,7 @@ mod list; // what is left of the exceptions
 mod plan; // every finding told, with its treatment
 mod salvage; // a store read to be repaired
 mod copy; // the repaired store, on another device
+mod in_place; // the same, where the damaged one was
 
 pub use copy::Repaired;
 pub use options::{Condition, Duplicates, RepairOptions, RepairTarget};

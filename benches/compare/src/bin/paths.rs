@@ -12,14 +12,17 @@ use compio::driver::DriverType;
 use compio::io::AsyncRead;
 use compio::net::UnixStream;
 use compio::runtime::Runtime;
-use dmsnap::ops::{self, MergeOptions, Silent};
+use dmsnap::format::{ChunkSize, Layout, StoreId};
+use dmsnap::ops::{self, MergeOptions, Silent, UndoOptions};
 use dmsnap::volume::{SnapshotOptions, Volume};
 use dmsnap_compare::client::Connection;
+use dmsnap_compare::counted::{Counted, Counts};
 use dmsnap_compare::load;
 use dmsnap_compare::path::{Costs, Operation, World, full_store};
 use dmsnap_serve::export::{Exports, VolumeExport};
 use dmsnap_serve::nbd::{Limits, Listener, Server};
 use futures_executor::block_on;
+use serde::Serialize;
 
 /// Do one operation many times, in memory
 #[derive(Debug, Parser)]
@@ -38,6 +41,10 @@ enum Way {
     Client { operation: Operation, count: u64, socket: PathBuf },
     /// Merge this many scattered exceptions, offline
     Merge { count: u64 },
+    /// The same with a way back
+    MergeUndo { count: u64 },
+    /// Take such a merge back
+    Undo { count: u64 },
     /// Open a store with this many scattered exceptions
     Open { count: u64 },
     /// Which way I/O goes here
@@ -62,6 +69,14 @@ fn main() -> io::Result<()> {
             connection.disconnect()
         }
         Way::Merge { count } => merge(count),
+        Way::MergeUndo { count } => {
+            println!("{}", serde_json::to_string(&block_on(undoable(count))?[0])?);
+            Ok(())
+        }
+        Way::Undo { count } => {
+            println!("{}", serde_json::to_string(&block_on(undoable(count))?[1])?);
+            Ok(())
+        }
         Way::Open { count } => {
             let costs = block_on(open(count))?;
             println!("{}", serde_json::to_string(&costs)?);
@@ -116,6 +131,40 @@ fn merge(count: u64) -> io::Result<()> {
         println!("{}", serde_json::to_string(&merged)?);
         Ok(())
     })
+}
+
+/// What three devices were asked for.
+#[derive(Serialize)]
+struct UndoCosts {
+    origin: Counts,
+    cow: Counts,
+    undo: Counts,
+}
+
+/// A merge with a way back, and that way: the costs of each.
+async fn undoable(count: u64) -> io::Result<[UndoCosts; 2]> {
+    let (cow, origin) = full_store(count).await?;
+    let len =
+        ops::undo_bytes(Layout::new(ChunkSize::from_sectors(8).map_err(io::Error::other)?), count);
+    let undo = Counted::zeroed(usize::try_from(len).map_err(io::Error::other)?);
+    let counts = || [&origin, &cow, &undo].map(Counted::counts);
+    let costs = |before: [Counts; 3]| {
+        let [origin, cow, undo] = counts();
+        let [o, c, u] = before;
+        UndoCosts { origin: origin.since(o), cow: cow.since(c), undo: undo.since(u) }
+    };
+    let merge = MergeOptions { window_bytes: 4 << 20, ..MergeOptions::default() };
+    let options = UndoOptions { merge, ..UndoOptions::default() };
+    let ids = [1, 2].map(|byte| StoreId::new([byte; 16]));
+    let [Some(first), Some(second)] = ids else { return Err(io::Error::other("no names")) };
+    let pair = (&cow, &origin);
+    let before = counts();
+    let merged = ops::merge_undoable(pair, (&undo, [first, second]), &[], options, &Silent).await;
+    merged.map_err(io::Error::other)?;
+    let merged = costs(before);
+    let before = counts();
+    ops::undo(pair, &undo, &[], options, &Silent).await.map_err(io::Error::other)?;
+    Ok([merged, costs(before)])
 }
 
 async fn open(count: u64) -> io::Result<Costs> {

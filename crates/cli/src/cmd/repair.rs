@@ -1,21 +1,24 @@
-use std::collections::BTreeMap;
+mod teller; // findings, and what is done about them
+
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use dmsnap::device::{AnyDevice, Caching, Device, File, Mode};
 use dmsnap::format::{ChunkSize, SECTOR_BYTES};
 use dmsnap::ops::{
-    self, Condition, Duplicates, Error, Finding, RepairOptions, RepairPlan, RepairTarget, Repaired,
-    Salvage, Treatment, Which,
+    self, Condition, Duplicates, Error, RepairOptions, RepairPlan, RepairTarget, Repaired, Salvage,
+    Which,
 };
 use dmsnap_images::refuse_raid_member;
 use serde::Serialize;
 
-use super::check::{OF_ONE_KIND, open_origin, word};
+use self::teller::Teller;
+use super::check::open_origin;
 use crate::device_arg::{DeviceArg, is_address};
 use crate::devices::{Devices, access_of};
 use crate::exit::Outcome;
-use crate::files::{Io, NewFile, open_file};
+use crate::files::{Io, NewFile, Written, new_id, open_file};
 use crate::output::Output;
 use crate::progress::Watch;
 use crate::report::Failure;
@@ -23,11 +26,15 @@ use crate::size::{self, Bytes, Count, Sectors};
 
 /// Make a sound store of what is left of a damaged one
 ///
-/// Without --output this prints the plan: everything that `dmsnap check` finds, and below each finding what a
+/// Without --output and --in-place this prints the plan: everything that `dmsnap check` finds, and below each finding what a
 /// repair does about it. Nothing is written, and no lock is taken.
 ///
 /// With --output NEW the store is built there, with a copy of its data; COW is only read. NEW has no store until
 /// everything in it is durable.
+///
+/// With --in-place the metadata is written anew where it is; data does not move. All of it that is about to be written
+/// over goes to the file of --backup first: if the repair is cut off, no command takes COW for a store until `dmsnap
+/// unpack` has brought the old metadata back from there.
 ///
 /// What would be lost is named with its bytes of the origin, and is lost only with --drop: from then on the
 /// snapshot shows there what the origin holds. Name ORIGIN as well: exceptions beyond its end are found by it.
@@ -52,6 +59,14 @@ pub(crate) struct Args {
     /// A new file is as long as COW, or longer where the store needs it, sparse, and for those who may use COW.
     #[arg(long, value_name = "NEW")]
     output: Option<PathBuf>,
+
+    /// Repair the store where it is
+    #[arg(long, requires = "backup", conflicts_with = "output")]
+    in_place: bool,
+
+    /// File to make, with the metadata as it was
+    #[arg(long, requires = "in_place", value_name = "FILE")]
+    backup: Option<PathBuf>,
 
     /// Drop exceptions without data, and go on without those that are lost
     #[arg(long)]
@@ -106,7 +121,9 @@ Examples:
     dmsnap repair snap.cow disk.img
   Do it, with a new store:
     dmsnap repair --output repaired.cow snap.cow disk.img
-  The same where chunks are lost:
+  Without room for a copy:
+    dmsnap repair --in-place --backup snap.pack snap.cow disk.img
+  The same as a copy where chunks are lost:
     dmsnap repair --drop --output repaired.cow snap.cow disk.img";
 
 /// The last line of `--json`.
@@ -134,8 +151,11 @@ impl Args {
         }
         let output = self.output.as_deref();
         let devices = Devices::maybe_pair(&self.cow, self.origin.as_ref(), output).await?;
-        let mode = if output.is_some() { Mode::Read } else { Mode::Look };
-        let io = if output.is_some() { self.io.into() } else { Caching::Buffered };
+        let (mode, io) = match output {
+            Some(_) => (Mode::Read, self.io.into()),
+            None if self.in_place => (Mode::Write, self.io.into()),
+            None => (Mode::Look, Caching::Buffered),
+        };
         let cow = devices.open(Which::Cow, mode, io).await?;
         let origin = open_origin(&devices, self.origin.is_some()).await?;
         let mut teller = Teller::new(out, self.json);
@@ -153,10 +173,15 @@ impl Args {
         };
         teller.finish()?;
         let plan = salvage.plan();
-        match output {
-            Some(output) if !plan.sound => {
+        match (output, &self.backup) {
+            (Some(output), _) if !plan.sound => {
                 let timed = self.copy(&devices, (&cow, &salvage), output).await?;
-                self.show_repaired(plan, timed, output, out)?;
+                self.show_repaired(plan, timed, &output.display(), out)?;
+                Ok(Outcome::Yes)
+            }
+            (_, Some(backup)) if !plan.sound => {
+                let timed = self.repair_in_place(&devices, &salvage, backup).await?;
+                self.show_repaired(plan, timed, &self.cow, out)?;
                 Ok(Outcome::Yes)
             }
             _ => {
@@ -176,7 +201,11 @@ impl Args {
             chunk_size: self.chunk_size,
             revive: self.revive,
             len_bytes: devices.snapshot_bytes(),
-            target: RepairTarget::Copy,
+            target: match &self.cow {
+                _ if !self.in_place => RepairTarget::Copy,
+                DeviceArg::Path(path) => RepairTarget::InPlace { can_grow: path.is_file() },
+                DeviceArg::Volume(_) => RepairTarget::InPlace { can_grow: false },
+            },
         }
     }
 
@@ -215,6 +244,36 @@ impl Args {
             new.keep();
             repaired
         };
+        watch.done();
+        Ok(Timed { repaired, seconds: watch.seconds() })
+    }
+
+    async fn repair_in_place(
+        &self,
+        devices: &Devices<'_>,
+        salvage: &Salvage<'_, AnyDevice>,
+        backup: &Path,
+    ) -> Result<Timed, Failure> {
+        salvage.refuse_unmet().map_err(|error| self.failure(devices, &error))?;
+        let mut written = Written::create(backup)?;
+        salvage.back_up(&mut written).await.map_err(|error| match error {
+            Error::Consumer(error) => Failure::about(backup, error),
+            error => self.failure(devices, &error),
+        })?;
+        written.finish()?;
+        let watch = Watch::new(self.progress, None)?;
+        let repaired = salvage.in_place(new_id()?, &watch).await;
+        let repaired = repaired.map_err(|error| {
+            let failure = self.failure(devices, &error);
+            match error {
+                Error::CowTooSmall { .. } => failure.advise("--output makes a copy"),
+                _ => failure.advise(format_args!(
+                    "`dmsnap unpack --force {} {}` brings the old metadata back",
+                    backup.display(),
+                    self.cow
+                )),
+            }
+        })?;
         watch.done();
         Ok(Timed { repaired, seconds: watch.seconds() })
     }
@@ -261,7 +320,7 @@ impl Args {
         &self,
         plan: &RepairPlan,
         timed: Timed,
-        output: &Path,
+        store: &dyn Display,
         out: &mut Output,
     ) -> Result<(), Failure> {
         if self.json {
@@ -273,8 +332,8 @@ impl Args {
             bytes => format!(", {} of it shared", Bytes(bytes)),
         };
         out.line(format_args!(
-            "repaired to {}: {} of {} ({}{shared}), {seconds:.1} s",
-            output.display(),
+            "repaired {}{store}: {} of {} ({}{shared}), {seconds:.1} s",
+            if self.in_place { "" } else { "to " },
             repaired.exceptions,
             Count(plan.exceptions, "exception"),
             Bytes(repaired.bytes),
@@ -290,57 +349,5 @@ fn wanted(condition: Condition) -> Option<&'static str> {
         Condition::Duplicates => Some("--duplicates"),
         Condition::Drop => Some("--drop"),
         _ => None,
-    }
-}
-
-/// Prints findings and what is done about them; as text at most [`OF_ONE_KIND`] of each kind.
-struct Teller<'a> {
-    out: &'a mut Output,
-    json: bool,
-    told: BTreeMap<(&'static str, &'static str), u64>,
-    failed: Option<Failure>,
-}
-
-/// A line of `--json`.
-#[derive(Serialize)]
-struct Line<'a> {
-    #[serde(flatten)]
-    finding: &'a Finding,
-    treatment: &'a Treatment,
-}
-
-impl<'a> Teller<'a> {
-    fn new(out: &'a mut Output, json: bool) -> Self {
-        Self { out, json, told: BTreeMap::new(), failed: None }
-    }
-
-    fn tell(&mut self, finding: &Finding, treatment: &Treatment) {
-        let told = self.told.entry((finding.damage.name(), treatment.name())).or_default();
-        *told += 1;
-        let result = match self.json {
-            true => self.out.json(&Line { finding, treatment }),
-            false if *told > OF_ONE_KIND => Ok(()),
-            false => {
-                let severity = word(finding.damage.severity());
-                let line = self.out.line(format_args!("{severity}: {finding}"));
-                line.and_then(|()| self.out.line(format_args!("  repair: {treatment}")))
-            }
-        };
-        if let Err(failure) = result {
-            self.failed.get_or_insert(failure);
-        }
-    }
-
-    fn finish(self) -> Result<(), Failure> {
-        if let Some(failure) = self.failed {
-            return Err(failure);
-        }
-        let many = self.told.iter().filter(|&(_, &told)| told > OF_ONE_KIND && !self.json);
-        for ((kind, treatment), told) in many {
-            let more = told - OF_ONE_KIND;
-            self.out
-                .line(format_args!("... and {more} more of {kind}, repaired by {treatment}"))?;
-        }
-        Ok(())
     }
 }

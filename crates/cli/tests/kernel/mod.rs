@@ -18,6 +18,7 @@ mod stopped; // the kernel goes on where dmsnap's merge stopped
 mod undone; // merges with a way back, and what the kernel reads of it
 mod crashed; // dmsnap goes on where the kernel's merge stopped
 mod restored; // stores whose metadata was lost and made again
+mod tagged; // stores that say whom they belong to
 mod strays; // leftovers past the end stay dead
 mod full; // stores without room
 mod served; // NBD clients and the kernel write in turn
