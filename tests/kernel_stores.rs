@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::path::Path;
 
 use ruzstd::decoding::StreamingDecoder;
 
@@ -13,6 +14,22 @@ pub(crate) struct KernelStore {
     pub(crate) content: Vec<u8>,
 }
 
+impl KernelStore {
+    /// Its origin, as the kernel left it.
+    pub(crate) fn origin(&self) -> Vec<u8> {
+        let (name, _) = self.name.split_once(".cow").expect("named as a store");
+        unpacked(&sources::root().join(format!("tests/data/{name}.origin.img.zst")))
+    }
+}
+
+fn unpacked(path: &Path) -> Vec<u8> {
+    let file = fs::File::open(path).expect("readable");
+    let mut content = Vec::new();
+    let mut decoder = StreamingDecoder::new(file).expect("zstd");
+    decoder.read_to_end(&mut content).expect("whole");
+    content
+}
+
 /// All of them.
 pub(crate) fn kernel_stores() -> Vec<KernelStore> {
     let folder = sources::root().join("tests/data");
@@ -21,11 +38,7 @@ pub(crate) fn kernel_stores() -> Vec<KernelStore> {
         let path = entry.expect("readable").path();
         let name = path.file_name().and_then(|name| name.to_str()).expect("text").to_owned();
         if name.ends_with(".cow.img.zst") || name.ends_with(".cow2.img.zst") {
-            let file = fs::File::open(&path).expect("readable");
-            let mut content = Vec::new();
-            let mut decoder = StreamingDecoder::new(file).expect("zstd");
-            decoder.read_to_end(&mut content).expect("whole");
-            found.push(KernelStore { name, content });
+            found.push(KernelStore { name, content: unpacked(&path) });
         }
     }
     assert!(found.len() >= 19, "only {} stores", found.len());

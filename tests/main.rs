@@ -8,6 +8,7 @@ mod block_status;
 mod change_counter;
 mod check_findings;
 mod device;
+mod diff;
 mod examples;
 mod fence;
 mod hangs;

@@ -11,7 +11,7 @@ mod engine; // chunks of a COW device, brought to a target
 pub(crate) use engine::{CopyError, Engine, InFlight, Moves};
 pub(crate) use observer::Part;
 pub use observer::{Observer, Progress, Silent};
-pub(crate) use ranges::{REQUEST_BYTES, all, index, joined, union};
+pub(crate) use ranges::{Joined, REQUEST_BYTES, all, index, joined, touching, union};
 pub use rate::{Rate, wait_until};
 pub(crate) use reader::Reader;
 pub(crate) use target::{Alone, Target};

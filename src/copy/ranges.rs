@@ -1,3 +1,4 @@
+use std::iter;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -70,17 +71,43 @@ pub(crate) fn joined(parts: Vec<(u64, Bytes)>, most: u64) -> Vec<(u64, Vec<Bytes
     requests
 }
 
+/// Joins ranges that come by their starts, ascending, where they touch or overlap.
+#[derive(Debug, Default)]
+pub(crate) struct Joined<T>(Option<Range<T>>);
+
+impl<T: Copy + Ord> Joined<T> {
+    /// Takes the next range, and gives one that no later range can join.
+    pub(crate) fn push(&mut self, range: Range<T>) -> Option<Range<T>> {
+        match &mut self.0 {
+            Some(last) if range.start <= last.end => {
+                last.end = last.end.max(range.end);
+                None
+            }
+            last => last.replace(range),
+        }
+    }
+
+    /// The last one.
+    pub(crate) fn finish(&mut self) -> Option<Range<T>> {
+        self.0.take()
+    }
+}
+
+/// Ranges that ascend by their starts, joined as they come.
+pub(crate) fn touching<T: Copy + Ord>(
+    mut ascending: impl Iterator<Item = Range<T>>,
+) -> impl Iterator<Item = Range<T>> {
+    let mut joined = Joined(None);
+    iter::from_fn(move || {
+        let whole = ascending.by_ref().find_map(|range| joined.push(range));
+        whole.or_else(|| joined.finish())
+    })
+}
+
 /// The ranges in order, joined where they touch or overlap.
 pub(crate) fn union<T: Copy + Ord>(mut ranges: Vec<Range<T>>) -> Vec<Range<T>> {
     ranges.sort_unstable_by_key(|range| range.start);
-    let mut joined: Vec<Range<T>> = Vec::new();
-    for range in ranges {
-        match joined.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => joined.push(range),
-        }
-    }
-    joined
+    touching(ranges.into_iter()).collect()
 }
 
 /// Drives every request to its end, even if another one fails, `at_once` at a time. Returns the first

@@ -24,6 +24,8 @@ pub enum Which {
     Output,
     /// The COW device of an undo store.
     Undo,
+    /// The COW device of the second of two stores that are compared.
+    Second,
 }
 
 /// Why a task could not be done. Nothing was written unless the variant says so. The message
@@ -200,6 +202,22 @@ pub enum Error {
     /// A repair needs something of its caller first.
     #[error("{0}")]
     Needs(Condition),
+    /// Two stores remember different content of their origins where both say it has not changed.
+    #[error(
+        "the stores were made for two origins, or one was written past its store: byte {at} differs"
+    )]
+    TwoOrigins {
+        /// Where what they remember begins.
+        at: u64,
+    },
+    /// What is asked for begins past the end.
+    #[error("byte {from} lies past the end at {len_bytes}")]
+    PastEnd {
+        /// Where it would begin.
+        from: u64,
+        /// Size of the larger of both.
+        len_bytes: u64,
+    },
     /// The output has no room for a store.
     #[error("{output_bytes} bytes are too few for the store: it needs {needed_bytes}")]
     NoRoomForStore {

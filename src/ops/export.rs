@@ -1,16 +1,13 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use bytes::Bytes;
-use dmsnap_format::{OriginChunk, Run};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::devices::{refuse_changed, right_way_round, snapshot_bytes, whole_sectors};
-use super::{Error, Observer, Progress, Which};
+use super::devices::whole_sectors;
+use super::source::{Segment, Source};
+use super::{Error, ExportOptions, Observer, Progress, Which};
 use crate::copy::union;
 use crate::device::{Device, share};
-use crate::store::Reader;
-use crate::table::Table;
 
 /// The most that is read and written at a time, and shared at a time.
 const COPY_BYTES: u64 = 1 << 20;
@@ -22,17 +19,6 @@ const COPIES: usize = 32;
 /// Zeroes are left out in whole blocks of this size and alignment, which is what file systems
 /// allocate.
 const BLOCK_BYTES: usize = 4096;
-
-/// How to export.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ExportOptions {
-    /// Export an invalid store too: what it saved, on an origin that may have changed since.
-    pub allow_invalid: bool,
-    /// The size of the snapshot, and so of the image; by default that of the origin.
-    pub len_bytes: Option<u64>,
-    /// Export although the origin is not what the store remembers of it.
-    pub ignore_fence: bool,
-}
 
 /// What an export did.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,7 +56,7 @@ pub async fn export<C: Device, O: Device, T: Device>(
     options: ExportOptions,
     observer: &impl Observer,
 ) -> Result<Exported, Error> {
-    let source = Source::new(cow, origin, options).await?;
+    let source = Source::new((cow, Which::Cow), origin, options).await?;
     let room = whole_sectors(output, Which::Output)?;
     if room < source.image_bytes {
         let image_bytes = source.image_bytes;
@@ -96,81 +82,6 @@ pub async fn export<C: Device, O: Device, T: Device>(
     })
 }
 
-/// What an image is made of, judged.
-pub(super) struct Source<'a, C, O> {
-    cow: Side<'a, C>,
-    origin: Side<'a, O>,
-    table: Table,
-    chunk_bytes: u64,
-    pub(super) image_bytes: u64,
-    pub(super) exceptions: u64,
-}
-
-impl<'a, C: Device, O: Device> Source<'a, C, O> {
-    pub(super) async fn new(
-        cow: &'a C,
-        origin: &'a O,
-        options: ExportOptions,
-    ) -> Result<Self, Error> {
-        right_way_round(cow, origin, true).await?;
-        let image_bytes = snapshot_bytes(origin, options.len_bytes)?;
-        let reader = Reader::open(cow, Some(image_bytes)).await?;
-        if !reader.header().valid && !options.allow_invalid {
-            return Err(Error::Invalid);
-        }
-        let mut exceptions = Vec::new();
-        let mut fence = reader.fence();
-        reader
-            .believe(|exception| {
-                fence.see(exception.old);
-                exceptions.push(exception);
-            })
-            .await?;
-        if reader.header().valid && !options.ignore_fence {
-            refuse_changed(&fence, origin).await?;
-        }
-        let count = exceptions.len() as u64;
-        let table = Table::from_exceptions(exceptions).map_err(Error::Duplicate)?;
-        Ok(Self {
-            cow: Side::new(cow, Which::Cow),
-            origin: Side::new(origin, Which::Origin),
-            table,
-            chunk_bytes: reader.layout().chunk_size().bytes(),
-            image_bytes,
-            exceptions: count,
-        })
-    }
-
-    /// The image from front to back.
-    pub(super) fn segments(&self) -> impl Iterator<Item = Segment> {
-        segments(&self.table, self.chunk_bytes, self.image_bytes)
-    }
-
-    /// The next stretch of a segment, at or after `offset`, that is not a hole; as offsets into it.
-    pub(super) async fn next_data(
-        &self,
-        segment: Segment,
-        offset: u64,
-    ) -> Result<Option<Range<u64>>, Error> {
-        let (from, end) = (segment.from + offset, segment.from + segment.len);
-        let data = match segment.which {
-            Which::Cow => self.cow.next_data(from).await?,
-            _ => self.origin.next_data(from).await?,
-        };
-        Ok(data
-            .map(|data| data.start.max(from)..data.end.min(end))
-            .filter(|data| data.start < data.end)
-            .map(|data| data.start - segment.from..data.end - segment.from))
-    }
-
-    pub(super) async fn read(&self, piece: Segment) -> Result<Bytes, Error> {
-        match piece.which {
-            Which::Cow => self.cow.read(piece).await,
-            _ => self.origin.read(piece).await,
-        }
-    }
-}
-
 struct Export<'a, C, O, T, P> {
     source: &'a Source<'a, C, O>,
     output: &'a T,
@@ -180,57 +91,6 @@ struct Export<'a, C, O, T, P> {
     done: Cell<u64>,
     written: Cell<u64>,
     shared: Cell<u64>,
-}
-
-/// One of the two devices the snapshot is made of.
-struct Side<'a, D> {
-    device: &'a D,
-    which: Which,
-    /// What was last found out about holes: from the first byte on there is none or data up to the
-    /// begin of the range, and data in it.
-    known: Cell<Option<(u64, Range<u64>)>>,
-}
-
-/// A part of the image that comes from consecutive bytes of one device.
-#[derive(Clone, Copy)]
-pub(super) struct Segment {
-    which: Which,
-    /// First byte on that device.
-    from: u64,
-    /// First byte in the image.
-    pub(super) to: u64,
-    pub(super) len: u64,
-}
-
-impl Segment {
-    pub(super) fn part(self, offset: u64, len: u64) -> Self {
-        Self { from: self.from + offset, to: self.to + offset, len, ..self }
-    }
-
-    pub(super) fn pieces(self, most: u64) -> impl Iterator<Item = Self> {
-        let count = self.len.div_ceil(most);
-        (0..count).map(move |n| self.part(n * most, most.min(self.len - n * most)))
-    }
-}
-
-/// The image from front to back: what has an exception from the COW device, the rest from the
-/// origin.
-fn segments(table: &Table, chunk: u64, image_bytes: u64) -> impl Iterator<Item = Segment> {
-    let end = Run {
-        old: OriginChunk::new(image_bytes.div_ceil(chunk)),
-        new: dmsnap_format::CowChunk::new(0),
-        len: 0,
-    };
-    let mut position = 0;
-    table.iter().chain([end]).flat_map(move |run| {
-        let to = (run.old.get() * chunk).min(image_bytes);
-        let before =
-            Segment { which: Which::Origin, from: position, to: position, len: to - position };
-        let len = (run.len * chunk).min(image_bytes - to);
-        let saved = Segment { which: Which::Cow, from: run.new.get() * chunk, to, len };
-        position = to + len;
-        [before, saved].into_iter().filter(|segment| segment.len > 0)
-    })
 }
 
 impl<C: Device, O: Device, T: Device, P: Observer> Export<'_, C, O, T, P> {
@@ -271,9 +131,9 @@ impl<C: Device, O: Device, T: Device, P: Observer> Export<'_, C, O, T, P> {
             return Ok(false);
         }
         let to = (self.output, part.to);
-        let shared = match part.which {
-            Which::Cow => share((self.source.cow.device, part.from), to, part.len).await,
-            _ => share((self.source.origin.device, part.from), to, part.len).await,
+        let shared = match part.from_origin {
+            true => share((self.source.origin.device, part.from), to, part.len).await,
+            false => share((self.source.cow.device, part.from), to, part.len).await,
         };
         let shared = shared.map_err(Error::io(Which::Output, "cannot share extents"))?;
         self.sharing.set(shared);
@@ -291,34 +151,6 @@ impl<C: Device, O: Device, T: Device, P: Observer> Export<'_, C, O, T, P> {
             written.map_err(Error::io(Which::Output, format!("cannot write at byte {at}")))?;
         }
         Ok(())
-    }
-}
-
-impl<'a, D: Device> Side<'a, D> {
-    fn new(device: &'a D, which: Which) -> Self {
-        Self { device, which, known: Cell::new(None) }
-    }
-
-    /// As [`Device::next_data`], but asks only where it does not know yet.
-    async fn next_data(&self, at: u64) -> Result<Option<Range<u64>>, Error> {
-        if let Some((asked, data)) = self.known.take() {
-            let known = (asked..data.end).contains(&at);
-            self.known.set(Some((asked, data.clone())));
-            if known {
-                return Ok(Some(data));
-            }
-        }
-        let found = self.device.next_data(at).await;
-        let found = found.map_err(Error::io(self.which, "cannot look for holes"))?;
-        self.known.set(found.clone().map(|data| (at, data)));
-        Ok(found)
-    }
-
-    async fn read(&self, piece: Segment) -> Result<Bytes, Error> {
-        let len = usize::try_from(piece.len).unwrap_or(usize::MAX);
-        let read = self.device.read(piece.from, len).await;
-        let doing = format!("cannot read at byte {}", piece.from);
-        Ok(read.map_err(Error::io(self.which, doing))?.freeze())
     }
 }
 

@@ -16,8 +16,18 @@ mod listing; // a dump from which a store can be made again
 mod restore; // that store
 mod wipe; // a store that is given away
 mod pack; // metadata alone, in one file
+mod export_options;
+mod believed; // a store that is refused or believed as a whole
+mod sparse; // a device, and what is known of its holes
+mod content; // bytes that can be read piece by piece
+mod source; // what a snapshot shows
 mod export;
 mod stream; // the same, to a pipe
+mod pairs; // two contents, read side by side
+mod compare; // a snapshot and an image
+mod diff_side; // the origin, or a snapshot by its store
+mod diff_page; // which of the differences, and how they are told
+mod diff; // where two of those differ
 mod merge;
 mod room; // what a store would have to take over, and whether it fits
 mod keeping; // a merge that other snapshots do not notice
@@ -30,11 +40,16 @@ pub use crate::copy::{Observer, Progress, Rate, Silent, wait_until};
 pub use crate::store::{Damage, Severity};
 
 pub use check::{Report, check, check_sized};
+pub use compare::{Compared, compare};
 pub use create::{Created, create, create_for, create_if_blank, size_for};
 pub use devices::{begins_with_store, refuse_chunk_size};
+pub use diff::Diff;
+pub use diff_page::{DiffPage, Differences};
+pub use diff_side::{DiffOptions, DiffSide};
 pub use dump::{PlacedRun, dump};
 pub use error::{Error, Which};
-pub use export::{ExportOptions, Exported, export};
+pub use export::{Exported, export};
+pub use export_options::ExportOptions;
 pub use finding::{Finding, Place};
 pub use info::{Info, Owner, info};
 pub use keeping::{Kept, Other, merge_keeping, plan_merge_keeping};

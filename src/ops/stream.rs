@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 use futures_util::future::ready;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 
-use super::export::Source;
+use super::source::Source;
 use super::{Error, ExportOptions, Exported, Observer, Progress, Which};
 use crate::device::Device;
 
@@ -39,7 +39,7 @@ pub async fn stream<C: Device, O: Device>(
     options: ExportOptions,
     observer: &impl Observer,
 ) -> Result<Exported, Error> {
-    let source = Source::new(cow, origin, options).await?;
+    let source = Source::new((cow, Which::Cow), origin, options).await?;
     let zeroes = Bytes::from(vec![0; usize::try_from(PIECE_BYTES).unwrap_or(0)]);
     let mut out = Out { sink, observer, done: 0, total: source.image_bytes };
     let mut ahead = FuturesOrdered::new();

@@ -76,8 +76,21 @@ impl BaseFence {
 
     /// The samples that stay right when everything that has an exception is written to the origin.
     pub fn without_exceptions(&self) -> Fence {
-        let all = self.0.iter().flat_map(|it| it.fence.samples().iter().zip(it.has_exception));
-        all.filter(|(_, has)| !has).map(|(sample, _)| *sample).collect()
+        self.0.iter().flat_map(|it| it.counting()).collect()
+    }
+
+    /// The first byte of which two stores remember different content, although neither has an exception there: they
+    /// cannot belong to one origin. `None` if nothing speaks against it.
+    pub fn contradiction(&self, other: &Self) -> Option<u64> {
+        let (Some(a), Some(b)) = (&self.0, &other.0) else { return None };
+        let of_a = a.counting();
+        let mut pairs = of_a.flat_map(|one| b.counting().map(move |other| (one, other)));
+        let contradict = |(one, other): &(Sample, Sample)| {
+            let range =
+                |it: &Remembered, sample: &Sample| range(sample.at, it.chunk_size, it.origin_bytes);
+            range(a, one) == range(b, other) && one.hash != other.hash
+        };
+        pairs.find(contradict).map(|(one, _)| one.at)
     }
 
     /// Holds an origin of `now` bytes against the samples that count. `None` if nothing speaks against it.
@@ -103,6 +116,14 @@ impl BaseFence {
             }
         }
         Ok(None)
+    }
+}
+
+impl Remembered {
+    /// The samples whose chunks have no exception.
+    fn counting(&self) -> impl Iterator<Item = Sample> {
+        let all = self.fence.samples().iter().zip(self.has_exception);
+        all.filter(|(_, has)| !has).map(|(sample, _)| *sample)
     }
 }
 

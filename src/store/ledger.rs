@@ -109,6 +109,11 @@ impl Ledger {
         self.displaced.len()
     }
 
+    /// The origin chunks seen, ascending, each once.
+    pub(crate) fn olds(&self) -> impl Iterator<Item = u64> {
+        self.olds.iter()
+    }
+
     /// The highest origin chunk seen.
     pub fn max_old(&self) -> Option<u64> {
         self.olds.max()

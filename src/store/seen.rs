@@ -33,6 +33,20 @@ impl Seen {
         new
     }
 
+    /// All of them, ascending.
+    pub(super) fn iter(&self) -> impl Iterator<Item = u64> {
+        let words = (0..).step_by(64).zip(&self.bits).filter(|(_, word)| **word != 0);
+        let in_bits = words.flat_map(|(first, &word)| {
+            let mut left = word;
+            std::iter::from_fn(move || {
+                let bit = (left != 0).then(|| left.trailing_zeros())?;
+                left &= left - 1;
+                Some(first + u64::from(bit))
+            })
+        });
+        in_bits.chain(&self.others)
+    }
+
     /// The largest.
     pub(super) fn max(&self) -> Option<u64> {
         self.max
@@ -58,6 +72,9 @@ mod tests {
                 assert_eq!(seen.insert(number), naive.insert(number), "{told}");
                 assert_eq!(seen.max(), naive.iter().max().copied(), "{told}");
             }
+            let mut sorted: Vec<_> = naive.into_iter().collect();
+            sorted.sort_unstable();
+            assert!(seen.iter().eq(sorted), "{expected} expected");
         }
     }
 }

@@ -1,11 +1,9 @@
-use std::ops::Range;
 use std::rc::Rc;
 
 use futures_util::future::join;
 
 use super::changes::{ChangeSet, Changes};
 use super::clock::Clock;
-use super::differences;
 use super::error::VolumeError;
 use super::merging::Merges;
 use super::origin::Origin;
@@ -227,44 +225,6 @@ impl<O: Device, C: Device> Volume<O, C> {
             merge_changed: self.merges.changed_after(generation),
             snapshots: snapshots.iter().filter_map(|it| it.change_after(generation)).collect(),
         }
-    }
-
-    /// Where the origin, as its clients see it, may differ from what it was when `snapshot` was made: lengths
-    /// in bytes, one after the other from the beginning of the range on, at most `most` of them (at
-    /// least one), no two neighbours alike. What is called unchanged is so at the moment of the call.
-    ///
-    /// Changed is what has an exception; what waits in memory to be written; what another snapshot that
-    /// merges holds, because the origin shows that; and whatever lies past the end of the snapshot.
-    ///
-    /// # Errors
-    ///
-    /// [`VolumeError::ChangesUnknown`] of one that cannot tell ([`tells_changes`](Self::tells_changes)).
-    pub fn changed_since(
-        &self,
-        snapshot: &Rc<Snapshot<C>>,
-        range: Range<u64>,
-        most: usize,
-    ) -> Result<Vec<(u64, bool)>, VolumeError> {
-        if !self.tells_changes(snapshot) {
-            return Err(VolumeError::ChangesUnknown);
-        }
-        let merging = self.merges.with(None);
-        let merging = merging.as_ref().filter(|_| !planted(Planted::BitmapForgetsMerge));
-        let kinds: [&dyn Fn(u64) -> Option<Range<u64>>; 4] = [
-            &|at| snapshot.map().next_saved(at),
-            &|at| merging.and_then(|it| it.snapshot().map().next_saved(at)),
-            &|at| self.origin.backlog().next(at),
-            &|at| Some(at.max(snapshot.len_bytes())..u64::MAX),
-        ];
-        Ok(differences::covered(&kinds, range, most))
-    }
-
-    /// Can a snapshot tell what has changed since it was made? Not one that was dropped or taken out:
-    /// nobody makes exceptions for it any more. Nor one whose merge was begun, whatever became of that:
-    /// from then on it and the origin changed together, and its exceptions went away.
-    pub fn tells_changes(&self, snapshot: &Rc<Snapshot<C>>) -> bool {
-        let is_there = self.snapshots.contains(snapshot);
-        is_there && snapshot.state() != State::Invalid && !snapshot.was_merged()
     }
 
     pub(super) fn origin(&self) -> &Origin<O> {

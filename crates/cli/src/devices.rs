@@ -96,7 +96,7 @@ impl<'a> Devices<'a> {
         let device = match which {
             Which::Cow => Some(&self.cow),
             Which::Origin => self.origin.as_ref(),
-            Which::Output | Which::Undo => None,
+            Which::Output | Which::Undo | Which::Second => None,
         };
         match (device, self.output) {
             (Some(device), _) => {

@@ -1,0 +1,52 @@
+use std::cell::Cell;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::{Error, Which};
+use crate::device::Device;
+
+/// A device, and what is known of its holes.
+pub(super) struct Sparse<'a, D> {
+    pub(super) device: &'a D,
+    which: Which,
+    /// What was last found out about holes: from the first byte on there is none or data up to the
+    /// begin of the range, and data in it.
+    known: Cell<Option<(u64, Range<u64>)>>,
+}
+
+impl<'a, D: Device> Sparse<'a, D> {
+    pub(super) fn new(device: &'a D, which: Which) -> Self {
+        Self { device, which, known: Cell::new(None) }
+    }
+
+    /// As [`Device::next_data`], but asks only where it does not know yet.
+    pub(super) async fn next_data(&self, at: u64) -> Result<Option<Range<u64>>, Error> {
+        if let Some((asked, data)) = self.known.take() {
+            let known = (asked..data.end).contains(&at);
+            self.known.set(Some((asked, data.clone())));
+            if known {
+                return Ok(Some(data));
+            }
+        }
+        let found = self.device.next_data(at).await;
+        let found = found.map_err(Error::io(self.which, "cannot look for holes"))?;
+        self.known.set(found.clone().map(|data| (at, data)));
+        Ok(found)
+    }
+
+    /// The first stretch of `range` that is not a hole.
+    pub(super) async fn data_in(&self, range: Range<u64>) -> Result<Option<Range<u64>>, Error> {
+        let data = self.next_data(range.start).await?;
+        Ok(data
+            .map(|data| data.start.max(range.start)..data.end.min(range.end))
+            .filter(|data| data.start < data.end))
+    }
+
+    pub(super) async fn read(&self, at: u64, len: u64) -> Result<Bytes, Error> {
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        let read = self.device.read(at, len).await;
+        let doing = format!("cannot read at byte {at}");
+        Ok(read.map_err(Error::io(self.which, doing))?.freeze())
+    }
+}
