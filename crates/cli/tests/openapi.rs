@@ -44,7 +44,8 @@ impl Described {
         assert!(found.is_empty(), "{told}: {found:#?}\n{value:#}");
     }
 
-    /// Asks, and holds request and answer against the file. Returns the answer.
+    /// Asks, and holds request and answer against the file. Returns the answer. `name` stands for `{name}` in the
+    /// path; if that has none, it is the parameters.
     #[track_caller]
     fn ask(
         &mut self,
@@ -69,7 +70,11 @@ impl Described {
             self.asked.insert(format!("{method} {path}"));
         }
         let text = if body.is_null() { String::new() } else { body.to_string() };
-        let (status, answer) = http(place, method, &path.replace("{name}", name), &text);
+        let asked = match path.contains("{name}") || name.is_empty() {
+            true => path.replace("{name}", name),
+            false => format!("{path}?{name}"),
+        };
+        let (status, answer) = http(place, method, &asked, &text);
         assert_eq!(status, expected, "{told}: {answer}");
         let described = &operation["responses"][status.to_string()];
         assert!(described.is_object(), "{told}: {status} is not described");
@@ -144,6 +149,12 @@ fn every_answer_is_as_described() {
     assert_eq!((&made["persistent"], &made["metadata_writes"]), (&json!(false), &NONE));
 
     place.qemu_io("a", &["write -P 7 0 2M", "flush"]);
+    let diff = |query| ("GET", "/v1/diff", query);
+    let page = file.ask(&place, diff("from=a&to=origin&start=4096&max=1"), &NONE, 200);
+    assert_eq!((&page["ranges"][0]["start"], &page["next"]), (&json!(4096), &NONE));
+    file.ask(&place, diff("from=a&to=o+d%2Fd%22%25"), &NONE, 200);
+    assert_eq!(code(&file.ask(&place, diff("from=a&to=b&max=0"), &NONE, 400)), "bad-request");
+    assert_eq!(code(&file.ask(&place, diff("from=a&to=b"), &NONE, 404)), "not-found");
     let metrics = file.ask(&place, ("GET", "/metrics", ""), &NONE, 200);
     assert_metrics(metrics.as_str().expect("text"));
 
@@ -161,6 +172,8 @@ fn every_answer_is_as_described() {
     assert_eq!(code(&file.ask(&place, merge("POST"), &unfit, 422)), "unsupported");
     file.ask(&place, merge("POST"), &start, 200);
     file.ask(&place, merge("GET"), &NONE, 200);
+    let unknown = file.ask(&place, diff("from=a&to=origin"), &NONE, 409);
+    assert_eq!(code(&unknown), "changes-unknown");
     file.ask(&place, status, &NONE, 200);
     assert_eq!(code(&file.ask(&place, merge("POST"), &start, 409)), "merging");
     assert_eq!(code(&file.ask(&place, one("DELETE"), &NONE, 409)), "merging");

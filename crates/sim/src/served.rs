@@ -47,6 +47,8 @@ impl Machine<'_> {
         let range = range.start / SECTOR * SECTOR..range.end.next_multiple_of(SECTOR);
         let since = match asked {
             Asked::Dirty(slot) if self.snapshot(slot).is_none() => return,
+            // On its own export the name of a snapshot stands for the origin.
+            Asked::Dirty(slot) if slot == device => 0,
             Asked::Dirty(slot) => slot,
             _ => device,
         };

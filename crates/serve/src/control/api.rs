@@ -175,3 +175,38 @@ pub struct TuneMerge {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_bytes: Option<u64>,
 }
+
+/// Which differences are asked for: query parameters of the same names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiffQuery {
+    /// Name of a snapshot, or `origin`.
+    pub from: String,
+    /// The same of the other side.
+    pub to: String,
+    /// From this byte on; 0 if it is left out.
+    pub start: u64,
+    /// At most this many ranges. The server may tell fewer, and does so if it is left out.
+    pub max: Option<u64>,
+}
+
+/// Where two devices differ, or may differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diff {
+    /// Of the larger one, in bytes.
+    pub size: u64,
+    /// Every range begins at a multiple of this many bytes, unless the question begins inside one.
+    pub granularity: u64,
+    /// In order; they neither touch nor overlap.
+    pub ranges: Vec<DiffRange>,
+    /// Where to ask again, if there is more.
+    pub next: Option<u64>,
+}
+
+/// A range that differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffRange {
+    /// Its first byte.
+    pub start: u64,
+    /// In bytes.
+    pub length: u64,
+}

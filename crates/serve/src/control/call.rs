@@ -4,7 +4,9 @@ use futures_channel::oneshot;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::api::{Grow, NewSnapshot, SnapshotStatus, StartMerge, Status, TuneMerge};
+use super::api::{
+    Diff, DiffQuery, Grow, NewSnapshot, SnapshotStatus, StartMerge, Status, TuneMerge,
+};
 use super::events::Statuses;
 use super::metrics::Numbers;
 use super::refusal::{Code, Refusal};
@@ -23,6 +25,7 @@ pub(super) enum Call {
     Grow(String, Grow),
     Flush(String),
     FlushAll,
+    Diff(DiffQuery),
     Merge,
     StartMerge(StartMerge),
     TuneMerge(TuneMerge),
@@ -39,6 +42,7 @@ pub(super) enum Answer {
     Nothing,
     Status(Box<Status>),
     Snapshot(SnapshotStatus),
+    Diff(Diff),
     Merge(MergeProgress),
     Numbers(Box<Numbers>),
     Events(Statuses),
@@ -81,8 +85,9 @@ pub(super) trait Route: Sync {
     /// HTTP status of the answer when the call is done.
     fn status(&self) -> u16;
 
-    /// The call that a request means. `name` is what stands for `{name}`, decoded.
-    fn call(&self, name: String, body: &[u8]) -> Result<Call, Refusal>;
+    /// The call that a request means. `name` is what stands for `{name}`, decoded; `query` what follows the
+    /// path, as it came.
+    fn call(&self, name: String, query: &str, body: &[u8]) -> Result<Call, Refusal>;
 
     /// The schemas of request and answer in `docs/openapi.json`.
     #[cfg(test)]
@@ -102,8 +107,8 @@ impl<B: Body, A: Content> Route for Endpoint<B, A> {
         self.status
     }
 
-    fn call(&self, name: String, body: &[u8]) -> Result<Call, Refusal> {
-        Ok((self.call)(name, B::parse(body)?))
+    fn call(&self, name: String, query: &str, body: &[u8]) -> Result<Call, Refusal> {
+        Ok((self.call)(name, B::parse(query, body)?))
     }
 
     #[cfg(test)]
@@ -119,21 +124,34 @@ pub(super) trait Content {
     const SCHEMA: Option<&'static str>;
 }
 
-/// The body of a request.
+/// What a request says: its body, or its parameters.
 pub(super) trait Body: Content + Sized {
-    fn parse(body: &[u8]) -> Result<Self, Refusal>;
-
-    fn text(&self) -> serde_json::Result<Vec<u8>>;
-}
-
-/// No body; what a client sends all the same is passed over.
-impl Body for () {
-    fn parse(_: &[u8]) -> Result<Self, Refusal> {
-        Ok(())
-    }
+    fn parse(query: &str, body: &[u8]) -> Result<Self, Refusal>;
 
     fn text(&self) -> serde_json::Result<Vec<u8>> {
         Ok(Vec::new())
+    }
+
+    /// The parameters, if there are any.
+    fn query(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Nothing; what a client sends all the same is passed over.
+impl Body for () {
+    fn parse(_: &str, _: &[u8]) -> Result<Self, Refusal> {
+        Ok(())
+    }
+}
+
+impl Body for DiffQuery {
+    fn parse(query: &str, _: &[u8]) -> Result<Self, Refusal> {
+        Self::parse(query)
+    }
+
+    fn query(&self) -> Option<String> {
+        Some(self.text())
     }
 }
 
@@ -141,7 +159,7 @@ impl Body for () {
 trait Json: Content + Serialize + DeserializeOwned {}
 
 impl<T: Json> Body for T {
-    fn parse(body: &[u8]) -> Result<Self, Refusal> {
+    fn parse(_: &str, body: &[u8]) -> Result<Self, Refusal> {
         serde_json::from_slice(body)
             .map_err(|error| Refusal::new(Code::BadRequest, format_args!("the body: {error}")))
     }
@@ -172,6 +190,8 @@ contents! {
     Metrics: None;
     Status: Some("Status");
     SnapshotStatus: Some("Snapshot");
+    DiffQuery: None;
+    Diff: Some("Diff");
     MergeProgress: Some("Merge");
     NewSnapshot: Some("NewSnapshot");
     Grow: Some("Grow");
@@ -211,6 +231,7 @@ endpoints! {
     GROW: "POST" "/v1/snapshots/{name}/grow", Grow => 200 SnapshotStatus, Call::Grow;
     FLUSH: "POST" "/v1/snapshots/{name}/flush", () => 204 (), |name, ()| Call::Flush(name);
     FLUSH_ALL: "POST" "/v1/flush", () => 204 (), |_, ()| Call::FlushAll;
+    DIFF: "GET" "/v1/diff", DiffQuery => 200 Diff, |_, it| Call::Diff(it);
     MERGE: "GET" "/v1/merge", () => 200 MergeProgress, |_, ()| Call::Merge;
     START_MERGE: "POST" "/v1/merge", StartMerge => 200 MergeProgress, |_, it| Call::StartMerge(it);
     TUNE_MERGE: "PATCH" "/v1/merge", TuneMerge => 200 MergeProgress, |_, it| Call::TuneMerge(it);

@@ -12,7 +12,9 @@ use hyper::{Request, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
-use super::api::{Grow, NewSnapshot, SnapshotStatus, StartMerge, Status, TuneMerge};
+use super::api::{
+    Diff, DiffQuery, Grow, NewSnapshot, SnapshotStatus, StartMerge, Status, TuneMerge,
+};
 use super::call::{self, Body, Endpoint};
 use super::events::Parser;
 use super::refusal::{Refusal, Refused};
@@ -129,6 +131,15 @@ impl<'a> Client<'a> {
         }
     }
 
+    /// Where two snapshots differ, or one and the origin: a page of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`status`](Self::status).
+    pub async fn diff(&self, query: &DiffQuery) -> Result<Diff, ClientError> {
+        self.call(&call::DIFF, "", query).await
+    }
+
     /// Starts a merge.
     ///
     /// # Errors
@@ -201,7 +212,10 @@ impl<'a> Client<'a> {
     ) -> Result<A, ClientError> {
         let odd = |error: serde_json::Error| ClientError::Odd(error.to_string());
         let name = utf8_percent_encode(name, NON_ALPHANUMERIC).to_string();
-        let path = endpoint.path().replace("{name}", &name);
+        let mut path = endpoint.path().replace("{name}", &name);
+        if let Some(query) = body.query() {
+            path = format!("{path}?{query}");
+        }
         let answer = self.send(endpoint.method(), &path, body.text().map_err(odd)?).await?;
         let answer = if answer.is_empty() { NOTHING } else { &answer };
         serde_json::from_slice(answer).map_err(odd)

@@ -136,8 +136,9 @@ impl Session {
             Ok(Ok(body)) => body.to_bytes(),
         };
         self.phase.set(Phase::Waiting);
+        let query = head.uri.query().unwrap_or_default();
         let (answer, answered) = oneshot::channel();
-        let queued = QueuedCall { call: endpoint.call(name, &body)?, answer };
+        let queued = QueuedCall { call: endpoint.call(name, query, &body)?, answer };
         let stopping = || Refusal::new(Code::Stopping, "the server is shutting down");
         self.calls.clone().send(queued).await.map_err(|_| stopping())?;
         let answer = answered.await.map_err(|_| stopping())??;
@@ -149,6 +150,7 @@ impl Session {
             Answer::Nothing => response::nothing(status),
             Answer::Status(all) => response::json(status, &all),
             Answer::Snapshot(snapshot) => response::json(status, &snapshot),
+            Answer::Diff(diff) => response::json(status, &diff),
             Answer::Merge(merge) => response::json(status, &merge),
             Answer::Numbers(numbers) => response::numbers(status, *numbers, form),
             Answer::Events(statuses) => {

@@ -10,6 +10,7 @@ use dmsnap::volume::{Snapshot, State, View, Volume};
 
 use super::api::{NewSnapshot, StartMerge, Status, TuneMerge};
 use super::call::{Answer, Call, QueuedCall};
+use super::differing::differences;
 use super::events::{Statuses, Watchers};
 use super::opener::StoreOpener;
 use super::refusal::{Code, Refusal};
@@ -115,6 +116,7 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
                 flushed.map_err(|error| Refusal::of("flush", error))?;
                 Ok(Answer::Nothing)
             }
+            Call::Diff(query) => differences(&self.volume, &query).map(Answer::Diff),
             Call::Merge => self.merge(),
             Call::StartMerge(start) => self.start_merge(&start).await,
             Call::TuneMerge(tune) => self.tune_merge(tune),

@@ -10,6 +10,7 @@
 
 mod api; // what is said, as JSON
 mod refusal; // why not
+mod query; // parameters of a request
 mod metrics; // numbers for Prometheus
 mod events; // the status whenever it changes
 mod call; // the one list of what can be asked for
@@ -19,13 +20,14 @@ mod connection; // the requests of one client
 mod http; // the thread that speaks HTTP
 mod status; // looking
 mod opener; // stores by their names
+mod differing; // where devices of the volume differ
 mod controller; // doing
 mod server; // both threads together
 mod client; // the other end
 
 pub use api::{
-    ExportStatus, Grow, MakeStore, NewSnapshot, OriginStatus, SnapshotStatus, StartMerge, Status,
-    TuneMerge,
+    Diff, DiffQuery, DiffRange, ExportStatus, Grow, MakeStore, NewSnapshot, OriginStatus,
+    SnapshotStatus, StartMerge, Status, TuneMerge,
 };
 pub use client::{Client, ClientError, Events};
 pub use controller::Controller;

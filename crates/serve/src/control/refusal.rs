@@ -28,6 +28,8 @@ pub enum Code {
     NotMerging,
     /// The snapshot was dropped.
     Invalid,
+    /// The snapshot cannot tell any more what has changed: a merge of it was begun.
+    ChangesUnknown,
     /// The server was started to write nothing.
     ReadOnly,
     /// The store or the device cannot do that.
@@ -51,7 +53,12 @@ impl Code {
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::TimeOut => 408,
-            Self::NameInUse | Self::Busy | Self::Merging | Self::NotMerging | Self::Invalid => 409,
+            Self::NameInUse
+            | Self::Busy
+            | Self::Merging
+            | Self::NotMerging
+            | Self::Invalid
+            | Self::ChangesUnknown => 409,
             Self::TooLarge => 413,
             Self::Unsupported | Self::Refused => 422,
             Self::Device => 500,
@@ -97,6 +104,7 @@ impl Refusal {
             | VolumeError::Merged { .. } => Code::Merging,
             VolumeError::NotMerging => Code::NotMerging,
             VolumeError::Invalid => Code::Invalid,
+            VolumeError::ChangesUnknown => Code::ChangesUnknown,
             VolumeError::TakenOut => Code::NotFound,
             VolumeError::Transient => Code::Unsupported,
             VolumeError::NoRoom { .. } => Code::NoSpace,

@@ -24,7 +24,10 @@ pub enum StatusKind {
     Allocation,
     /// The flags are the depth of the layer that holds the bytes, from 1 on; 0 if none does.
     Depth,
-    /// The flags are 1 where the bytes may have changed since a snapshot was made.
+    /// The flags are 1 where the bytes may differ from the origin's, or may have changed on it since this snapshot
+    /// was made.
+    DiffersFromOrigin,
+    /// The flags are 1 where the bytes may have changed since a snapshot was made: may differ from what it shows.
     ChangedSince {
         /// The snapshot's name.
         snapshot: String,

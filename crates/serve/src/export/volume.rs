@@ -3,7 +3,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use dmsnap::device::Device;
-use dmsnap::volume::{Layer, Snapshot, View, Volume};
+use dmsnap::volume::{Layer, Snapshot, View, Volume, VolumeError};
 
 use super::extent::{Extent, HOLE, StatusKind, ZERO};
 use super::interface::Export;
@@ -14,8 +14,9 @@ pub const ORIGIN: &str = "origin";
 /// A volume's origin or one of its snapshots, to be served.
 ///
 /// Clients can ask which chunks differ: [`StatusKind::ChangedSince`] is set where the origin may have changed since
-/// a snapshot was made ([`Volume::changed_since`]). It is the table the snapshot lives by, so it survives crashes as
-/// the snapshot does, and is not offered for one that was dropped, or whose merge was begun.
+/// a snapshot was made ([`Volume::changed_since`]), and between two snapshots where they may differ
+/// ([`Volume::different`]). It is the tables the snapshots live by, so it survives crashes as they do, and is not
+/// offered for one that was dropped, or whose merge was begun.
 #[derive(Debug)]
 pub struct VolumeExport<O, C> {
     name: String,
@@ -58,14 +59,14 @@ impl<O: Device, C: Device> VolumeExport<O, C> {
         self
     }
 
-    /// The snapshots whose changes this export can tell.
+    /// The snapshots from which this export can tell its difference; of a snapshot also itself, which stands
+    /// for the origin.
     fn told(&self) -> Vec<Rc<Snapshot<C>>> {
-        let mut told = match &self.snapshot {
-            Some(snapshot) => vec![snapshot.clone()],
-            None => self.volume.snapshots(),
-        };
-        told.retain(|it| self.volume.tells_changes(it));
-        told
+        let tells = |it: &Rc<Snapshot<C>>| self.volume.tells_changes(it);
+        if self.snapshot.as_ref().is_some_and(|own| !tells(own)) {
+            return Vec::new();
+        }
+        self.volume.snapshots().into_iter().filter(tells).collect()
     }
 
     fn chunk_bytes(&self) -> u32 {
@@ -102,13 +103,18 @@ impl<O: Device, C: Device> VolumeExport<O, C> {
         range: Range<u64>,
         most: usize,
     ) -> io::Result<Vec<Extent>> {
-        let snapshot = self.told().into_iter().find(|it| changed_since(it) == *kind);
-        let snapshot = snapshot.ok_or_else(|| {
-            io::Error::other(
-                "the snapshot no longer tells what has changed: dropped, merged or removed",
-            )
-        })?;
-        let changes = self.volume.changed_since(&snapshot, range, most)?.into_iter();
+        let named = match (kind, &self.snapshot) {
+            (StatusKind::DiffersFromOrigin, Some(own)) => Some(own.clone()),
+            _ => self.told().into_iter().find(|it| changed_since(it) == *kind),
+        };
+        let named = named.ok_or(VolumeError::ChangesUnknown)?;
+        let changes = match &self.snapshot {
+            Some(own) if !Rc::ptr_eq(own, &named) => {
+                self.volume.different([own, &named], range, most)
+            }
+            _ => self.volume.changed_since(&named, range, most),
+        };
+        let changes = changes?.into_iter();
         let extent = |(len_bytes, changed)| Extent { len_bytes, flags: u32::from(changed) };
         Ok(changes.map(extent).collect())
     }
@@ -156,8 +162,13 @@ impl<O: Device + 'static, C: Device + 'static> Export for VolumeExport<O, C> {
     }
 
     fn status_kinds(&self) -> Vec<StatusKind> {
-        let changes = self.told().into_iter().map(|it| changed_since(&it));
-        [StatusKind::Allocation, StatusKind::Depth].into_iter().chain(changes).collect()
+        let told = self.told();
+        let from_origin = !told.is_empty() && self.snapshot.is_some();
+        [StatusKind::Allocation, StatusKind::Depth]
+            .into_iter()
+            .chain(from_origin.then_some(StatusKind::DiffersFromOrigin))
+            .chain(told.iter().map(|it| changed_since(it)))
+            .collect()
     }
 
     async fn status(
@@ -173,7 +184,9 @@ impl<O: Device + 'static, C: Device + 'static> Export for VolumeExport<O, C> {
                 self.layers(range, most, flags).await
             }
             StatusKind::Depth => self.layers(range, most, |layer| self.depth(layer)).await,
-            StatusKind::ChangedSince { .. } => self.changes(kind, range, most),
+            StatusKind::DiffersFromOrigin | StatusKind::ChangedSince { .. } => {
+                self.changes(kind, range, most)
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 use dmsnap_nbd::{Context, Extent};
 
-use crate::export::{self, StatusKind};
+use crate::export::{self, ORIGIN, StatusKind};
 
 const _: () = assert!(export::HOLE == dmsnap_nbd::HOLE && export::ZERO == dmsnap_nbd::ZERO);
 
@@ -9,6 +9,7 @@ pub(super) fn context(kind: &StatusKind) -> Context {
     match kind {
         StatusKind::Allocation => Context::base_allocation(),
         StatusKind::Depth => Context::allocation_depth(),
+        StatusKind::DiffersFromOrigin => Context::dirty_bitmap(ORIGIN),
         StatusKind::ChangedSince { snapshot, .. } => Context::dirty_bitmap(snapshot),
     }
 }

@@ -42,8 +42,8 @@ fn trims(order: u64) -> World {
 fn bitmaps(order: u64) -> World {
     let clients = vec![
         vec![write(0, 3, 4), ask(0, Asked::Dirty(1)), write(0, 12, 2), flush(0)],
-        vec![write(1, 5, 2), ask(1, Asked::Dirty(1)), ask(0, Asked::Dirty(2))],
-        vec![write(0, 20, 1), ask(0, Asked::Dirty(2)), write(2, 8, 3), ask(2, Asked::Dirty(2))],
+        vec![write(1, 5, 2), ask(1, Asked::Dirty(2)), ask(0, Asked::Dirty(2))],
+        vec![write(0, 20, 1), ask(2, Asked::Dirty(2)), write(2, 8, 3), ask(2, Asked::Dirty(1))],
     ];
     let backlog = if order.is_multiple_of(2) { 64 << 10 } else { 0 };
     at_once(format!("status-with-writes-{order}"), order, backlog, clients)
@@ -57,6 +57,7 @@ fn dropped() -> World {
         acts.push(ask(1, asked));
     }
     acts.extend([ask(0, Asked::Dirty(1)), ask(0, Asked::Dirty(2)), ask(2, Asked::Base)]);
+    acts.push(ask(2, Asked::Dirty(1)));
     let slots = vec![Slot::filled(1, 60, 2), Slot::filled(2, 40, 0)];
     world("status-of-a-dropped-snapshot", setup(24, slots), acts)
 }
