@@ -19,6 +19,9 @@ _dmsnap() {
             dmsnap,check)
                 cmd="dmsnap__subcmd__check"
                 ;;
+            dmsnap,compare)
+                cmd="dmsnap__subcmd__compare"
+                ;;
             dmsnap,completions)
                 cmd="dmsnap__subcmd__completions"
                 ;;
@@ -27,6 +30,9 @@ _dmsnap() {
                 ;;
             dmsnap,ctl)
                 cmd="dmsnap__subcmd__ctl"
+                ;;
+            dmsnap,diff)
+                cmd="dmsnap__subcmd__diff"
                 ;;
             dmsnap,dump)
                 cmd="dmsnap__subcmd__dump"
@@ -66,6 +72,9 @@ _dmsnap() {
                 ;;
             dmsnap,wipe)
                 cmd="dmsnap__subcmd__wipe"
+                ;;
+            dmsnap__subcmd__ctl,diff)
+                cmd="dmsnap__subcmd__ctl__subcmd__diff"
                 ;;
             dmsnap__subcmd__ctl,flush)
                 cmd="dmsnap__subcmd__ctl__subcmd__flush"
@@ -128,7 +137,7 @@ _dmsnap() {
 
     case "${cmd}" in
         dmsnap)
-            opts="-h -V --help --version create info check repair dump restore pack unpack wipe export merge undo serve lvm ctl completions man"
+            opts="-h -V --help --version create info check repair dump restore pack unpack wipe export diff compare merge undo serve lvm ctl completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -148,6 +157,24 @@ _dmsnap() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__compare)
+            opts="-h -V --no-fence --io --progress --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --io)
+                    COMPREPLY=($(compgen -W "direct buffered" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -204,12 +231,38 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__ctl)
-            opts="-h -V --control --json --help --version status snapshot merge grow flush shutdown"
+            opts="-h -V --control --json --help --version status snapshot merge diff grow flush shutdown"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__ctl__subcmd__diff)
+            opts="-h -V --start --max --control --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --start)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --control)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -484,6 +537,40 @@ _dmsnap() {
             case "${prev}" in
                 --control)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__diff)
+            opts="-h -V --origin --compare --from --max --format --json --no-fence --io --progress --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --origin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json csi qemu" -- "${cur}"))
+                    return 0
+                    ;;
+                --io)
+                    COMPREPLY=($(compgen -W "direct buffered" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -36,6 +36,8 @@ complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "pack" -d 'Pack a stor
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "unpack" -d 'Write the metadata in a pack to a device, or to a new sparse file'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "wipe" -d 'Zero what a store has used of its device, before that is given away'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "export" -d 'Write the snapshot\'s content as a raw image'
+complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "diff" -d 'List where two snapshots of one origin differ, or a snapshot and its origin'
+complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "compare" -d 'Tell whether a snapshot is the same bytes as an image'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "merge" -d 'Copy the snapshot\'s chunks back to the origin'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "undo" -d 'Take a merge back'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "serve" -d 'Serve an origin and its snapshots as block devices over NBD'
@@ -109,6 +111,28 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l progress -d 'Sh
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l json -d 'The result as a JSON object; on stderr, if the image goes to standard output'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand diff" -l origin -d 'The origin of two stores' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand diff" -l from -d 'Begin at this byte' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand diff" -l max -d 'List at most this many ranges' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand diff" -l format -d 'How the ranges are written' -r -f -a "text\t'A line of text for each range'
+json\t'A JSON object on a line for each range, after one that describes the list'
+csi\t'Messages as those of CSI\'s `GetMetadataDelta`, a JSON object on a line each'
+qemu\t'As `qemu-img map --output=json` lists an image that holds only what differs'"
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand diff" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
+buffered\t'Through the page cache'"
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand diff" -l compare -d 'Read what both sides show, and leave out what is the same'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand diff" -l json -d 'The same as --format json'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand diff" -l no-fence -d 'Go on although the origin is not what the store remembers of it (`dmsnap create --base`)'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand diff" -l progress -d 'With --compare: show progress even if stderr is not a terminal'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand diff" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand compare" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
+buffered\t'Through the page cache'"
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand compare" -l no-fence -d 'Go on although the origin is not what the store remembers of it (`dmsnap create --base`)'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand compare" -l progress -d 'Show progress even if stderr is not a terminal: one line per second'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand compare" -l json -d 'The result as a JSON object'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand compare" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand compare" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l keep -d 'COW device of another snapshot of ORIGIN, which keeps what it shows; may be repeated' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l undo -d 'Keep a way back in UNDO: `dmsnap undo COW ORIGIN UNDO` then takes the merge back' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand merge" -l rate -d 'Limit to this many bytes per second' -r
@@ -202,16 +226,17 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subco
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l drop-full -d 'Drop another snapshot that has no room for what it shows, instead of refusing'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -s V -l version -d 'Print version'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -l control -d 'The server\'s control socket, as it was given to `dmsnap serve`' -r -F
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -l json -d 'The answer as JSON, where there is one'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -s V -l version -d 'Print version'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "status" -d 'Show origin, snapshots, merge and exports, and their state'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "snapshot" -d 'Add, remove or drop a snapshot'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "merge" -d 'Merge a snapshot into the origin'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "grow" -d 'Make the file of a store longer'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "flush" -d 'Make everything written to the exports durable'
-complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge grow flush shutdown" -f -a "shutdown" -d 'End the server, as SIGTERM does: everything is published and flushed'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge diff grow flush shutdown" -l control -d 'The server\'s control socket, as it was given to `dmsnap serve`' -r -F
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge diff grow flush shutdown" -l json -d 'The answer as JSON, where there is one'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge diff grow flush shutdown" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge diff grow flush shutdown" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge diff grow flush shutdown" -f -a "status" -d 'Show origin, snapshots, merge and exports, and their state'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge diff grow flush shutdown" -f -a "snapshot" -d 'Add, remove or drop a snapshot'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge diff grow flush shutdown" -f -a "merge" -d 'Merge a snapshot into the origin'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge diff grow flush shutdown" -f -a "diff" -d 'List where two snapshots differ, or a snapshot and the origin'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge diff grow flush shutdown" -f -a "grow" -d 'Make the file of a store longer'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge diff grow flush shutdown" -f -a "flush" -d 'Make everything written to the exports durable'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge diff grow flush shutdown" -f -a "shutdown" -d 'End the server, as SIGTERM does: everything is published and flushed'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -l control -d 'The server\'s control socket, as it was given to `dmsnap serve`' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -l dmsetup -d 'Lines as `dmsetup status` prints them'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -l watch -d 'Again as soon as it changes, at most ten times a second, until the server ends'
@@ -234,6 +259,12 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subco
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "resume" -d 'Resume it, also after a device has failed'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "cancel" -d 'Cancel the merge and keep the snapshot, with its content unchanged'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "rate" -d 'Change how fast it goes'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from diff" -l start -d 'Begin at this byte' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from diff" -l max -d 'List at most this many ranges' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from diff" -l control -d 'The server\'s control socket, as it was given to `dmsnap serve`' -r -F
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from diff" -l json -d 'The answer as JSON, where there is one'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from diff" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from diff" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from grow" -l control -d 'The server\'s control socket, as it was given to `dmsnap serve`' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from grow" -l json -d 'The answer as JSON, where there is one'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from grow" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Outcome {
-    /// Did what was asked; the answer is yes, or sound.
+    /// Did what was asked; the answer is yes, sound, or the same.
     Yes = 0,
-    /// Did what was asked; the answer is no, or damaged.
+    /// Did what was asked; the answer is no, damaged, or different.
     No = 1,
     /// Could not be done: the message on stderr says why.
     Failed = 3,
@@ -20,8 +20,8 @@ pub(crate) const USAGE: u8 = 2;
 /// The same in words, for `--help` and the manual.
 pub(crate) const STATUSES: &str = "\
 Exit status:
-  0  done; the answer is yes, or sound
-  1  done; the answer is no, or damaged
+  0  done; the answer is yes, sound, or the same
+  1  done; the answer is no, damaged, or different
   2  usage error
   3  could not be done, or was stopped: stderr says why, in one line";
 

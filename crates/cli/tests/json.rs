@@ -74,6 +74,17 @@ fn every_name_in_json_is_documented_and_every_documented_name_is_there() {
     assert_documented("wipe", "name", &parsed(&dmsnap!("wipe", "--json", back).ok()));
     let exported = dmsnap!("export", "--json", cow, disk, dir.path("out")).ok();
     assert_documented("export", "name", &parsed(&exported));
+    let image = dir.path("out");
+    let compared = dmsnap!("compare", "--json", cow, disk, image).ok();
+    assert_documented("compare", "name", &parsed(&compared));
+    let listed = dmsnap!("diff", "--json", cow, disk).stdout;
+    let lines: Vec<_> = listed.lines().map(parsed).collect();
+    assert_documented("diff", "name in the first line", &lines[0]);
+    assert_documented("diff", "name", &lines[1]);
+    let message = parsed(&dmsnap!("diff", "--format", "csi", cow, disk).stdout);
+    assert_documented("diff", "name with `--format csi`", &message);
+    let map = parsed(&dmsnap!("diff", "--format", "qemu", cow, disk).stdout);
+    assert_documented("diff", "name with `--format qemu`", &map[0]);
     let planned = dmsnap!("merge", "--json", "--dry-run", cow, disk).ok();
     assert_documented("merge --dry-run", "name", &parsed(&planned));
     assert_documented("merge", "name", &parsed(&dmsnap!("merge", "--json", cow, disk).ok()));

@@ -13,6 +13,8 @@ mod bad_disks;
 mod bad_inputs;
 mod base;
 mod control;
+mod diff;
+mod diff_live;
 mod disks;
 mod docs;
 mod formats;

@@ -70,8 +70,10 @@ fn every_command_of_the_readme_prints_what_the_readme_says() {
     let dir = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory can be made");
     symlink(root.join("tests"), dir.path().join("tests")).expect("a link can be made");
     let steps = steps(&readme);
-    let told =
-        ["info", "check", "dump", "restore", "pack", "unpack", "wipe", "export", "merge", "create"];
+    let told = [
+        "info", "check", "dump", "restore", "pack", "unpack", "wipe", "export", "diff", "compare",
+        "merge", "create",
+    ];
     for command in told {
         let word = format!("dmsnap {command} ");
         assert!(steps.iter().any(|step| step.command.contains(&word)), "no {word}in the tour");

@@ -33,6 +33,13 @@ fn a_command_line_that_makes_no_sense_exits_2() {
         &["wipe"],
         &["export", "x", "y"],
         &["export", "x", "y", "z", "--io", "mmap"],
+        &["diff", "x"],
+        &["diff", "x", "y", "--max", "0"],
+        &["diff", "x", "y", "--from", "end"],
+        &["diff", "x", "y", "--format", "xml"],
+        &["diff", "x", "y", "--format", "text", "--json"],
+        &["diff", "x", "y", "--progress"],
+        &["compare", "x"],
         &["merge", "x"],
         &["merge", "x", "y", "--rate", "fast"],
         &["merge", "x", "y", "--window", "1.5G"],
@@ -47,8 +54,7 @@ fn a_command_line_that_makes_no_sense_exits_2() {
 
 #[test]
 fn every_command_has_short_help_and_long_help_with_examples() {
-    const COMMANDS: &str =
-        "create info check repair dump restore pack unpack wipe export merge undo completions man";
+    const COMMANDS: &str = "create info check repair dump restore pack unpack wipe export diff compare merge undo completions man";
     for name in COMMANDS.split(' ') {
         let short = dmsnap!(name, "-h").ok();
         let long = dmsnap!(name, "--help").ok();

@@ -1,4 +1,5 @@
 mod waiting; // until a merge has ended
+mod differing; // where two devices differ
 
 use std::path::{Path, PathBuf};
 
@@ -57,6 +58,8 @@ Examples:
   Back to Monday, while clients go on, slowly, and faster in the night:
     dmsnap ctl --control unix:/run/d.ctl merge start monday --rate 20M
     dmsnap ctl --control unix:/run/d.ctl merge rate none
+  What has changed since Monday:
+    dmsnap ctl --control unix:/run/d.ctl diff monday origin
   Metrics for Prometheus, with curl:
     curl --unix-socket /run/d.ctl http://localhost/metrics";
 
@@ -88,6 +91,13 @@ enum Command {
     #[command(subcommand)]
     #[command(after_long_help = example!("merge pause"))]
     Merge(MergeCommand),
+    /// List where two snapshots differ, or a snapshot and the origin
+    ///
+    /// As `dmsnap diff` does of stores that nobody serves; with --json one answer of the server, which
+    /// has at most 4096 ranges and tells where to go on. A snapshot that was dropped, or whose merge was
+    /// begun, is refused. The exit status is 0 if nothing differs, and 1 if something does.
+    #[command(after_long_help = example!("diff origin monday"))]
+    Diff(differing::Args),
     /// Make the file of a store longer
     #[command(after_long_help = example!("grow monday 20G"))]
     Grow {
@@ -214,6 +224,7 @@ impl Args {
             Command::Status { dmsetup, watch: true } => self.watch(client, *dmsetup, out).await?,
             Command::Snapshot(command) => self.snapshot(client, command, out).await?,
             Command::Merge(command) => return self.merge(client, command, out).await,
+            Command::Diff(args) => return self.diff(client, args, out).await,
             Command::Grow { name, size } => {
                 let grown = client.grow(name, Grow { size_bytes: *size }).await;
                 self.tell(out, &self.asked(grown)?, status::snapshot)?;
@@ -279,6 +290,23 @@ impl Args {
         };
         let done: SnapshotStatus = self.asked(done)?;
         self.tell(out, &done, status::snapshot)
+    }
+
+    async fn diff(
+        &self,
+        client: Client<'_>,
+        args: &differing::Args,
+        out: &mut Output,
+    ) -> Result<Outcome, Failure> {
+        let differs = match self.json {
+            true => {
+                let page = self.asked(args.page(client).await)?;
+                out.json(&page)?;
+                !page.ranges.is_empty()
+            }
+            false => self.asked(args.list(client, out).await)??,
+        };
+        Ok(if differs { Outcome::No } else { Outcome::Yes })
     }
 
     async fn merge(

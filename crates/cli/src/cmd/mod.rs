@@ -10,6 +10,9 @@ mod pack;
 mod unpack;
 mod wipe;
 mod export;
+mod ranges; // of bytes, as lines
+mod diff;
+mod compare;
 mod merging; // what merges of devices and in volume groups have in common
 mod undoable; // a merge with a way back, and the way back
 mod merge;
@@ -39,6 +42,8 @@ pub(crate) enum Command {
     Unpack(unpack::Args),
     Wipe(wipe::Args),
     Export(export::Args),
+    Diff(diff::Args),
+    Compare(compare::Args),
     Merge(merge::Args),
     Undo(undo::Args),
     Serve(serve::Args),
@@ -66,6 +71,8 @@ impl Command {
             Self::Unpack(args) => runtime::run(args.run(out)),
             Self::Wipe(args) => runtime::run(args.run(out)),
             Self::Export(args) => runtime::run(args.run(out)),
+            Self::Diff(args) => runtime::run(args.run(out)),
+            Self::Compare(args) => runtime::run(args.run(out)),
             Self::Merge(args) => runtime::run(args.run(out)),
             Self::Undo(args) => runtime::run(args.run(out)),
             Self::Serve(args) => runtime::run(args.run(out)),
