@@ -43,6 +43,11 @@ impl RequestFault {
         Self::Gone,
     ];
 
+    /// Its place among all of them.
+    pub fn number(self) -> u64 {
+        self as u64
+    }
+
     /// True if it lasts until somebody [heals](crate::Power::heal) the disk.
     pub fn lasts(self) -> bool {
         matches!(self, Self::Hangs | Self::Full)

@@ -175,7 +175,12 @@ const SPARSE: u64 = 4;
 ///
 /// The first broken promise.
 pub fn every_fault(plan: &Plan, start: &Start) -> Result<Tally, Box<Failure>> {
-    each_fault(plan, start, |request, fault| !fault.lasts() || request.is_multiple_of(SPARSE))
+    each_fault(plan, start, worth_a_try)
+}
+
+/// Whether a fault is tried with a request: those that last, with some.
+pub fn worth_a_try(request: u64, fault: RequestFault) -> bool {
+    !fault.lasts() || request.is_multiple_of(SPARSE)
 }
 
 /// The same in every way for every request, as far as `wanted` says so.

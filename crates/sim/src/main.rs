@@ -26,7 +26,11 @@ enum Command {
         operations: u32,
     },
     /// Every request of every small world goes wrong once.
-    Faults,
+    Faults {
+        /// Of each way to go wrong, one request in this many; each way begins with another one.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        every: u64,
+    },
     /// Large worlds, from seeds.
     Random {
         /// The first seed.
@@ -72,7 +76,7 @@ fn main() -> ExitCode {
     catch_panics();
     let passed = match args.command {
         Command::Exhaustive { operations } => runner::exhaustive(operations),
-        Command::Faults => runner::faults(),
+        Command::Faults { every } => runner::faults(every),
         Command::Random { from, seconds } => runner::random(from, Duration::from_secs(seconds)),
         Command::Soak { minutes, from } => {
             runner::random(from.unwrap_or_else(clock), Duration::from_secs(60 * minutes))

@@ -2,8 +2,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use dmsnap_sim::RequestFault;
 use dmsnap_sim::draw::live;
-use dmsnap_sim::hunt::{Failure, Tally, each_fault, every_cut, every_fault};
+use dmsnap_sim::hunt::{Failure, Tally, each_fault, every_cut, worth_a_try};
 use dmsnap_sim::minimise::minimise;
 use dmsnap_sim::report::report;
 use dmsnap_sim::worlds::{World, find, named, sequences};
@@ -99,14 +100,19 @@ pub(crate) fn exhaustive(operations: u32) -> bool {
     sum.tell(&format!("{} small worlds, every cut", worlds.len()), began)
 }
 
-/// Every request of every small world goes wrong.
-pub(crate) fn faults() -> bool {
+/// Every request of every small world goes wrong, or one in `every`.
+pub(crate) fn faults(every: u64) -> bool {
     let began = Instant::now();
     let sum = Sum::new();
     let mut worlds = named();
     worlds.extend(sequences(1));
-    each_world(&sum, &worlds, |world| every_fault(&world.plan, &world.plan.setup.start()));
-    sum.tell(&format!("{} small worlds, every request", worlds.len()), began)
+    let wanted = |request: u64, fault: RequestFault| {
+        (request + fault.number()).is_multiple_of(every) && worth_a_try(request / every, fault)
+    };
+    each_world(&sum, &worlds, |world| each_fault(&world.plan, &world.plan.setup.start(), wanted));
+    let requests =
+        if every == 1 { "every request".into() } else { format!("one request in {every}") };
+    sum.tell(&format!("{} small worlds, {requests}", worlds.len()), began)
 }
 
 /// Large worlds until the time is over.
