@@ -18,6 +18,7 @@ mod mapped;
 mod merge_crash;
 mod merge_keeping;
 mod merge_undo;
+mod merge_undo_live;
 mod no_room;
 mod pack;
 mod publish_beside;

@@ -64,7 +64,7 @@ pub use repair::{
 pub use restore::{Restored, plan_restore, restore};
 pub use stream::{Sink, stream};
 pub use undo::{
-    UndoOptions, UndoPlan, Undoable, merge_undoable, plan_merge_undoable, plan_undo, undo,
-    undo_bytes,
+    UndoOptions, UndoPlan, Undoable, keep_way_back, merge_undoable, plan_merge_undoable, plan_undo,
+    refuse_undo_device, undo, undo_bytes,
 };
 pub use wipe::{WipeOptions, WipePlan, Wiped, plan_wipe, wipe};

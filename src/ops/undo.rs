@@ -1,11 +1,14 @@
-use dmsnap_format::{Layout, StoreId, Tag};
+use dmsnap_format::{ChunkSize, Layout, StoreId, Tag};
 
-use super::devices::{refuse_changed, right_way_round, snapshot_bytes};
+use super::create::refuse_content;
+use super::devices::{
+    begins_with_store, refuse_changed, right_way_round, snapshot_bytes, whole_sectors,
+};
 use super::exchange::{Exchange, Found, Known, drop_snapshot, keep_new, load, settle, tags};
 use super::keeping::{Kept, Other, merge_keeping, plan_keeping};
 use super::merge::{MergeOptions, MergePlan, Merged};
 use super::old_data::{self, How, Keeper, Merging, Target};
-use super::{Error, Observer, pair};
+use super::{Error, Observer, Which, pair};
 use crate::copy::Part;
 use crate::device::Device;
 use crate::planted::{Planted, planted};
@@ -165,6 +168,34 @@ pub async fn merge_undoable<C: Device, O: Device>(
     Ok(Undoable::of(merged, kept, others))
 }
 
+/// Steps 1 to 3 of [`merge_undoable`] by themselves: everything that the merge will write over is kept, and the origin is
+/// not changed. The merge goes on from there. Returns how many chunks were kept, and their bytes.
+///
+/// # Errors
+///
+/// As [`merge_undoable`].
+pub async fn keep_way_back<C: Device, O: Device>(
+    (cow, origin): (&C, &O),
+    (undo, ids): (&C, [StoreId; 2]),
+    others: &[Other<C>],
+    options: UndoOptions,
+    observer: &impl Observer,
+) -> Result<(u64, u64), Error> {
+    let known = Known::of(cow, origin, options.merge).await?;
+    let undo_bytes = undo_bytes(known.merging.layout, known.merging.exceptions);
+    let found = known.look_at(undo, undo_bytes, options.merge).await?;
+    plan_keeping(&cow, origin, &borrowed(others), options.merge, true).await?;
+    let how = How { options: options.merge, observer };
+    let kept = match found {
+        Found::Blank => Box::pin(keep_new(undo, ids, &known, how)).await?,
+        Found::Partner => {
+            let exchange = Exchange { keeper: undo, merging: known.merging, undone: false };
+            Box::pin(exchange.keep(known.target, how)).await.map_err(Error::of_undo)?.0
+        }
+    };
+    Ok((kept.exceptions, kept.bytes))
+}
+
 /// Checks everything that [`undo`] would, and says what it would do. Writes nothing. The size of a new undo store is 0:
 /// there is none.
 ///
@@ -268,6 +299,27 @@ async fn way_back<'a, C: Device, O: Device>(
 /// How large an undo store has to be, in bytes, for a store with so many exceptions.
 pub fn undo_bytes(layout: Layout, exceptions: u64) -> u64 {
     layout.chunks_needed(exceptions).saturating_mul(layout.chunk_size().bytes())
+}
+
+/// For a merge alongside clients: refuses a device that cannot become its undo store. Nothing is written.
+///
+/// # Errors
+///
+/// As [`merge_undoable`] of an undo store: [`Error::HoldsStore`], [`Error::UndoTooSmall`], and for other content.
+pub async fn refuse_undo_device<C: Device>(
+    undo: &C,
+    chunk_size: ChunkSize,
+    exceptions: u64,
+) -> Result<(), Error> {
+    if begins_with_store(undo, Which::Cow).await? {
+        return Err(Error::HoldsStore);
+    }
+    let needed_bytes = undo_bytes(Layout::new(chunk_size), exceptions);
+    let found_bytes = whole_sectors(undo, Which::Cow)?;
+    if found_bytes < needed_bytes {
+        return Err(Error::UndoTooSmall { found_bytes, needed_bytes });
+    }
+    refuse_content(undo, found_bytes, chunk_size, false).await
 }
 
 /// The merge after what came before it.

@@ -1,5 +1,7 @@
 use std::io;
 
+use dmsnap_format::StoreId;
+
 use crate::store::{FenceBreak, StoreError};
 use crate::table::Duplicate;
 
@@ -35,6 +37,26 @@ pub enum VolumeError {
     /// No merge was started.
     #[error("no merge was started")]
     NotMerging,
+    /// The store keeps the way back of a merge: merged by itself, it would change what its partner shows.
+    #[error("its store is the way back of a merge, which is not merged by itself")]
+    IsWayBack,
+    /// Another store keeps the way back already.
+    #[error("the store {partner} keeps its way back already")]
+    HasWayBack {
+        /// The name of that store.
+        partner: StoreId,
+    },
+    /// No valid store that keeps the way back is one of the volume's.
+    #[error("no store here keeps a way back")]
+    NoWayBack,
+    /// What is to be merged back would leave no room for what the snapshot shows.
+    #[error("has no room for {chunks} chunks that it would have to keep, only for {room}")]
+    NoRoomToKeep {
+        /// How many.
+        chunks: u64,
+        /// For how many there is room.
+        room: u64,
+    },
     /// The store was opened for reading only.
     #[error("the store was opened for reading only")]
     ReadOnly,
@@ -114,9 +136,10 @@ impl VolumeError {
             Self::Merging { .. } | Self::MergeRunning | Self::Merged { .. } => {
                 io::ErrorKind::ResourceBusy
             }
-            Self::NotMerging => io::ErrorKind::NotFound,
+            Self::NotMerging | Self::NoWayBack => io::ErrorKind::NotFound,
+            Self::IsWayBack | Self::HasWayBack { .. } => io::ErrorKind::InvalidInput,
             Self::ReadOnly => io::ErrorKind::PermissionDenied,
-            Self::NoRoom { .. } => io::ErrorKind::StorageFull,
+            Self::NoRoom { .. } | Self::NoRoomToKeep { .. } => io::ErrorKind::StorageFull,
             Self::Transient => io::ErrorKind::Unsupported,
             Self::SizeNotWhole { .. } | Self::SizeTooLarge { .. } => io::ErrorKind::InvalidInput,
             Self::Duplicate(_) => io::ErrorKind::InvalidData,

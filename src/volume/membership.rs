@@ -44,15 +44,27 @@ impl<O: Device, C: Device> Volume<O, C> {
     async fn join(
         &self,
         name: &str,
-        (store, exceptions, fence): (AnyStore<C>, Vec<Exception>, BaseFence),
+        store: (AnyStore<C>, Vec<Exception>, BaseFence),
         options: SnapshotOptions,
     ) -> Result<Rc<Snapshot<C>>, VolumeError> {
+        let (snapshot, nobody_writes) = self.join_closed(name, store, options).await?;
+        drop(nobody_writes);
+        Ok(snapshot)
+    }
+
+    /// The same; nobody writes to the origin as long as what is returned keeps them out.
+    async fn join_closed(
+        &self,
+        name: &str,
+        (store, exceptions, fence): (AnyStore<C>, Vec<Exception>, BaseFence),
+        options: SnapshotOptions,
+    ) -> Result<(Rc<Snapshot<C>>, Vec<Closed<'_>>), VolumeError> {
         let len_bytes = self.snapshot_bytes(&options)?;
         let table = Table::from_exceptions(exceptions)?;
         if !planted(Planted::BelieveCache) {
             store.device().forget_cached().await?;
         }
-        let _nobody_writes = self.flush_for_new().await?;
+        let nobody_writes = self.flush_for_new().await?;
         self.refuse_changed(&fence, &options).await?;
         if self.snapshot(name).is_some() {
             return Err(VolumeError::NameTaken { name: name.into() });
@@ -70,7 +82,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         ));
         self.members().add(snapshot.clone());
         snapshot.set_added();
-        Ok(snapshot)
+        Ok((snapshot, nobody_writes))
     }
 
     /// Makes durable what a new snapshot shows of the origin, and keeps out who would change it.
@@ -132,6 +144,18 @@ impl<O: Device, C: Device> Volume<O, C> {
         cow: C,
         options: SnapshotOptions,
     ) -> Result<Rc<Snapshot<C>>, VolumeError> {
+        let (snapshot, nobody_writes) = self.open_closed(name, cow, options).await?;
+        drop(nobody_writes);
+        Ok(snapshot)
+    }
+
+    /// The same; nobody writes to the origin as long as what is returned keeps them out.
+    pub(super) async fn open_closed(
+        &self,
+        name: &str,
+        cow: C,
+        options: SnapshotOptions,
+    ) -> Result<(Rc<Snapshot<C>>, Vec<Closed<'_>>), VolumeError> {
         let mut exceptions = Vec::new();
         let len_bytes = self.snapshot_bytes(&options)?;
         let loaded = Loaded::read(cow, Some(len_bytes), |it| exceptions.push(it));
@@ -142,7 +166,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         let fence = loaded.fence().clone();
         self.refuse_changed(&fence, &options).await?;
         let store = loaded.into_writable(options.strays).await.map_err(VolumeError::Store)?;
-        self.join(name, (AnyStore::Persistent(store), exceptions, fence), options).await
+        self.join_closed(name, (AnyStore::Persistent(store), exceptions, fence), options).await
     }
 
     /// The same, for looking at: the snapshot refuses every write, and nothing is ever written to `cow`.

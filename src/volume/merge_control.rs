@@ -1,5 +1,7 @@
 use std::rc::Rc;
 
+use dmsnap_format::TagState;
+
 use super::error::VolumeError;
 use super::gates;
 use super::merge_run::MergeRun;
@@ -20,9 +22,12 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// # Errors
     ///
     /// [`VolumeError::Merging`] while another merge is not finished; [`VolumeError::Transient`];
-    /// [`VolumeError::Invalid`]; [`VolumeError::TakenOut`]; an error of a device.
+    /// [`VolumeError::IsWayBack`]; [`VolumeError::Invalid`]; [`VolumeError::TakenOut`]; an error of a device.
     pub async fn start_merge(&self, snapshot: &Rc<Snapshot<C>>) -> Result<(), VolumeError> {
         let store = snapshot.store().persistent().ok_or(VolumeError::Transient)?;
+        if snapshot.tag().is_some_and(|it| it.state == TagState::Undo && it.partner.is_some()) {
+            return Err(VolumeError::IsWayBack);
+        }
         let prepare = async || -> Result<(), VolumeError> {
             self.merges().refuse_unfinished()?;
             snapshot.standing().usable()?;
@@ -70,7 +75,7 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// 5. reads and writes of its chunks go to the origin
     ///
     /// A crash before 4 leaves the window's exceptions in place, with the newest data in the COW
-    /// device; after it, the window is done.
+    /// device; after it, the window is done. After the last one the tags of two partners say that the merge is done.
     ///
     /// # Errors
     ///

@@ -82,6 +82,7 @@ impl<'a, O: Device, C: Device, P: Observer> MergeRun<'a, O, C, P> {
         self.merges.set_state(merging, MergeState::Running);
         while merging.state() == MergeState::Running {
             if self.store.published() == 0 {
+                self.settle().await;
                 self.merges.set_state(merging, MergeState::Finished);
                 break;
             }
@@ -101,6 +102,18 @@ impl<'a, O: Device, C: Device, P: Observer> MergeRun<'a, O, C, P> {
             }
         }
         Ok(merging.state())
+    }
+
+    /// The merge is done: nobody needs the other store any more, unless to take it back.
+    ///
+    /// An error is not one of the merge: a tag that was not written asks for a partner that is not needed.
+    async fn settle(&self) {
+        let snapshot = self.merging.snapshot();
+        let keeper = self.origin_writes.protect.snapshots.partner(snapshot);
+        let _ = snapshot.settle().await;
+        if let Some(keeper) = keeper.filter(|it| !it.is_way_back()) {
+            let _ = keeper.settle().await;
+        }
     }
 
     async fn window(&self) -> io::Result<()> {

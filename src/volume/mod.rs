@@ -53,6 +53,7 @@ mod differences; // where origin and snapshot differ
 mod volume; // the origin, its snapshots, and the rules between them
 mod membership; // snapshots come and go
 mod merge_control; // a merge begins, runs, pauses, is given up
+mod partners; // a merge that can be taken back
 mod view; // the devices of a volume
 
 pub use crate::store::Strays;

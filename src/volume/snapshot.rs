@@ -1,11 +1,12 @@
 mod exceptions; // made, seen, published, lost
+mod labels; // whom its store belongs to
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 
-use dmsnap_format::{ChunkSize, Exception, Tag, TagState, Usage};
+use dmsnap_format::{ChunkSize, Exception, Usage};
 
 use super::changes::{Changed, Changes, SnapshotChange};
 use super::chunk_map::ChunkMap;
@@ -123,28 +124,6 @@ impl<C: Device> Snapshot<C> {
     /// True if its exceptions outlive the process.
     pub fn is_persistent(&self) -> bool {
         self.store.persistent().is_some()
-    }
-
-    /// Whom its store belongs to, if it says so.
-    pub fn tag(&self) -> Option<Tag> {
-        self.store.persistent().and_then(Persistent::tag)
-    }
-
-    /// Its store is the merged one of two partners, and may get exceptions that the other does not keep: from now on a
-    /// merge of it without the other is refused. Durable when this returns; nothing is written if it is known.
-    ///
-    /// # Errors
-    ///
-    /// An error of the COW device.
-    pub async fn need_partner(&self) -> Result<(), VolumeError> {
-        let Some(store) = self.store.persistent() else { return Ok(()) };
-        match store.tag() {
-            Some(tag) if tag.state == TagState::Merging && !tag.needs_partner => {
-                let needed = store.set_tag(Tag { needs_partner: true, ..tag }).await;
-                needed.map_err(VolumeError::Store)
-            }
-            _ => Ok(()),
-        }
     }
 
     /// How it is.

@@ -3,6 +3,7 @@ use std::rc::Rc;
 
 use super::changes::{Changed, Changes};
 use super::snapshot::Snapshot;
+use crate::device::Device;
 
 /// The snapshots of a volume, oldest first.
 #[derive(Debug)]
@@ -62,5 +63,14 @@ impl<C> Snapshots<C> {
     /// The first of which `holds` is true.
     pub(super) fn find(&self, holds: impl Fn(&Snapshot<C>) -> bool) -> Option<Rc<Snapshot<C>>> {
         self.list.borrow().iter().find(|it| holds(it)).cloned()
+    }
+}
+
+impl<C: Device> Snapshots<C> {
+    /// The one whose store and that of `snapshot` name each other as partners.
+    pub(super) fn partner(&self, snapshot: &Snapshot<C>) -> Option<Rc<Snapshot<C>>> {
+        let own = snapshot.tag()?;
+        let partner = own.partner?;
+        self.find(|it| it.tag().is_some_and(|tag| tag.id == partner && tag.partner == Some(own.id)))
     }
 }

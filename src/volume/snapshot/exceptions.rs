@@ -1,7 +1,7 @@
 use std::io;
 use std::ops::Range;
 
-use dmsnap_format::{Exception, OriginChunk};
+use dmsnap_format::{Exception, Layout, OriginChunk};
 
 use super::Snapshot;
 use crate::device::Device;
@@ -139,6 +139,32 @@ impl<C: Device> Snapshot<C> {
     /// to it; `None` if all is that has an exception.
     pub(in crate::volume) fn newest_ticket_in(&self, range: &Range<u64>) -> Option<u64> {
         self.unpublished.borrow().newest_of(self.map.chunks(range))
+    }
+
+    /// How many chunks it would have to keep if all that has an exception in `other` were written to the origin.
+    pub(in crate::volume) fn missing_of(&self, other: &Self) -> u64 {
+        let (mut at, mut missing) = (0, 0);
+        let mut next = 0;
+        while let Some(range) = other.map.next_saved(at) {
+            at = range.end;
+            let chunks = self.map.chunks(&range);
+            // Neighbours may touch the same chunk, if the other one has smaller ones.
+            let chunks = chunks.start.max(next)..chunks.end.max(next);
+            next = chunks.end;
+            missing += chunks.filter(|old| !self.map.has(*old)).count() as u64;
+        }
+        missing
+    }
+
+    /// For how many chunks there is room, or may be once the COW device has grown as far as it may.
+    pub(in crate::volume) fn room_to_keep(&self) -> u64 {
+        let room = self.store.room_left();
+        let layout = Layout::new(self.chunk_size());
+        let capacity = |bytes| layout.capacity(self.chunk_size().whole_chunks(bytes));
+        match (self.options.max_bytes, self.cow_device().len_bytes()) {
+            (Some(most), Ok(now)) if most > now => room + capacity(most) - capacity(now),
+            _ => room,
+        }
     }
 
     /// Should what was written be published, although nobody has asked for it?
