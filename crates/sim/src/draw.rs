@@ -102,6 +102,7 @@ fn draw_slot(origin: usize, align: usize, random: &mut Random) -> Slot {
         damaged: false,
         // Drawn from what is known: seeds keep their meaning.
         fenced: filled.is_some() && (chunks ^ olds).is_multiple_of(4),
+        way_back_of: None,
         transient,
         tight,
         grows_to: if tight && random.chance(1, 3) { whole(2 * olds + 12) } else { 0 },

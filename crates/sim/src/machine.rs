@@ -4,7 +4,7 @@ use std::io;
 use std::rc::Rc;
 
 use dmsnap::device::DynDevice;
-use dmsnap::format::ChunkSize;
+use dmsnap::format::{ChunkSize, StoreId};
 use dmsnap::ops;
 use dmsnap::volume::{OnFull, SnapshotOptions, View};
 use dmsnap_serve::IdlePublisher;
@@ -198,7 +198,12 @@ impl<'a> Machine<'a> {
         let sectors = u32::try_from(self.slot(slot).chunk).unwrap_or(1);
         let chunk_size = ChunkSize::from_sectors(sectors).map_err(io::Error::other)?;
         let name = slot.to_string();
-        let made = if self.slot(slot).transient {
+        let merged = self.slot(slot).way_back_of.and_then(|of| self.snapshot(of));
+        let made = if let Some(merged) = merged {
+            let id = |n| StoreId::new([n; 16]).ok_or(io::ErrorKind::InvalidInput);
+            let ids = [id(2)?, id(3)?];
+            volume.add_way_back(&merged, (&name, cow), ids, options).await
+        } else if self.slot(slot).transient {
             volume.open_transient(&name, cow, chunk_size, options).await
         } else {
             ops::create(&cow, chunk_size, true).await.map_err(io::Error::other)?;

@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::rc::Rc;
 
 use dmsnap::copy::Observer;
+use dmsnap::format::TagState;
 use dmsnap::ops::{self, MergeOptions, Silent};
 use dmsnap::volume::MergeState;
 
@@ -64,10 +65,12 @@ impl Machine<'_> {
         self.tell(Change::Add { slot });
         let made = self.make(slot).await;
         let merged = self.merged.get();
-        let excused = [Some(slot), merged].iter().flatten().any(|it| self.cow_was_in_trouble(*it))
-            || self.origin_is_bad()
-            || self.origin_was_full()
-            || self.origin_is_held();
+        let of = self.slot(slot).way_back_of;
+        let excused =
+            [Some(slot), merged, of].iter().flatten().any(|it| self.cow_was_in_trouble(*it))
+                || self.origin_is_bad()
+                || self.origin_was_full()
+                || self.origin_is_held();
         if let Some(error) = made.as_ref().err().filter(|_| !excused) {
             self.break_promise(format!("snapshot {slot} cannot be made: {error}"));
         }
@@ -122,17 +125,28 @@ impl Machine<'_> {
         }
     }
 
+    /// The one of two partners that is not merged by itself takes the merge of the other back.
     async fn start_merge(&self, slot: usize) {
         let (Some(volume), Some(snapshot)) = (self.volume(), self.snapshot(slot)) else { return };
-        if !self.has(slot) || self.model.borrow().merging().is_some() {
+        let is_keeper = snapshot.tag().is_some_and(|it| it.state == TagState::Undo);
+        let partner = volume.partner(&snapshot).filter(|_| is_keeper);
+        let merging = self.model.borrow().merging();
+        let other = partner.as_ref().and_then(|it| it.name().parse().ok());
+        if !self.has(slot) || merging.is_some() && merging != other {
             return;
         }
         self.tell(Change::Merge { slot });
-        let started = volume.start_merge(&snapshot).await;
+        let started = match &partner {
+            Some(shown) => volume.exchange_merge(shown).await.map(drop),
+            None => volume.start_merge(&snapshot).await,
+        };
         if started.is_err() && self.slot(slot).transient {
             return self.tell(Change::Merging { slot, ok: false });
         }
         let ok = self.settle(slot, "the start of a merge", started).is_some();
+        if ok && merging.is_some() {
+            self.tell(Change::Cancelled);
+        }
         self.tell(Change::Merging { slot, ok });
     }
 

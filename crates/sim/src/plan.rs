@@ -45,6 +45,8 @@ pub struct Slot {
     pub damaged: bool,
     /// The store remembers its origin.
     pub fenced: bool,
+    /// It is made to keep the way back of a merge of the snapshot in this slot.
+    pub way_back_of: Option<usize>,
     /// Its store is gone with the process.
     pub transient: bool,
     /// It may run out of room.
@@ -70,6 +72,7 @@ impl Slot {
             strays: 0,
             damaged: false,
             fenced: false,
+            way_back_of: None,
             transient: false,
             tight: false,
             grows_to: 0,

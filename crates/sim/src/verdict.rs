@@ -2,6 +2,7 @@ use std::rc::Rc;
 
 use dmsnap::copy::Silent;
 use dmsnap::device::{Device, Memory};
+use dmsnap::format::TagState;
 use dmsnap::ops;
 use dmsnap::volume::{MergeState, View};
 
@@ -286,8 +287,19 @@ impl<'a> Life<'a> {
         let (slot, content) = self.expected[n].clone();
         let Some(snapshot) = self.volume.snapshot(&slot.to_string()) else { return Ok(()) };
         let window = (self.known.setup.slots[slot - 1].chunk * SECTOR * 11) as u64;
-        now(self.volume.start_merge(&snapshot))?
-            .map_err(|error| format!("a merge does not start: {error}"))?;
+        // One that keeps the way back of the other: that is taken.
+        let is_keeper = snapshot.tag().is_some_and(|it| it.state == TagState::Undo);
+        let partner = self.volume.partner(&snapshot).filter(|_| is_keeper);
+        let started = match &partner {
+            Some(shown) => now(self.volume.exchange_merge(shown))?.map(drop),
+            None if is_keeper => return Ok(()),
+            None => now(self.volume.start_merge(&snapshot))?,
+        };
+        match started.map_err(std::io::Error::from) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => return Ok(()),
+            Err(error) => return Err(format!("a merge does not start: {error}")),
+        }
         self.expected[0].1 = content;
         self.compare("at the begin of a merge")?;
         match now(self.volume.run_merge(window, &Silent))? {

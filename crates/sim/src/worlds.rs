@@ -4,6 +4,7 @@ mod build; // what they are built from
 mod stores; // stores that are made, filled, and found as kernels left them
 mod full; // stores that have no room
 mod merges; // merges, alone and while others are at work
+mod undo; // merges that are taken back
 mod requests; // requests of every kind
 mod sequences; // short sequences of operations, all of them
 mod served; // what exports say of ranges
@@ -22,6 +23,7 @@ pub fn named() -> Vec<World> {
     all.extend(stores::strays());
     all.extend(merges::merges());
     all.extend(merges::two_snapshots());
+    all.extend(undo::undone());
     all.extend(requests::odd_requests());
     all.extend(requests::waiting_writes());
     all.extend(requests::flushes_beside_copies());
