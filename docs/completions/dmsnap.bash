@@ -109,6 +109,9 @@ _dmsnap() {
             dmsnap__subcmd__ctl__subcmd__merge,start)
                 cmd="dmsnap__subcmd__ctl__subcmd__merge__subcmd__start"
                 ;;
+            dmsnap__subcmd__ctl__subcmd__merge,undo)
+                cmd="dmsnap__subcmd__ctl__subcmd__merge__subcmd__undo"
+                ;;
             dmsnap__subcmd__ctl__subcmd__snapshot,create)
                 cmd="dmsnap__subcmd__ctl__subcmd__snapshot__subcmd__create"
                 ;;
@@ -311,7 +314,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__ctl__subcmd__merge)
-            opts="-h -V --control --json --help --version start pause resume cancel rate"
+            opts="-h -V --control --json --help --version start pause resume cancel undo rate"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -405,7 +408,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__ctl__subcmd__merge__subcmd__start)
-            opts="-h -V --rate --window --wait --progress --control --json --help --version"
+            opts="-h -V --rate --window --undo --max-size --wait --progress --control --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -419,6 +422,32 @@ _dmsnap() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --undo)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__ctl__subcmd__merge__subcmd__undo)
+            opts="-h -V --wait --progress --control --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --control)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -691,12 +720,16 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__lvm__subcmd__merge)
-            opts="-h -V --dry-run --rate --window --no-share --force --no-fence --io --progress --json --no-metadata --backup --drop-full --help --version"
+            opts="-h -V --undo --dry-run --rate --window --no-share --force --no-fence --io --progress --json --no-metadata --backup --drop-full --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --undo)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --rate)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -839,7 +872,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__serve)
-            opts="-h -V --snapshot --table --nbd --tls --tls-certificates --tls-verify-peer --connections --memory --connection-memory --control --merge --rate --window --no-fence --forget-undo --read-only --write-back --io --help --version"
+            opts="-h -V --snapshot --table --nbd --tls --tls-certificates --tls-verify-peer --connections --memory --connection-memory --control --merge --undo --max-size --rate --window --no-fence --forget-undo --read-only --write-back --io --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -882,6 +915,14 @@ _dmsnap() {
                     return 0
                     ;;
                 --merge)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --undo)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-size)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -178,6 +178,8 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l memory -d 'Most 
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l connection-memory -d 'Most memory for the requests of one connection; one request may take 32 MiB in any case' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l control -d 'Let this server be looked at and changed over a socket there, by its owner alone' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l merge -d 'Merge this snapshot into the origin while clients go on' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l undo -d 'Keep a way back of the merge in UNDO: `dmsnap ctl merge undo NAME` takes the merge back' -r -F
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l max-size -d 'UNDO grows up to this; by default as far as it can ever have to' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l rate -d 'Limit the merge to this many bytes per second' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l window -d 'Most data in one window of the merge; at most 64M, and a 16th of --memory' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l write-back -d 'Most memory for origin writes that wait to be written together, at most an eighth of --memory; 0: none waits' -r
@@ -211,6 +213,7 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subco
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l json -d 'The result as a JSON object; on stderr, if the image goes to standard output'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l undo -d 'Keep a way back in FILE, which is made; a device is taken as well, if it is blank' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l rate -d 'Limit to this many bytes per second' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l window -d 'Most data in one window; two windows are in memory at a time' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from merge" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
@@ -258,6 +261,7 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subco
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "pause" -d 'Pause it after the window under way'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "resume" -d 'Resume it, also after a device has failed'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "cancel" -d 'Cancel the merge and keep the snapshot, with its content unchanged'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "undo" -d 'Take a merge back, finished or not: the origin becomes what it was before, and NAME a snapshot again'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from merge" -f -a "rate" -d 'Change how fast it goes'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from diff" -l start -d 'Begin at this byte' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from diff" -l max -d 'List at most this many ranges' -r

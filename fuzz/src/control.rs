@@ -8,12 +8,13 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use dmsnap::device::Device;
-use dmsnap::format::ChunkSize;
+use dmsnap::format::{ChunkSize, Layout, StoreId};
 use dmsnap::ops;
 use dmsnap::volume::{Snapshot, SnapshotOptions, State, View, Volume};
 use dmsnap_serve::Merger;
 use dmsnap_serve::control::{
     Code, Control, Controller, NewSnapshot, OwnerSocket, Refusal, ServerFacts, Status, StoreOpener,
+    WayBack,
 };
 use dmsnap_serve::export::{Exports, VolumeExport};
 use futures_util::future::join_all;
@@ -71,6 +72,28 @@ impl StoreOpener<Rc<Sparse>, Rc<Sparse>> for MemoryOpener {
             None => volume.open(&wanted.name, cow, options).await,
         };
         opened.map_err(|error| Refusal::of(&wanted.name, error))
+    }
+
+    async fn open_way_back(
+        &self,
+        volume: &Disk,
+        snapshot: &Rc<Snapshot<Rc<Sparse>>>,
+        (name, wanted): (&str, &WayBack),
+    ) -> Result<Rc<Snapshot<Rc<Sparse>>>, Refusal> {
+        let known = self.0.borrow().len();
+        if self.0.borrow().contains_key(&wanted.cow) {
+            return Err(Refusal::new(Code::Refused, "in use"));
+        }
+        let layout = Layout::new(snapshot.chunk_size());
+        let cow = Rc::new(Sparse::zeroed(ops::undo_bytes(layout, snapshot.exceptions())));
+        let named = |n: usize| StoreId::new((n as u128 + 1).to_ne_bytes()).expect("not zero");
+        let ids = [named(2 * known), named(2 * known + 1)];
+        let options =
+            SnapshotOptions { max_bytes: wanted.max_size_bytes, ..SnapshotOptions::default() };
+        let added = volume.add_way_back(snapshot, (name, cow.clone()), ids, options).await;
+        let added = added.map_err(|error| Refusal::of(name, error))?;
+        self.0.borrow_mut().insert(wanted.cow.clone(), cow);
+        Ok(added)
     }
 
     async fn may_merge(&self, _: &Disk) -> Result<(), Refusal> {
@@ -251,7 +274,7 @@ fn request(input: &mut Input<'_>) -> Vec<u8> {
         12 => ("GET", "/v1/merge".into()),
         13 | 14 => ("POST", "/v1/merge".into()),
         15 => ("PATCH", "/v1/merge".into()),
-        16 => ("POST", format!("/v1/merge/{}", input.pick(&["pause", "resume", "cancel"]))),
+        16 => ("POST", format!("/v1/merge/{}", input.pick(&["pause", "resume", "cancel", "undo"]))),
         17 => ("POST", "/v1/shutdown".into()),
         18 => ("HEAD", "/metrics".into()),
         _ => (input.pick(&["GET", "PUT", "OPTIONS", "X"]), format!("/{name}")),
@@ -315,6 +338,12 @@ fn sensible(method: &str, path: &str, input: &mut Input<'_>) -> Vec<u8> {
             if what & 2 != 0 {
                 field("window_bytes", number(input));
             }
+            if what & 4 != 0 {
+                field("undo", format!("{{\"cow\":\"{}\"}}", input.pick(&["/v", "/w", "/s", "v"])));
+            }
+        }
+        (_, "/v1/merge/undo") => {
+            field("snapshot", format!("\"{}\"", input.pick(&["s", "s-undo", "t", "t-undo"])));
         }
         (_, path) if path.ends_with("/grow") => field("size_bytes", number(input)),
         _ => return Vec::new(),

@@ -66,6 +66,16 @@ impl<'a> NewFile<'a> {
         Self::of(path, File::create_new(path, len_bytes, caching.into(), access).await)
     }
 
+    /// The same, for a file whose parts are written again and again.
+    pub(crate) async fn create_in_place(
+        path: &'a Path,
+        len_bytes: u64,
+        caching: impl Into<Caching>,
+        access: Access,
+    ) -> Result<(File, Self), Failure> {
+        Self::of(path, File::create_in_place(path, len_bytes, caching.into(), access).await)
+    }
+
     fn of(path: &'a Path, made: Result<File, OpenError>) -> Result<(File, Self), Failure> {
         let file = made.map_err(|error| create_failure(path, &error))?;
         let identity = file.identity().map_err(|error| Failure::about(path, error))?;
@@ -158,8 +168,7 @@ pub(crate) async fn open_or_make(
 ) -> Result<(File, Option<NewFile<'_>>), Failure> {
     match (File::open(path, Mode::Write, caching).await, wanted) {
         (Err(OpenError::System(error)), Some(size)) if error.kind() == ErrorKind::NotFound => {
-            let file = File::create_in_place(path, size, caching, access).await;
-            let (file, new) = NewFile::of(path, file)?;
+            let (file, new) = NewFile::create_in_place(path, size, caching, access).await?;
             Ok((file, Some(new)))
         }
         (Err(OpenError::System(error)), None) if error.kind() == ErrorKind::NotFound => {

@@ -65,6 +65,9 @@ pub(crate) fn failure(subject: &str, kind: &ImageErrorKind) -> Failure {
         }
         ImageErrorKind::OtherMerges { .. } => failure.advise("merge that one first"),
         ImageErrorKind::Merge(error) => advise_merge(advise(failure, error), error),
+        ImageErrorKind::WayBack(error) => {
+            advise_undo(failure, error, &(String::new(), String::new(), String::new()))
+        }
         ImageErrorKind::Store(error) | ImageErrorKind::CannotKeep(error) => advise(failure, error),
         ImageErrorKind::NoRoom { chunks } => no_room(subject, *chunks),
         ImageErrorKind::Rewrite(error) => failure.advise(rewrite_advice(error)),

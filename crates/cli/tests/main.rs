@@ -42,4 +42,5 @@ mod streams;
 mod table;
 mod tasks;
 mod undo;
+mod undo_live;
 mod usage;

@@ -197,6 +197,17 @@ fn every_answer_is_as_described() {
     place.qemu_io("a", &["write -P 8 0 2M", "flush"]);
     file.ask(&place, merge("POST"), &start, 200);
     file.ask(&place, ("POST", "/v1/merge/cancel", ""), &NONE, 200);
+    let way_back = json!({ "cow": place.text("undo"), "name": "w", "max_size_bytes": 64 * MIB });
+    let undoable = json!({ "snapshot": "a", "rate_bytes_per_second": 1, "undo": way_back });
+    let undo = ("POST", "/v1/merge/undo", "");
+    let of_a = json!({ "snapshot": "a" });
+    assert_eq!(code(&file.ask(&place, undo, &of_a, 422)), "refused");
+    let begun = file.ask(&place, merge("POST"), &undoable, 200);
+    assert_eq!((&begun["way_back"], &begun["way_back_lost"]), (&json!("w"), &json!(false)));
+    assert_eq!(code(&file.ask(&place, undo, &json!({ "snapshot": "w" }), 409)), "merging");
+    assert_eq!(file.ask(&place, undo, &of_a, 200)["snapshot"], "w");
+    file.ask(&place, status, &NONE, 200);
+    file.ask(&place, ("POST", "/v1/merge/cancel", ""), &NONE, 200);
     let dropped = file.ask(&place, invalidate("a"), &NONE, 200);
     assert_eq!((&dropped["state"], &dropped["total_bytes"]), (&json!("invalid"), &NONE));
     assert_eq!(code(&file.ask(&place, flush("a"), &NONE, 409)), "invalid");

@@ -1,7 +1,8 @@
 use dmsnap::device::AnyDevice;
+use dmsnap::format::StoreId;
 use dmsnap::ops::{
-    self, Kept, MergeOptions, MergePlan, Merged, Observer, Other, Which, merge_keeping,
-    plan_merge_keeping,
+    self, Kept, MergeOptions, MergePlan, Merged, Observer, Other, UndoOptions, UndoPlan, Which,
+    keep_way_back, merge_keeping, merge_undoable, plan_merge_keeping, plan_merge_undoable,
 };
 use dmsnap::volume::OnFull;
 
@@ -93,6 +94,87 @@ impl<'a> DataMerge<'a> {
     }
 }
 
+/// Where the way back of a merge is kept, and the new names of the stores.
+#[derive(Debug)]
+pub struct WayBack {
+    /// A blank device that is large enough, or the way back of this very merge.
+    pub undo: AnyDevice,
+    /// For the undo store, and for one that has no name yet.
+    pub ids: [StoreId; 2],
+}
+
+/// The same with a way back.
+impl DataMerge<'_> {
+    fn undo_options(&self, options: MergeOptions, drop_full: bool) -> UndoOptions {
+        let merge = MergeOptions { len_bytes: Some(self.len_bytes), ..options };
+        let on_full = if drop_full { OnFull::Invalidate } else { OnFull::Fail };
+        UndoOptions { merge, on_full, ..UndoOptions::default() }
+    }
+
+    /// What a merge with a way back would do. Writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`plan`](Self::plan); [`ImageErrorKind::WayBack`] of an undo store.
+    pub async fn plan_undoable(
+        &self,
+        undo: Option<&AnyDevice>,
+        options: MergeOptions,
+    ) -> Result<UndoPlan, ImageError> {
+        let options = self.undo_options(options, false);
+        let pair = (&self.cow, &self.origin);
+        let planned = plan_merge_undoable(pair, undo, &self.others, options).await;
+        planned.map_err(|error| self.group.merge_error(self.name, error))
+    }
+
+    /// Keeps what the merge will write over, and changes nothing of the origin. Returns how many chunks were
+    /// kept, and their bytes.
+    ///
+    /// # Ordering
+    ///
+    /// That of [`ops::keep_way_back`].
+    ///
+    /// # Errors
+    ///
+    /// As [`plan_undoable`](Self::plan_undoable); whatever a device says.
+    pub async fn keep(
+        &self,
+        way_back: &WayBack,
+        options: MergeOptions,
+        observer: &impl Observer,
+    ) -> Result<(u64, u64), ImageError> {
+        let WayBack { undo, ids } = way_back;
+        let options = self.undo_options(options, false);
+        let (pair, undo) = ((&self.cow, &self.origin), (undo, *ids));
+        let kept = keep_way_back(pair, undo, &self.others, options, observer).await;
+        kept.map_err(|error| self.group.merge_error(self.name, error))
+    }
+
+    /// As [`run`](Self::run), when all is [kept](Self::keep).
+    ///
+    /// # Ordering
+    ///
+    /// That of [`ops::merge_undoable`].
+    ///
+    /// # Errors
+    ///
+    /// As there; the way back stays right.
+    pub async fn run_undoable(
+        self,
+        way_back: &WayBack,
+        options: MergeOptions,
+        drop_full: bool,
+        observer: &impl Observer,
+    ) -> Result<(Merged, Vec<Kept>), ImageError> {
+        let WayBack { undo, ids } = way_back;
+        let options = self.undo_options(options, drop_full);
+        let (pair, undo) = ((&self.cow, &self.origin), (undo, *ids));
+        let merged = merge_undoable(pair, undo, &self.others, options, observer).await;
+        let merged = merged.map_err(|error| self.group.merge_error(self.name, error))?;
+        Ok((merged.merged, merged.others))
+    }
+}
+
 impl Group<'_> {
     /// About a merge of this snapshot.
     fn merge_error(self, name: &str, error: ops::Error) -> ImageError {
@@ -103,6 +185,7 @@ impl Group<'_> {
                 error => self.error(&name, ImageErrorKind::Store(error)),
             },
             (_, ops::Error::Live(error)) => self.error(name, ImageErrorKind::Io(error.into())),
+            (Which::Undo, error) => self.error(name, ImageErrorKind::WayBack(error)),
             (Which::Origin, error) => {
                 let origin = vg.snapshot(name).map_or(name, |it| &it.origin);
                 self.error(origin, ImageErrorKind::Merge(error))

@@ -202,6 +202,9 @@ pub enum ImageErrorKind {
     /// A merge was refused, or failed.
     #[error("{0}")]
     Merge(#[source] ops::Error),
+    /// The undo store of a merge was refused, or failed.
+    #[error("the way back: {0}")]
+    WayBack(#[source] ops::Error),
     /// The metadata of a merge cannot be written.
     #[error("{0}")]
     Rewrite(#[source] RewriteError),

@@ -21,7 +21,7 @@ mod rewrite; // the group without it
 mod merge; // both, in the right order
 mod volumes; // what several volumes lie in is opened once
 
-pub use data::DataMerge;
+pub use data::{DataMerge, WayBack};
 pub use error::{Candidate, ImageError, ImageErrorKind, Subject};
 pub use files::{Warn, open_file, refuse_raid_member, warnings};
 pub use group::{Group, Origin, SnapshotOf};

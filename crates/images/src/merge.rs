@@ -1,8 +1,9 @@
 use std::path::PathBuf;
 
-use dmsnap::ops::{Kept, MergeOptions, MergePlan, Merged, Observer};
+use dmsnap::device::AnyDevice;
+use dmsnap::ops::{Kept, MergeOptions, MergePlan, Merged, Observer, UndoPlan};
 
-use crate::data::DataMerge;
+use crate::data::{DataMerge, WayBack};
 use crate::error::{ImageError, ImageErrorKind};
 use crate::group::Group;
 use crate::rewrite::Rewrite;
@@ -60,6 +61,8 @@ pub struct GroupMerged {
     pub merged: Merged,
     /// Other snapshots of the origin.
     pub others: Vec<Kept>,
+    /// Chunks that were kept first, and their bytes; `None` without a way back.
+    pub kept: Option<(u64, u64)>,
     /// The metadata without the snapshot; `None` if it stays as it is, or the merge was stopped before its end.
     pub metadata: Option<NewMetadata>,
 }
@@ -127,31 +130,54 @@ impl<'a> Merge<'a> {
         &self.others
     }
 
-    /// Merges.
+    /// What it would do with a way back: `undo` is looked at if it is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`DataMerge::plan_undoable`].
+    pub async fn plan_undoable(&self, undo: Option<&AnyDevice>) -> Result<UndoPlan, ImageError> {
+        self.data.plan_undoable(undo, self.options).await
+    }
+
+    /// Merges; with a way back, if there is a place for it.
     ///
     /// # Ordering
     ///
     /// 1. the old metadata text goes to a file, durably
-    /// 2. the metadata says that the snapshot merges, durably: see [`Rewrite::mark`]
-    /// 3. the data is merged, durably, window by window
-    /// 4. the metadata without the snapshot is written: see [`Rewrite::finish`]
+    /// 2. what the merge will write over is kept, if a way back is wanted: see [`DataMerge::keep`]
+    /// 3. the metadata says that the snapshot merges, durably: see [`Rewrite::mark`]
+    /// 4. the data is merged, durably, window by window
+    /// 5. the metadata without the snapshot is written: see [`Rewrite::finish`]
     ///
-    /// A crash in 2 leaves the group of before, or one that merges and in which nothing is merged yet.
-    /// One in 3 leaves origin and store consistent together, in a group that merges; one between 3 and 4
-    /// the same with an empty store. The same merge goes on, and so does LVM.
+    /// A crash in 2 or 3 leaves the group of before, or one that merges and in which nothing is merged yet.
+    /// One in 4 leaves origin and store consistent together, in a group that merges; one between 4 and 5
+    /// the same with an empty store. The same merge goes on, and so does LVM; from 3 on the way back stays right,
+    /// no matter who does.
     ///
     /// # Errors
     ///
     /// What a file or a device says, in each of the steps.
-    pub async fn run(self, observer: &impl Observer) -> Result<GroupMerged, MergeError> {
+    pub async fn run(
+        self,
+        way_back: Option<&WayBack>,
+        observer: &impl Observer,
+    ) -> Result<GroupMerged, MergeError> {
         let Self { data, rewrite, options, group_options, .. } = self;
         let before = |error| MergeError { error, is_under_way: false };
         let backup = group_options.backup.as_deref();
         let backup = rewrite.as_ref().map(|it| it.back_up(backup)).transpose().map_err(before)?;
+        let kept = match way_back {
+            Some(way_back) => Some(data.keep(way_back, options, observer).await.map_err(before)?),
+            None => None,
+        };
         if let Some(rewrite) = &rewrite {
             rewrite.mark().await.map_err(before)?;
         }
-        let ran = data.run(options, group_options.drop_full, observer).await;
+        let drop_full = group_options.drop_full;
+        let ran = match way_back {
+            Some(way_back) => data.run_undoable(way_back, options, drop_full, observer).await,
+            None => data.run(options, drop_full, observer).await,
+        };
         let (merged, others) =
             ran.map_err(|error| MergeError { error, is_under_way: rewrite.is_some() })?;
         let metadata = match (rewrite, backup) {
@@ -162,6 +188,6 @@ impl<'a> Merge<'a> {
             }
             _ => None,
         };
-        Ok(GroupMerged { merged, others, metadata })
+        Ok(GroupMerged { merged, others, kept, metadata })
     }
 }

@@ -1,5 +1,13 @@
+/// How one of its commands is called.
+macro_rules! example {
+    ($words:literal) => {
+        concat!("Examples:\n  dmsnap ctl --control unix:/run/d.ctl ", $words)
+    };
+}
+
 mod waiting; // until a merge has ended
 mod differing; // where two devices differ
+mod merge; // merges of a running server
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +16,11 @@ use dmsnap::format::ChunkSize;
 use dmsnap_serve::MergeProgress;
 use dmsnap_serve::control::{
     Client, ClientError, Code, Grow, MakeStore, NewSnapshot, SnapshotStatus, StartMerge, Status,
-    TuneMerge,
+    TuneMerge, UndoMerge,
 };
 use serde::Serialize;
 
+use self::merge::MergeCommand;
 use super::spec::{Spec, unix_path};
 use super::status;
 use crate::exit::Outcome;
@@ -60,15 +69,11 @@ Examples:
     dmsnap ctl --control unix:/run/d.ctl merge rate none
   What has changed since Monday:
     dmsnap ctl --control unix:/run/d.ctl diff monday origin
+  The same with a way back, and the way back:
+    dmsnap ctl --control unix:/run/d.ctl merge start monday --undo /srv/undo.cow
+    dmsnap ctl --control unix:/run/d.ctl merge undo monday
   Metrics for Prometheus, with curl:
     curl --unix-socket /run/d.ctl http://localhost/metrics";
-
-/// How one of its commands is called.
-macro_rules! example {
-    ($words:literal) => {
-        concat!("Examples:\n  dmsnap ctl --control unix:/run/d.ctl ", $words)
-    };
-}
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
@@ -162,56 +167,6 @@ enum SnapshotCommand {
         /// The snapshot
         name: String,
     },
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum MergeCommand {
-    /// Start to merge a snapshot: from now on it and the origin are one device
-    #[command(after_long_help = example!("merge start monday --rate 20M --wait"))]
-    Start {
-        /// The snapshot
-        name: String,
-
-        /// Limit to this many bytes per second
-        #[arg(long, value_name = "SIZE", value_parser = size::parse)]
-        rate: Option<u64>,
-
-        /// Most data in one window; the server uses at most 64M, and a 16th of its memory
-        #[arg(long, value_name = "SIZE", value_parser = size::parse)]
-        window: Option<u64>,
-
-        /// Return when the merge has ended; a signal ends the waiting, not the merge
-        #[arg(long)]
-        wait: bool,
-
-        /// Show progress even if stderr is not a terminal
-        #[arg(long, requires = "wait")]
-        progress: bool,
-    },
-    /// Pause it after the window under way
-    #[command(after_long_help = example!("merge pause"))]
-    Pause,
-    /// Resume it, also after a device has failed
-    #[command(after_long_help = example!("merge resume"))]
-    Resume,
-    /// Cancel the merge and keep the snapshot, with its content unchanged
-    #[command(after_long_help = example!("merge cancel"))]
-    Cancel,
-    /// Change how fast it goes
-    #[command(after_long_help = example!("merge rate 100M"))]
-    Rate {
-        /// Limit to this many bytes per second, or `none`
-        #[arg(value_parser = rate)]
-        rate: u64,
-
-        /// Most data in one window; the server uses at most 64M, and a 16th of its memory
-        #[arg(long, value_name = "SIZE", value_parser = size::parse)]
-        window: Option<u64>,
-    },
-}
-
-fn rate(text: &str) -> Result<u64, String> {
-    if text == "none" { Ok(0) } else { size::parse(text) }
 }
 
 impl Args {
@@ -316,17 +271,22 @@ impl Args {
         out: &mut Output,
     ) -> Result<Outcome, Failure> {
         let merge = match command {
-            MergeCommand::Start { name, rate, window, wait, progress } => {
+            MergeCommand::Start { name, rate, window, undo, max_size, wait, progress } => {
+                let undo =
+                    undo.as_deref().map(|path| merge::way_back(path, *max_size)).transpose()?;
                 let start = StartMerge {
                     snapshot: name.clone(),
                     rate_bytes_per_second: *rate,
                     window_bytes: *window,
+                    undo,
                 };
                 let started = self.asked(client.start_merge(&start).await)?;
-                match wait {
-                    false => started,
-                    true => self.wait(client, started, *progress).await?,
-                }
+                self.waited(client, started, (*wait, *progress)).await?
+            }
+            MergeCommand::Undo { name, wait, progress } => {
+                let undo = UndoMerge { snapshot: name.clone() };
+                let undone = self.asked(client.undo_merge(&undo).await)?;
+                self.waited(client, undone, (*wait, *progress)).await?
             }
             MergeCommand::Pause => self.asked(client.pause_merge().await)?,
             MergeCommand::Resume => self.asked(client.resume_merge().await)?,
@@ -341,15 +301,20 @@ impl Args {
             }
         };
         self.tell(out, &merge, status::merge)?;
-        Ok(Outcome::Yes)
+        let wanted = matches!(command, MergeCommand::Start { undo: Some(_), .. });
+        Ok(if wanted && merge.way_back_lost { Outcome::No } else { Outcome::Yes })
     }
 
-    async fn wait(
+    /// When it has ended, if that is wanted.
+    async fn waited(
         &self,
         client: Client<'_>,
         started: MergeProgress,
-        progress: bool,
+        (wait, progress): (bool, bool),
     ) -> Result<MergeProgress, Failure> {
+        if !wait {
+            return Ok(started);
+        }
         let name = started.snapshot.clone();
         let ended = waiting::wait(client, started, progress).await?;
         match ended {

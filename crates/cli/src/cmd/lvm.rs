@@ -1,4 +1,5 @@
 mod words; // IMAGE... VG/LV on the command line
+mod way_back; // of a merge
 mod list; // as `lvs`
 mod check;
 mod export;

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use dmsnap::device::{AnyDevice, Mode};
 use dmsnap::ops::{self, MergeOptions, MergePlan, Merged, Other, Which};
 use dmsnap_images::Scan;
@@ -118,7 +120,9 @@ impl Args {
                 return Err(Failure::of(&other.to_string(), "cannot be named here")
                     .advise("a volume group knows the other snapshots, and they are kept"));
             }
-            return merge_snapshot(snapshot, &self.options, &self.in_group, out).await;
+            let undo = self.undo.as_ref().map(|undo| PathBuf::from(undo.clone().into_os_string()));
+            let options = (&self.options, &self.in_group, undo.as_deref());
+            return merge_snapshot(snapshot, options, out).await;
         }
         if self.in_group.is_given() || self.in_group.drop_full && self.keep.is_empty() {
             return Err(Failure::of(&self.cow.to_string(), "is not a snapshot in a volume group")

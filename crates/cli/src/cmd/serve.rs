@@ -3,18 +3,19 @@ mod adding; // a snapshot, opened and added
 mod plan; // what is served, before it is opened
 mod listening; // where clients come from
 mod encryption; // TLS
+mod way_back; // of a merge
 mod opener; // what clients of the control socket may open
 mod events; // what a server has to tell, in words
 
 use std::convert::Infallible;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::rc::Rc;
 
 use clap::ArgGroup;
 use dmsnap::device::{AnyDevice, Mode};
-use dmsnap_serve::control::{Control, Controller, OriginStatus, OwnerSocket};
-use dmsnap_serve::{MIN_MEMORY_BYTES, Service, ServiceOptions};
+use dmsnap_serve::control::{Controller, OriginStatus, WayBack};
+use dmsnap_serve::{MIN_MEMORY_BYTES, Service, ServiceOptions, Snapshot, State};
 use futures_util::future::{Either, select};
 use sd_notify::NotifyState;
 
@@ -29,9 +30,10 @@ use crate::signals::{self, Asked, Stop};
 use crate::size::{self, Bytes};
 
 use encryption::Encryption;
-use listening::{Listening, notify};
+use listening::{Listening, notify, open_control};
 use opener::FileOpener;
 use plan::Plan;
+use way_back::Wanted;
 
 /// Serve an origin and its snapshots as block devices over NBD
 ///
@@ -149,6 +151,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     merge: Option<String>,
 
+    /// Keep a way back of the merge in UNDO: `dmsnap ctl merge undo NAME` takes the merge back
+    ///
+    /// UNDO is a file that is made, or a blank device: a snapshot of the origin as it is when the merge begins. It is
+    /// served for reading, as NAME-undo, and grows with what clients write. A server that ended before the
+    /// merge is gone on with by the same command. If UNDO can grow no further, or its device fails, it is dropped: the
+    /// merge goes on without a way back, and the exit status is 1.
+    #[arg(long, value_name = "UNDO", requires = "merging", conflicts_with = "read_only")]
+    undo: Option<PathBuf>,
+
+    /// UNDO grows up to this; by default as far as it can ever have to
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, requires = "undo")]
+    max_size: Option<u64>,
+
     /// Limit the merge to this many bytes per second
     #[arg(long, value_name = "SIZE", value_parser = size::parse, requires = "merging")]
     rate: Option<u64>,
@@ -204,6 +219,8 @@ Examples:
     dmsnap serve --read-only lvm:disk.img:vg0/root --nbd unix:/run/look.sock
   Merge while clients go on:
     dmsnap serve disk.img --snapshot s=snap.cow --merge s --rate 50M --nbd unix:/run/vm.sock
+  The same with a way back:
+    dmsnap serve disk.img --snapshot s=snap.cow --merge s --undo undo.cow --nbd unix:/run/vm.sock
   What device-mapper would map, with the targets snapshot and snapshot-origin in `table`:
     dmsnap serve --table table --nbd unix:/run/vm.sock
   To be changed while it runs, by `dmsnap ctl --control unix:/run/vm.ctl`:
@@ -220,8 +237,9 @@ impl Args {
         let _ = (report::wait_for_nobody(), descriptors::raise_limit());
         let mut plan = self.plan()?;
         plan.add_those_of_lvm().await?;
-        plan.refuse_double_names()?;
         let merge = self.merge_of(&plan)?;
+        let way_back = self.way_back(&mut plan, merge.as_deref()).await?;
+        plan.refuse_double_names()?;
         let no_signals =
             |error| Failure::of("signals", format_args!("cannot be received: {error}"));
         let stop = Stop::on_signals().map_err(no_signals)?;
@@ -248,11 +266,11 @@ impl Args {
         let service = listeners.into_iter().fold(service, Service::nbd).tls(tls).control(control);
         let controller = service.controller().clone();
         cows.iter().for_each(|(name, cow)| controller.name_cow(name, cow));
-        if let Some(snapshot) = merge.as_deref().and_then(|name| volume.snapshot(name)) {
-            let started = service.start_merge(&snapshot).await;
-            let found = |error| format!("cannot be merged: {error}");
-            started.map_err(|error| Failure::of(snapshot.name(), found(error)))?;
+        let merged = merge.as_deref().and_then(|name| volume.snapshot(name));
+        if let Some(snapshot) = &merged {
+            self.start_merge(&service, snapshot, way_back.as_ref()).await?;
         }
+        let way_back = merged.and_then(|it| volume.partner(&it)).filter(|_| self.undo.is_some());
         out.flush()?;
         notify(NotifyState::Ready);
         let (serving, telling) = (service.run(stop.wait()), tell_when_asked(&asked, &controller));
@@ -260,7 +278,38 @@ impl Args {
             Either::Left((ended, _)) => ended.map_err(|error| events::failure(&error))?,
             Either::Right((never, _)) => match never {},
         }
-        Ok(Outcome::Yes)
+        let is_lost = way_back.is_some_and(|it| it.state() == State::Invalid);
+        Ok(if is_lost { Outcome::No } else { Outcome::Yes })
+    }
+
+    /// What is to be made for --undo, if anything is.
+    async fn way_back(
+        &self,
+        plan: &mut Plan,
+        merge: Option<&str>,
+    ) -> Result<Option<WayBack>, Failure> {
+        match (&self.undo, merge) {
+            (Some(path), Some(merge)) => {
+                Wanted { path, max_bytes: self.max_size }.plan(plan, merge).await
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn start_merge(
+        &self,
+        service: &Service<AnyDevice, AnyDevice, FileOpener>,
+        snapshot: &Rc<Snapshot<AnyDevice>>,
+        way_back: Option<&WayBack>,
+    ) -> Result<(), Failure> {
+        let name = snapshot.name();
+        if let Some(wanted) = way_back {
+            let started = service.controller().start_undoable(snapshot, wanted).await;
+            return started.map(drop).map_err(|refusal| Failure::of("--undo", refusal));
+        }
+        let found = |error| format!("cannot be merged: {error}");
+        let started = service.start_merge(snapshot).await;
+        started.map_err(|error| Failure::of(name, found(error)))
     }
 
     fn options(&self, plan: &Plan) -> ServiceOptions {
@@ -322,18 +371,6 @@ fn memory_size(text: &str) -> Result<u64, String> {
         }
         bytes => Ok(bytes),
     }
-}
-
-/// Listens for clients of the control socket.
-async fn open_control(path: &Path) -> Result<Control, Failure> {
-    let socket = OwnerSocket::take_patiently(path).await;
-    socket.and_then(Control::start).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            let found = "already exists and is not a stale socket";
-            Failure::about(path, found).advise("choose another path for --control")
-        }
-        _ => Failure::about(path, format_args!("no control socket: {error}")),
-    })
 }
 
 /// Says how everything is, as often as somebody asks.

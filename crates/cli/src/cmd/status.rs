@@ -76,6 +76,9 @@ pub(crate) fn snapshot_line(it: &SnapshotStatus) -> String {
         line += &format!(", {} of {}", Bytes(used), Bytes(total));
     }
     line += &format!(", {}", Count(it.exceptions, "exception"));
+    if let Some(partner) = &it.partner {
+        line += &format!(", partner {partner}");
+    }
     if let Some(full) = full_in(it) {
         line += &format!(", full in {full}");
     }
@@ -108,6 +111,11 @@ pub(crate) fn merge_line(it: &MergeProgress) -> String {
     if let Some(rate) = it.rate_bytes_per_second {
         line += &format!(", at most {}/s", Bytes(rate));
     }
+    match (&it.way_back, it.way_back_lost) {
+        (Some(way_back), _) => line += &format!(", way back: {way_back}"),
+        (None, true) => line += ", its way back is lost",
+        (None, false) => {}
+    }
     if let Some(error) = &it.error {
         line += &format!(": {error}");
     }
@@ -119,6 +127,7 @@ fn state(it: &SnapshotStatus) -> &'static str {
         (State::Invalid, _) => "invalid",
         (_, true) => "merging",
         _ if it.merged => "merged",
+        (State::Active, _) if it.way_back => "way back",
         (State::Active, _) => "active",
         (State::Overflowed, _) => "overflow",
     }

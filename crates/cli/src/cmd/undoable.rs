@@ -64,7 +64,7 @@ impl Task<'_> {
         let plan = plan.map_err(|error| self.failure(&error))?;
         self.refuse_full(&plan)?;
         if self.options.dry_run {
-            return self.show_plan(&plan, out);
+            return show_undo_plan(&plan, self.options.json, out);
         }
         let (undo, new) = match there {
             Some(undo) => (undo, None),
@@ -100,7 +100,7 @@ impl Task<'_> {
         let plan = plan.map_err(|error| self.failure(&error))?;
         self.refuse_full(&plan)?;
         if self.options.dry_run {
-            return self.show_plan(&plan, out);
+            return show_undo_plan(&plan, self.options.json, out);
         }
         let watch = self.options.watch()?;
         let done = ops::undo(pair, &undo, &opened.others, options, &watch).await;
@@ -154,34 +154,6 @@ impl Task<'_> {
         advise_merge(advise_undo(failure, error, &names), error)
     }
 
-    fn show_plan(&self, plan: &UndoPlan, out: &mut Output) -> Result<Outcome, Failure> {
-        if self.options.json {
-            out.json(plan)?;
-            return Ok(Outcome::Yes);
-        }
-        let UndoPlan { merge, keep_chunks, keep_bytes, undo_bytes, keep_flushes, others } = plan;
-        out.line(format_args!(
-            "would keep {} ({}) first, {keep_flushes} flushes",
-            Count(*keep_chunks, "chunk"),
-            Bytes(*keep_bytes)
-        ))?;
-        if *undo_bytes > 0 {
-            out.line(format_args!(
-                "the way back takes {undo_bytes} bytes ({})",
-                Bytes(*undo_bytes)
-            ))?;
-        }
-        out.line(format_args!(
-            "would merge {} ({}) in {}, {} flushes; nothing was written",
-            Count(merge.exceptions, "exception"),
-            Bytes(merge.bytes),
-            Count(merge.windows, "window"),
-            merge.flushes
-        ))?;
-        show_kept(others, str::to_owned, out)?;
-        Ok(Outcome::Yes)
-    }
-
     fn show(&self, timed: &Timed, did: &str, out: &mut Output) -> Result<(), Failure> {
         let Timed { done, seconds } = timed;
         let merged = done.merged;
@@ -207,4 +179,34 @@ impl Task<'_> {
                 .advise("the same command goes on")),
         }
     }
+}
+
+/// What a merge with a way back, or an undo, would do.
+pub(super) fn show_undo_plan(
+    plan: &UndoPlan,
+    json: bool,
+    out: &mut Output,
+) -> Result<Outcome, Failure> {
+    if json {
+        out.json(plan)?;
+        return Ok(Outcome::Yes);
+    }
+    let UndoPlan { merge, keep_chunks, keep_bytes, undo_bytes, keep_flushes, others } = plan;
+    out.line(format_args!(
+        "would keep {} ({}) first, {keep_flushes} flushes",
+        Count(*keep_chunks, "chunk"),
+        Bytes(*keep_bytes)
+    ))?;
+    if *undo_bytes > 0 {
+        out.line(format_args!("the way back takes {undo_bytes} bytes ({})", Bytes(*undo_bytes)))?;
+    }
+    out.line(format_args!(
+        "would merge {} ({}) in {}, {} flushes; nothing was written",
+        Count(merge.exceptions, "exception"),
+        Bytes(merge.bytes),
+        Count(merge.windows, "window"),
+        merge.flushes
+    ))?;
+    show_kept(others, str::to_owned, out)?;
+    Ok(Outcome::Yes)
 }

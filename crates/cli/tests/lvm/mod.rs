@@ -7,6 +7,7 @@ pub(crate) mod samples; // unpacked, and what LVM and the kernel make of them
 mod listed; // as `lvs` lists them
 mod exported; // snapshots as images
 mod merged; // snapshots back into their origins
+mod undone; // the same, and taken back
 mod killed; // the same, killed on the way
 mod stopped; // the same, asked to stop
 mod sparse; // snapshots of nothing

@@ -22,7 +22,7 @@ async fn merge(
     let options = MergeOptions { window_bytes: 64 << 10, ..MergeOptions::default() };
     let in_group = GroupOptions::default().drop_full(drop_full);
     let merge = Merge::plan(group, snapshot, options, in_group).await?;
-    let done = merge.run(observer).await.map_err(|error| error.error)?;
+    let done = merge.run(None, observer).await.map_err(|error| error.error)?;
     assert_eq!(done.metadata.is_some(), done.merged.finished);
     Ok((done.merged, done.others))
 }

@@ -49,6 +49,10 @@ pub struct SnapshotStatus {
     pub merging: bool,
     /// It has merged: its device is another name of the origin's until it is removed.
     pub merged: bool,
+    /// It keeps what a merge of its partner writes over, and clients can only read it.
+    pub way_back: bool,
+    /// The snapshot with the other store of its undoable merge, if there is one here.
+    pub partner: Option<String>,
     /// What a kernel prints after the target's name.
     pub status: String,
     /// The unit of copying.
@@ -162,6 +166,31 @@ pub struct StartMerge {
     /// Most data in one window. Left out: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_bytes: Option<u64>,
+    /// Keep a way back there. Left out: none is kept, but by a partner that is there already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<WayBack>,
+}
+
+/// Where a merge keeps what it writes over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WayBack {
+    /// A file that is made, or a blank device: an absolute path.
+    pub cow: String,
+    /// Of snapshot and export; `NAME-undo` if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Up to this size the file grows by itself; as large as it can ever have to be if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_size_bytes: Option<u64>,
+}
+
+/// A merge that is to be taken back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UndoMerge {
+    /// Name of the snapshot that merges, or has merged.
+    pub snapshot: String,
 }
 
 /// Changes of a merge.

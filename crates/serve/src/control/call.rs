@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::api::{
-    Diff, DiffQuery, Grow, NewSnapshot, SnapshotStatus, StartMerge, Status, TuneMerge,
+    Diff, DiffQuery, Grow, NewSnapshot, SnapshotStatus, StartMerge, Status, TuneMerge, UndoMerge,
 };
 use super::events::Statuses;
 use super::metrics::Numbers;
@@ -32,6 +32,7 @@ pub(super) enum Call {
     PauseMerge,
     ResumeMerge,
     CancelMerge,
+    UndoMerge(UndoMerge),
     Shutdown,
 }
 
@@ -197,12 +198,14 @@ contents! {
     Grow: Some("Grow");
     StartMerge: Some("StartMerge");
     TuneMerge: Some("TuneMerge");
+    UndoMerge: Some("UndoMerge");
 }
 
 impl Json for NewSnapshot {}
 impl Json for Grow {}
 impl Json for StartMerge {}
 impl Json for TuneMerge {}
+impl Json for UndoMerge {}
 
 macro_rules! endpoints {
     ($($name:ident: $method:literal $path:literal, $body:ty => $status:literal $answer:ty, $call:expr;)*) => {
@@ -238,6 +241,7 @@ endpoints! {
     PAUSE_MERGE: "POST" "/v1/merge/pause", () => 200 MergeProgress, |_, ()| Call::PauseMerge;
     RESUME_MERGE: "POST" "/v1/merge/resume", () => 200 MergeProgress, |_, ()| Call::ResumeMerge;
     CANCEL_MERGE: "POST" "/v1/merge/cancel", () => 200 SnapshotStatus, |_, ()| Call::CancelMerge;
+    UNDO_MERGE: "POST" "/v1/merge/undo", UndoMerge => 200 MergeProgress, |_, it| Call::UndoMerge(it);
     SHUTDOWN: "POST" "/v1/shutdown", () => 202 (), |_, ()| Call::Shutdown;
     METRICS: "GET" "/metrics", () => 200 Metrics, |_, ()| Call::Metrics;
 }

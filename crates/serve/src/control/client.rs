@@ -13,7 +13,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
 use super::api::{
-    Diff, DiffQuery, Grow, NewSnapshot, SnapshotStatus, StartMerge, Status, TuneMerge,
+    Diff, DiffQuery, Grow, NewSnapshot, SnapshotStatus, StartMerge, Status, TuneMerge, UndoMerge,
 };
 use super::call::{self, Body, Endpoint};
 use super::events::Parser;
@@ -192,6 +192,15 @@ impl<'a> Client<'a> {
     /// As [`status`](Self::status).
     pub async fn cancel_merge(&self) -> Result<SnapshotStatus, ClientError> {
         self.call(&call::CANCEL_MERGE, "", &()).await
+    }
+
+    /// Takes the merge back.
+    ///
+    /// # Errors
+    ///
+    /// As [`status`](Self::status).
+    pub async fn undo_merge(&self, undo: &UndoMerge) -> Result<MergeProgress, ClientError> {
+        self.call(&call::UNDO_MERGE, "", undo).await
     }
 
     /// Ends the server, as SIGTERM does.

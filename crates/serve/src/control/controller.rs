@@ -21,11 +21,11 @@ use crate::{MergePhase, Merger};
 
 /// Does what clients of the control socket ask for, on the volume's thread.
 pub struct Controller<O, C, P> {
-    volume: Rc<Volume<O, C>>,
-    exports: Exports,
-    merger: Rc<Merger<O, C>>,
-    opener: P,
-    monitor: Monitor<O, C>,
+    pub(super) volume: Rc<Volume<O, C>>,
+    pub(super) exports: Exports,
+    pub(super) merger: Rc<Merger<O, C>>,
+    pub(super) opener: P,
+    pub(super) monitor: Monitor<O, C>,
     watchers: Rc<Watchers>,
     /// Snapshots that a call changes at the moment.
     changing: RefCell<HashSet<String>>,
@@ -126,6 +126,7 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
                 self.merge_did(self.merger.resume())
             }
             Call::CancelMerge => self.cancel_merge().await,
+            Call::UndoMerge(undo) => self.undo_merge(&undo.snapshot).await,
             Call::Shutdown => {
                 self.shutdown.raise();
                 Ok(Answer::Nothing)
@@ -176,6 +177,7 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
         let snapshot = self.find(name)?;
         let _held = self.hold(name)?;
         self.refuse_merging(name)?;
+        self.refuse_bound(&snapshot)?;
         self.exports.remove(name).await;
         let removed = self.volume.remove(&snapshot).await;
         self.monitor.forget_cow(name);
@@ -228,7 +230,7 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
         Ok(Answer::Nothing)
     }
 
-    fn merge(&self) -> Result<Answer, Refusal> {
+    pub(super) fn merge(&self) -> Result<Answer, Refusal> {
         self.merger.progress().map(Answer::Merge).ok_or_else(not_merging)
     }
 
@@ -248,7 +250,13 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
         self.opener.may_merge(&self.volume).await?;
         let (rate, window) = (start.rate_bytes_per_second, start.window_bytes);
         self.tune(TuneMerge { rate_bytes_per_second: rate, window_bytes: window })?;
-        self.merger.start(&snapshot).await.map_err(|error| Refusal::of(name, error))?;
+        match &start.undo {
+            Some(wanted) => drop(self.start_undoable(&snapshot, wanted).await?),
+            None => {
+                let started = self.merger.start(&snapshot).await;
+                started.map_err(|error| Refusal::of(name, error))?;
+            }
+        }
         self.merge()
     }
 
@@ -292,12 +300,12 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
     }
 
     /// The name of the snapshot that merges and has not finished.
-    fn unfinished_merge(&self) -> Option<String> {
+    pub(super) fn unfinished_merge(&self) -> Option<String> {
         let merge = self.merger.progress()?;
         (merge.state != MergePhase::Finished).then_some(merge.snapshot)
     }
 
-    fn refuse_read_only(&self) -> Result<(), Refusal> {
+    pub(super) fn refuse_read_only(&self) -> Result<(), Refusal> {
         match self.monitor.is_read_only() {
             true => Err(Refusal::read_only()),
             false => Ok(()),
@@ -314,13 +322,13 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
         }
     }
 
-    fn find(&self, name: &str) -> Result<Rc<Snapshot<C>>, Refusal> {
+    pub(super) fn find(&self, name: &str) -> Result<Rc<Snapshot<C>>, Refusal> {
         let none = || Refusal::new(Code::NotFound, format_args!("no snapshot is named {name}"));
         self.volume.snapshot(name).ok_or_else(none)
     }
 
     /// Keeps other calls from changing the snapshot of that name.
-    fn hold(&self, name: &str) -> Result<Held<'_>, Refusal> {
+    pub(super) fn hold(&self, name: &str) -> Result<Held<'_>, Refusal> {
         match self.changing.borrow_mut().insert(name.into()) {
             true => Ok(Held { changing: &self.changing, name: name.into() }),
             false => Err(Refusal::new(
@@ -336,7 +344,7 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
 }
 
 /// A snapshot that a call changes; free for others when dropped.
-struct Held<'a> {
+pub(super) struct Held<'a> {
     changing: &'a RefCell<HashSet<String>>,
     name: String,
 }
@@ -347,7 +355,7 @@ impl Drop for Held<'_> {
     }
 }
 
-fn refuse_invalid<C: Device>(snapshot: &Snapshot<C>) -> Result<(), Refusal> {
+pub(super) fn refuse_invalid<C: Device>(snapshot: &Snapshot<C>) -> Result<(), Refusal> {
     match snapshot.state() {
         State::Invalid => Err(Refusal::new(
             Code::Invalid,

@@ -22,12 +22,13 @@ mod status; // looking
 mod opener; // stores by their names
 mod differing; // where devices of the volume differ
 mod controller; // doing
+mod way_back; // a merge that can be taken back
 mod server; // both threads together
 mod client; // the other end
 
 pub use api::{
     Diff, DiffQuery, DiffRange, ExportStatus, Grow, MakeStore, NewSnapshot, OriginStatus,
-    SnapshotStatus, StartMerge, Status, TuneMerge,
+    SnapshotStatus, StartMerge, Status, TuneMerge, UndoMerge, WayBack,
 };
 pub use client::{Client, ClientError, Events};
 pub use controller::Controller;

@@ -2,8 +2,8 @@ use std::rc::Rc;
 
 use dmsnap::volume::{Snapshot, Volume};
 
-use super::api::NewSnapshot;
-use super::refusal::Refusal;
+use super::api::{NewSnapshot, WayBack};
+use super::refusal::{Code, Refusal};
 
 /// Opens the stores that clients name: only the program that started the server knows how.
 #[allow(async_fn_in_trait, reason = "all of it stays on the volume's thread")]
@@ -19,6 +19,23 @@ pub trait StoreOpener<O, C>: 'static {
         volume: &Volume<O, C>,
         wanted: &NewSnapshot,
     ) -> Result<Rc<Snapshot<C>>, Refusal>;
+
+    /// Makes the store that is to keep the way back of a merge of `snapshot`, and adds it under `name`, as
+    /// [`Volume::add_way_back`] does. The name has been checked.
+    ///
+    /// # Errors
+    ///
+    /// Why not; then the volume is as it was.
+    async fn open_way_back(
+        &self,
+        volume: &Volume<O, C>,
+        snapshot: &Rc<Snapshot<C>>,
+        (name, wanted): (&str, &WayBack),
+    ) -> Result<Rc<Snapshot<C>>, Refusal> {
+        let _ = (volume, snapshot, wanted);
+        let found = format_args!("{name}: this server makes no stores");
+        Err(Refusal::new(Code::Unsupported, found))
+    }
 
     /// Checks whether a merge may write to the origin.
     ///

@@ -107,8 +107,11 @@ impl Refusal {
             VolumeError::ChangesUnknown => Code::ChangesUnknown,
             VolumeError::TakenOut => Code::NotFound,
             VolumeError::Transient => Code::Unsupported,
-            VolumeError::NoRoom { .. } => Code::NoSpace,
+            VolumeError::NoRoom { .. } | VolumeError::NoRoomToKeep { .. } => Code::NoSpace,
+            VolumeError::HasWayBack { .. } => Code::Busy,
             VolumeError::ReadOnly
+            | VolumeError::IsWayBack
+            | VolumeError::NoWayBack
             | VolumeError::Duplicate(_)
             | VolumeError::SizeNotWhole { .. }
             | VolumeError::SizeTooLarge { .. } => Code::Refused,

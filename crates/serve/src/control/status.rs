@@ -136,6 +136,8 @@ impl<O: Device + 'static, C: Device + 'static> Monitor<O, C> {
             state: snapshot.state(),
             merging,
             merged,
+            way_back: snapshot.is_way_back(),
+            partner: self.volume.partner(snapshot).map(|it| it.name().into()),
             status: self.volume.status(snapshot),
             chunk_bytes: snapshot.chunk_size().bytes(),
             total_bytes: usage.map(|it| bytes(it.total)),

@@ -38,7 +38,7 @@ impl<O: Device, C: Device> VolumeExport<O, C> {
         }
     }
 
-    /// A snapshot, under its own name.
+    /// A snapshot, under its own name. One that keeps the way back of a merge can only be read.
     pub fn snapshot(
         volume: &Rc<Volume<O, C>>,
         snapshot: &Rc<Snapshot<C>>,
@@ -49,7 +49,7 @@ impl<O: Device, C: Device> VolumeExport<O, C> {
             view: View::snapshot(volume, snapshot),
             volume: volume.clone(),
             snapshot: Some(snapshot.clone()),
-            read_only,
+            read_only: read_only || snapshot.is_way_back(),
         }
     }
 

@@ -6,71 +6,14 @@ use compio::time::sleep;
 use dmsnap::copy::{Observer, Rate, wait_until};
 use dmsnap::device::Device;
 use dmsnap::sync::Event;
-use dmsnap::volume::{MergeState, Snapshot, Volume, VolumeError};
-use serde::{Deserialize, Serialize};
+use dmsnap::volume::{MergeState, Snapshot, State, Volume, VolumeError};
 
+use super::progress::{MergeEnd, MergePhase, MergeProgress, OnEnd};
 use super::yielder::Yielder;
 use crate::tasks::spawn;
 
 /// The most data in one window, in bytes, unless a lower limit is set: it is in memory at once.
 const MAX_WINDOW_BYTES: u64 = 64 << 20;
-
-/// How a merge is, for the caller that started it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MergePhase {
-    /// Windows are merged.
-    Running,
-    /// The last window before a pause is under way.
-    Pausing,
-    /// Nothing is moved; origin and snapshot are one device all the same.
-    Paused,
-    /// Nothing is left.
-    Finished,
-    /// A device failed; what is left may be tried again.
-    Failed,
-}
-
-/// How far a merge is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MergeProgress {
-    /// Name of the snapshot that merges.
-    pub snapshot: String,
-    /// How it is.
-    pub state: MergePhase,
-    /// Exceptions when it was started.
-    pub exceptions_total: u64,
-    /// Exceptions that are left.
-    pub exceptions_left: u64,
-    /// Bytes when it was started, in whole chunks.
-    pub bytes_total: u64,
-    /// Bytes that are left.
-    pub bytes_left: u64,
-    /// The limit, if there is one.
-    pub rate_bytes_per_second: Option<u64>,
-    /// Most data in one window.
-    pub window_bytes: u64,
-    /// What it moved on average while it ran; none before the first window has ended.
-    pub bytes_per_second: Option<u64>,
-    /// How long it ran, without pauses.
-    pub seconds: f64,
-    /// What is left of it at that speed; none if nobody can tell.
-    pub seconds_left: Option<u64>,
-    /// Why it failed, if it did.
-    pub error: Option<String>,
-}
-
-/// What became of a merge that nobody paused.
-#[derive(Clone, Copy, Debug)]
-pub enum MergeEnd<'a> {
-    /// Nothing is left.
-    Finished,
-    /// A device failed.
-    Failed(&'a VolumeError),
-}
-
-/// Whom to tell: the snapshot's name, and what became of its merge.
-pub type OnEnd = Box<dyn Fn(&str, MergeEnd<'_>)>;
 
 /// Merges one snapshot of a volume at a time, alongside the clients, on a task of its own.
 ///
@@ -153,13 +96,45 @@ impl<O: Device + 'static, C: Device + 'static> Merger<O, C> {
     /// snapshot is not removed; as [`Volume::start_merge`].
     pub async fn start(self: &Rc<Self>, snapshot: &Rc<Snapshot<C>>) -> Result<(), VolumeError> {
         if let Some(job) = self.job() {
-            let snapshot = job.snapshot.name().to_owned();
-            return Err(match self.phase(&job) {
-                MergePhase::Finished => VolumeError::Merged { snapshot },
-                _ => VolumeError::Merging { snapshot },
-            });
+            return Err(self.in_the_way(&job));
         }
         self.volume.start_merge(snapshot).await?;
+        self.begin(snapshot);
+        Ok(())
+    }
+
+    /// Takes the merge of `snapshot` back, or its undo: from now on it is a plain snapshot again, and the origin's
+    /// device shows what its partner showed, which is merged. Waits for the window under way. Also for a snapshot
+    /// whose merge was cancelled, or begun by another server.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::exchange_merge`]; [`VolumeError::Merging`] and [`VolumeError::Merged`] while the merge of another
+    /// snapshot is there. The merge goes on then.
+    pub async fn undo(self: &Rc<Self>, snapshot: &Rc<Snapshot<C>>) -> Result<(), VolumeError> {
+        let job = self.job();
+        if let Some(job) = job.as_ref().filter(|it| !Rc::ptr_eq(&it.snapshot, snapshot)) {
+            return Err(self.in_the_way(job));
+        }
+        self.volume.may_exchange(snapshot)?;
+        let was_wanted = job.as_ref().is_some_and(|job| job.wanted.get());
+        self.stop().await;
+        match self.volume.exchange_merge(snapshot).await {
+            Ok(merged) => {
+                self.begin(&merged);
+                Ok(())
+            }
+            Err(error) => {
+                if was_wanted {
+                    self.resume();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A merge of the volume has begun.
+    fn begin(self: &Rc<Self>, snapshot: &Rc<Snapshot<C>>) {
         let job = Rc::new(Job {
             snapshot: snapshot.clone(),
             exceptions_total: snapshot.exceptions(),
@@ -171,7 +146,15 @@ impl<O: Device + 'static, C: Device + 'static> Merger<O, C> {
         });
         self.job.replace(Some(job.clone()));
         self.work(job);
-        Ok(())
+    }
+
+    /// Why no other merge can be begun.
+    fn in_the_way(&self, job: &Job<C>) -> VolumeError {
+        let snapshot = job.snapshot.name().to_owned();
+        match self.phase(job) {
+            MergePhase::Finished => VolumeError::Merged { snapshot },
+            _ => VolumeError::Merging { snapshot },
+        }
     }
 
     /// Asks it to stop after the window under way. False if there is none, or it has finished.
@@ -231,6 +214,7 @@ impl<O: Device + 'static, C: Device + 'static> Merger<O, C> {
         let speed = (moved > 0 && seconds > 0.0).then(|| moved as f64 / seconds);
         let seconds_left = speed.map(|speed| (left * chunk) as f64 / speed);
         let error = job.error.borrow().clone();
+        let (way_back, way_back_lost) = self.way_back(&job.snapshot);
         Some(MergeProgress {
             snapshot: job.snapshot.name().into(),
             state,
@@ -243,8 +227,19 @@ impl<O: Device + 'static, C: Device + 'static> Merger<O, C> {
             bytes_per_second: speed.map(whole),
             seconds,
             seconds_left: seconds_left.map(whole).filter(|_| state == MergePhase::Running),
+            way_back,
+            way_back_lost,
             error,
         })
+    }
+
+    /// Who keeps what the merge of a snapshot writes over, and whether nobody does any more.
+    fn way_back(&self, snapshot: &Rc<Snapshot<C>>) -> (Option<String>, bool) {
+        let partner = self.volume.partner(snapshot);
+        match partner.filter(|it| it.state() != State::Invalid) {
+            Some(partner) => (Some(partner.name().into()), false),
+            None => (None, snapshot.tag().is_some_and(|it| it.partner.is_some())),
+        }
     }
 
     /// The merge of a snapshot that is still there.

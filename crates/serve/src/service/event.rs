@@ -15,6 +15,13 @@ pub enum ServiceEvent<'a> {
         /// Its name.
         snapshot: &'a str,
     },
+    /// A snapshot was dropped that kept what a merge writes over, or wrote: the merge cannot be taken back.
+    WayBackLost {
+        /// Name of the snapshot that merges.
+        snapshot: &'a str,
+        /// Name of the one that was dropped.
+        way_back: &'a str,
+    },
     /// The COW device of a dropped snapshot does not take the mark that says so. It is tried again with each
     /// tick. Origin writes that need the mark fail until then, or until the snapshot is taken out.
     Unmarked {

@@ -23,6 +23,11 @@ impl Losses {
         let invalid: Vec<String> = invalid.map(|it| it.name().into()).collect();
         for snapshot in invalid.iter().filter(|name| !self.told.contains(name)) {
             tell(ServiceEvent::Dropped { snapshot });
+            let partner = volume.snapshot(snapshot).and_then(|it| volume.merged_partner(&it));
+            if let Some(merged) = partner {
+                let (snapshot, way_back) = (merged.name(), snapshot.as_str());
+                tell(ServiceEvent::WayBackLost { snapshot, way_back });
+            }
         }
         let unmarked = snapshots.iter().filter(|it| it.is_unmarked());
         let unmarked: Vec<String> = unmarked.map(|it| it.name().into()).collect();

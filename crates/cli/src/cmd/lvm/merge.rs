@@ -1,13 +1,15 @@
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dmsnap::device::Mode;
 use dmsnap::ops::{Kept, MergePlan, Merged};
 use dmsnap_images::{Group, GroupMerged, Merge, Volumes};
 use serde::Serialize;
 
+use super::way_back::{self, Place};
 use super::words::address;
 use crate::cmd::merging::{InGroup, Options, Planned, show_kept, show_plan_with_others, stopped};
+use crate::cmd::undoable::show_undo_plan;
 use crate::device_arg::Address;
 use crate::exit::Outcome;
 use crate::output::Output;
@@ -41,6 +43,16 @@ pub(super) struct Args {
     #[arg(value_name = "IMAGE... VG/SNAPSHOT", required = true)]
     words: Vec<OsString>,
 
+    /// Keep a way back in FILE, which is made; a device is taken as well, if it is blank
+    ///
+    /// What the merge writes over is kept there first: with --dry-run, how much that is. It shows the old origin as
+    /// long as nobody else writes to that: `dmsnap export FILE lvm:IMAGE:VG/ORIGIN OUTPUT`. To take the merge back,
+    /// bring the group's metadata back first, by `vgcfgrestore` from the file of --backup, then: `dmsnap undo
+    /// lvm:IMAGE:VG/SNAPSHOT lvm:IMAGE:VG/ORIGIN FILE`. With --no-metadata, or after a merge that was stopped, that
+    /// needs no `vgcfgrestore`.
+    #[arg(long, value_name = "FILE")]
+    undo: Option<PathBuf>,
+
     #[command(flatten)]
     options: Options,
 
@@ -54,12 +66,15 @@ Examples:
     dmsnap lvm merge --dry-run disk.img vg0/before-upgrade
   The machine as it was before the upgrade:
     dmsnap lvm merge disk.img vg0/before-upgrade
+  The same with a way back:
+    dmsnap lvm merge --undo undo.cow disk.img vg0/before-upgrade
   A volume group on two disks:
     dmsnap lvm merge /dev/sdb /dev/sdc vg0/before-upgrade";
 
 impl Args {
     pub(super) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
-        merge_snapshot(&address(&self.words)?, &self.options, &self.in_group, out).await
+        let options = (&self.options, &self.in_group, self.undo.as_deref());
+        merge_snapshot(&address(&self.words)?, options, out).await
     }
 }
 
@@ -72,6 +87,9 @@ struct Done<'a> {
     exceptions: u64,
     left: u64,
     bytes: u64,
+    /// With --undo.
+    kept_chunks: Option<u64>,
+    kept_bytes: Option<u64>,
     /// Other snapshots of the origin.
     others: &'a [Kept],
     /// `None` with --no-metadata.
@@ -90,8 +108,7 @@ struct Metadata {
 /// See [`Merge::run`] for the order of writes.
 pub(in crate::cmd) async fn merge_snapshot(
     address: &Address,
-    options: &Options,
-    in_group: &InGroup,
+    (options, in_group, undo): (&Options, &InGroup, Option<&Path>),
     out: &mut Output,
 ) -> Result<Outcome, Failure> {
     let volumes = Volumes::new(warn);
@@ -102,14 +119,29 @@ pub(in crate::cmd) async fn merge_snapshot(
     let name = &address.name.volume;
     let origin = &group.snapshot(name)?.origin;
     let merge = Merge::plan(group, name, options.merge_options(), in_group.into()).await?;
+    let place = match undo {
+        Some(path) => Some(Place::find(path, address, options, &merge).await?),
+        None => None,
+    };
+    if let (true, Some(place)) = (options.dry_run, &place) {
+        return show_undo_plan(&place.plan, options.json, out);
+    }
     if options.dry_run {
         let MergePlan { exceptions, bytes, .. } = merge.data();
         let others = merge.others().to_vec();
         show_plan_with_others(Planned { exceptions, bytes, others }, options.json, out)?;
         return Ok(Outcome::Yes);
     }
+    let made = match place {
+        Some(place) => Some(place.make(address, options).await?),
+        None => None,
+    };
     let watch = options.watch()?;
-    let done = merge.run(&watch).await.map_err(|failed| match failed.is_under_way {
+    let ran = merge.run(made.as_ref().map(|made| &made.way_back), &watch).await;
+    if let Some(made) = made {
+        made.keep().await;
+    }
+    let done = ran.map_err(|failed| match failed.is_under_way {
         true => Failure::from(failed.error).advise(goes_on(group)),
         false => failed.error.into(),
     })?;
@@ -118,6 +150,11 @@ pub(in crate::cmd) async fn merge_snapshot(
     match options.json {
         true => out.json(&done)?,
         false => show(&done, group, out)?,
+    }
+    if let (Some(path), false) = (undo, options.json) {
+        let there = |name: &str| format!("{}/{name}", group.found.vg.name);
+        let backup = done.metadata.as_ref().map(|it| &it.backup);
+        way_back::show(path, (&there(name), &there(origin)), backup, out)?;
     }
     done.outcome(group, in_group)
 }
@@ -128,6 +165,7 @@ impl<'a> Done<'a> {
         let metadata = done.metadata.as_ref();
         let metadata = metadata.map(|it| Metadata { backup: it.backup.clone(), seqno: it.seqno });
         let (merged, others) = (done.merged, &done.others[..]);
+        let (kept_chunks, kept_bytes) = done.kept.unzip();
         Self {
             snapshot,
             origin,
@@ -135,6 +173,8 @@ impl<'a> Done<'a> {
             exceptions,
             left,
             bytes,
+            kept_chunks,
+            kept_bytes,
             others,
             metadata,
             seconds,
@@ -168,6 +208,9 @@ fn show(done: &Done<'_>, group: Group<'_>, out: &mut Output) -> Result<(), Failu
         Count(*exceptions, "exception"),
         Bytes(*bytes),
     ))?;
+    if let (Some(chunks), Some(bytes)) = (done.kept_chunks, done.kept_bytes) {
+        out.line(format_args!("kept {} ({})", Count(chunks, "chunk"), Bytes(bytes)))?;
+    }
     show_kept(others, |name| group.name_of(name).to_string(), out)?;
     if let Some(Metadata { backup, seqno }) = metadata {
         let vg = &group.found.vg.name;

@@ -21,6 +21,9 @@ pub(super) fn tell_events() -> impl Fn(ServiceEvent<'_>) {
         ServiceEvent::Dropped { snapshot } => {
             tell(format_args!("{snapshot}: dropped: its store is full or its COW device failed"));
         }
+        ServiceEvent::WayBackLost { snapshot, way_back } => tell(format_args!(
+            "{snapshot}: its merge can no longer be taken back: {way_back} was dropped"
+        )),
         ServiceEvent::Unmarked { snapshot } => tell(format_args!(
             "{snapshot}: its COW device does not take the mark that it was dropped; tried again every \
              second. Origin writes that need it fail until then, or until it is taken out by \

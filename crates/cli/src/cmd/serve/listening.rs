@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+use dmsnap_serve::control::{Control, OwnerSocket};
 use dmsnap_serve::nbd::Listener;
 use listenfd::ListenFd;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -145,6 +146,18 @@ fn told(address: &str, bound: Option<SocketAddr>, encrypted: bool) -> String {
         (None, Some(bound)) => format!("{scheme}://{bound}"),
         (None, None) => format!("{scheme}://{address}"),
     }
+}
+
+/// Listens for clients of the control socket.
+pub(super) async fn open_control(path: &Path) -> Result<Control, Failure> {
+    let socket = OwnerSocket::take_patiently(path).await;
+    socket.and_then(Control::start).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            let found = "already exists and is not a stale socket";
+            Failure::about(path, found).advise("choose another path for --control")
+        }
+        _ => Failure::about(path, format_args!("no control socket: {error}")),
+    })
 }
 
 #[cfg(test)]

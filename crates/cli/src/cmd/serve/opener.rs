@@ -6,15 +6,17 @@ use std::rc::Rc;
 
 use dmsnap::device::{Access, AnyDevice, Caching, File, Mode, is_open_elsewhere};
 use dmsnap::ops;
-use dmsnap_serve::Snapshot;
-use dmsnap_serve::control::{Code, MakeStore, NewSnapshot, Refusal, StoreOpener};
+use dmsnap_images::refuse_raid_member;
+use dmsnap_serve::control::{Code, MakeStore, NewSnapshot, Refusal, StoreOpener, WayBack};
+use dmsnap_serve::{Snapshot, VolumeError};
 
 use super::adding;
 use super::disk::{Disk, not_made, origin_is_store, origin_looks_like_store};
+use super::way_back;
 use crate::cmd::spec::{Spec, device_arg};
 use crate::device_arg::DeviceArg;
 use crate::devices::{access_of, overlap};
-use crate::files::{NewFile, open_or_make};
+use crate::files::{NewFile, new_id, open_or_make};
 use crate::report::Failure;
 use crate::size;
 
@@ -77,6 +79,10 @@ impl FileOpener {
         if wanted.make.is_some() && self.mode != Mode::Write {
             return Err(Refusal::read_only());
         }
+        self.refuse_same(volume, cow)
+    }
+
+    fn refuse_same(&self, volume: &Disk, cow: &Path) -> Result<(), Refusal> {
         match self.same(volume, &DeviceArg::from(cow.to_owned())) {
             Some(of) => {
                 let found = format_args!("the same file or device as {of}, or a part of it");
@@ -84,6 +90,31 @@ impl FileOpener {
                 Err(Refusal::new(Code::Refused, failure))
             }
             None => Ok(()),
+        }
+    }
+
+    /// The device for a way back: a new file of `size` bytes, or what is there, if that is nothing.
+    async fn way_back_device<'a>(
+        &self,
+        cow: &'a Path,
+        size: way_back::Size,
+    ) -> Result<(File, Option<NewFile<'a>>), Failure> {
+        let access = access_of(&named(&self.origin));
+        refuse_readers(cow).await?;
+        match cow.symlink_metadata() {
+            Ok(_) => {
+                let (file, _) = open_or_make(cow, None, self.caching, access).await?;
+                refuse_strangers(cow, &file, access)?;
+                refuse_raid_member(cow, &file).await?;
+                size.refuse_unusable(cow, &file).await?;
+                Ok((file, None))
+            }
+            Err(_) => {
+                size.refuse_full(cow)?;
+                let (file, new) =
+                    NewFile::create_in_place(cow, size.new_bytes, self.caching, access).await?;
+                Ok((file, Some(new)))
+            }
         }
     }
 
@@ -169,6 +200,37 @@ impl StoreOpener<AnyDevice, AnyDevice> for FileOpener {
         let snapshot = volume.snapshot(&wanted.name).ok_or_else(gone)?;
         self.cows.borrow_mut().push((wanted.name.clone(), DeviceArg::from(cow.to_owned())));
         Ok(snapshot)
+    }
+
+    async fn open_way_back(
+        &self,
+        volume: &Disk,
+        snapshot: &Rc<Snapshot<AnyDevice>>,
+        (name, wanted): (&str, &WayBack),
+    ) -> Result<Rc<Snapshot<AnyDevice>>, Refusal> {
+        if self.mode != Mode::Write {
+            return Err(Refusal::read_only());
+        }
+        let cow = Path::new(&wanted.cow);
+        self.refuse_same(volume, cow)?;
+        let refused = |failure: Failure| Refusal::new(Code::Refused, failure);
+        let size = way_back::Size::of(snapshot, volume.len_bytes(), wanted.max_size_bytes);
+        let size = size.map_err(|found| refused(Failure::about(cow, found)))?;
+        let (file, new) = self.way_back_device(cow, size).await.map_err(refused)?;
+        let ids = [new_id().map_err(refused)?, new_id().map_err(refused)?];
+        let device = (name, AnyDevice::from(file));
+        let added = volume.add_way_back(snapshot, device, ids, size.options()).await;
+        let added = added.map_err(|error| match error {
+            VolumeError::HasWayBack { .. } | VolumeError::IsWayBack => {
+                Refusal::of(snapshot.name(), error)
+            }
+            error => Refusal::of(&cow.display().to_string(), error),
+        })?;
+        if let Some(new) = new {
+            new.keep();
+        }
+        self.cows.borrow_mut().push((name.into(), DeviceArg::from(cow.to_owned())));
+        Ok(added)
     }
 
     async fn may_merge(&self, volume: &Disk) -> Result<(), Refusal> {

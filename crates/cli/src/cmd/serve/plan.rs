@@ -155,6 +155,29 @@ impl Plan {
         self.snapshots.iter().map(|spec| (spec.name.clone(), spec.cow.clone())).collect()
     }
 
+    /// The COW device of a snapshot.
+    pub(super) fn cow_of(&self, name: &str) -> Option<PathBuf> {
+        self.snapshots.iter().find(|spec| spec.name == name).map(|spec| spec.cow.clone())
+    }
+
+    /// One more.
+    pub(super) fn push(&mut self, spec: Spec) {
+        self.snapshots.push(spec);
+    }
+
+    /// Refuses a path of what is served already.
+    pub(super) fn refuse_known(&self, path: &Path) -> Result<(), Failure> {
+        let cows = self.snapshots.iter().map(|spec| &spec.cow);
+        let new = DeviceArg::from(path.to_owned());
+        for known in [&self.origin].into_iter().chain(cows) {
+            let known = device_arg(known).map_err(|it| Failure::about(known, it))?;
+            if let Some(found) = overlap(&known, &new) {
+                return Err(Failure::about(path, found).advise("each must be its own"));
+            }
+        }
+        Ok(())
+    }
+
     /// Takes one line over. Everything that can be said without opening a device is said here.
     fn take(&mut self, line: &Line) -> Result<(), String> {
         let (origin, planned) = (line.origin.display(), self.origin.display());
