@@ -11,7 +11,7 @@ use dmsnap::store::read_tag;
 use dmsnap::volume::{MergeState, SnapshotOptions, State, VolumeError};
 use dmsnap_sim::{Disk, Power, run};
 
-use crate::common::live::{AnySnapshot, AnyView, AnyVolume, any_volume, data, read_all};
+use crate::common::live::{AnySnapshot, AnyView, AnyVolume, any_volume, data};
 use crate::common::{World, scattered};
 
 const WINDOW_BYTES: u64 = 2048;
@@ -71,18 +71,23 @@ impl Play {
 }
 
 /// Pauses after so many windows.
-struct Windows<'a>(&'a AnyVolume, Cell<u32>);
+struct Windows(Cell<u32>);
 
-impl Observer for Windows<'_> {
+impl Observer for Windows {
     fn stop_requested(&self) -> bool {
-        let left = self.1.get();
-        self.1.set(left.saturating_sub(1));
+        let left = self.0.get();
+        self.0.set(left.saturating_sub(1));
         left == 0
     }
 }
 
+async fn all(view: &AnyView) -> Vec<u8> {
+    let len = usize::try_from(view.len_bytes().expect("a size")).expect("small");
+    view.read(0, len).await.expect("read").to_vec()
+}
+
 async fn windows(play: &Play, count: u32) -> Result<MergeState, VolumeError> {
-    play.volume.run_merge(WINDOW_BYTES, &Windows(&play.volume, count.into())).await
+    play.volume.run_merge(WINDOW_BYTES, &Windows(count.into())).await
 }
 
 /// Adds the way back, merges `before` windows with client writes, and takes that back.
@@ -221,23 +226,26 @@ fn from_one_moment_to_the_next_the_devices_are_exchanged() {
         play.volume.start_merge(&snapshot).await.expect("begun");
         windows(&play, 2).await.expect("merged");
         let of = |it: &Rc<AnySnapshot>| AnyView::snapshot(&play.volume, it);
-        assert!(read_all(&of(&way_back)) == world.origin);
-        assert!(read_all(&play.origin()) == world.snapshot, "what has an exception is hidden");
+        assert!(all(&of(&way_back)).await == world.origin);
+        assert!(all(&play.origin()).await == world.snapshot, "what has an exception is hidden");
         let refused = play.volume.exchange_merge(&way_back).await.expect_err("not merged");
         assert!(matches!(refused, VolumeError::Merging { .. }), "{refused}");
         play.volume.exchange_merge(&snapshot).await.expect("exchanged");
         assert!(
-            read_all(&play.origin()) == world.origin && read_all(&of(&snapshot)) == world.snapshot
+            all(&play.origin()).await == world.origin
+                && all(&of(&snapshot)).await == world.snapshot
         );
         windows(&play, 1).await.expect("merged");
         // And back, half-way.
         play.volume.exchange_merge(&way_back).await.expect("exchanged");
         assert!(
-            read_all(&play.origin()) == world.snapshot && read_all(&of(&way_back)) == world.origin
+            all(&play.origin()).await == world.snapshot
+                && all(&of(&way_back)).await == world.origin
         );
         assert_eq!(windows(&play, u32::MAX).await.expect("merged"), MergeState::Finished);
         assert!(
-            read_all(&play.origin()) == world.snapshot && read_all(&of(&way_back)) == world.origin
+            all(&play.origin()).await == world.snapshot
+                && all(&of(&way_back)).await == world.origin
         );
         let tags = [&snapshot, &way_back].map(|it| it.tag().expect("a tag"));
         assert!(tags.iter().all(|it| it.state == TagState::Plain && !it.needs_partner), "{tags:?}");
@@ -283,7 +291,7 @@ fn a_way_back_without_room_is_lost_and_the_merge_goes_on() {
         play.volume.start_merge(&play.snapshot).await.expect("begun");
         assert_eq!(windows(&play, u32::MAX).await.expect("merged"), MergeState::Finished);
         assert_eq!(play.way_back().state(), State::Invalid);
-        assert!(read_all(&play.origin()) == world.snapshot);
+        assert!(all(&play.origin()).await == world.snapshot);
         let undone = play.volume.exchange_merge(&play.snapshot).await;
         assert!(matches!(undone, Err(VolumeError::NoWayBack)), "{undone:?}");
     });
@@ -303,13 +311,13 @@ fn a_snapshot_without_room_for_what_is_merged_back_is_not_given_up() {
         for sector in untouched {
             play.write(sector, 1 << 40 | sector).await.expect("written");
         }
-        let before = read_all(&play.origin());
+        let before = all(&play.origin()).await;
         let refused = play.volume.exchange_merge(&play.snapshot).await;
         assert!(
             matches!(refused, Err(VolumeError::NoRoomToKeep { chunks: 24, .. })),
             "{refused:?}"
         );
-        assert!(read_all(&play.origin()) == before);
+        assert!(all(&play.origin()).await == before);
         assert_eq!(play.snapshot.state(), State::Active);
     });
 }
