@@ -42,5 +42,6 @@ mod streams;
 mod table;
 mod tasks;
 mod undo;
+mod undo_histories;
 mod undo_live;
 mod usage;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dmsnap::device::{AnyDevice, Mode};
+use dmsnap::device::{AnyDevice, Device, Mode};
 use dmsnap::ops::{self, Error, Other, UndoOptions, UndoPlan, Undoable, Which};
 use dmsnap_serve::OnFull;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use super::merging::{Options, show_kept, stopped};
 use crate::device_arg::{DeviceArg, is_address};
 use crate::devices::Devices;
 use crate::exit::Outcome;
-use crate::files::{NewFile, new_id};
+use crate::files::{NewFile, new_id, open_file};
 use crate::output::Output;
 use crate::refusals::{advise_merge, advise_undo, no_room};
 use crate::report::Failure;
@@ -54,9 +54,12 @@ impl Task<'_> {
             return Err(Failure::about(path, "is in a volume group")
                 .advise("name a file or a disk for the way back"));
         }
-        let there = match path.symlink_metadata() {
-            Ok(_) => Some(self.open_undo().await?),
-            Err(_) => None,
+        let found = path.symlink_metadata().ok();
+        // A command that was killed may have made the file, and no more.
+        let is_empty = found.as_ref().is_some_and(|it| it.is_file() && it.len() == 0);
+        let there = match found {
+            Some(_) if !is_empty => Some(self.open_undo().await?),
+            _ => None,
         };
         let pair = (&opened.cow, &opened.origin);
         let options = self.undo_options();
@@ -68,12 +71,7 @@ impl Task<'_> {
         }
         let (undo, new) = match there {
             Some(undo) => (undo, None),
-            None => {
-                let access = self.devices.access();
-                let io = self.options.io;
-                let (file, new) = NewFile::create(path, plan.undo_bytes, io, access).await?;
-                (file.into(), Some(new))
-            }
+            None => self.make_undo(path, is_empty, plan.undo_bytes).await?,
         };
         let watch = self.options.watch()?;
         let ids = [new_id()?, new_id()?];
@@ -88,6 +86,24 @@ impl Task<'_> {
         watch.done();
         self.show(&Timed { done, seconds: watch.seconds() }, "merged", out)?;
         Ok(Outcome::Yes)
+    }
+
+    /// A file for the way back, of this length: a new one, or the one that is there and empty.
+    async fn make_undo<'p>(
+        &self,
+        path: &'p Path,
+        is_there: bool,
+        len_bytes: u64,
+    ) -> Result<(AnyDevice, Option<NewFile<'p>>), Failure> {
+        let io = self.options.io;
+        if is_there {
+            let file = open_file(path, Mode::Write, io.into()).await?;
+            let grown = file.grow(len_bytes).await;
+            grown.map_err(|error| Failure::about(path, error))?;
+            return Ok((file.into(), None));
+        }
+        let (file, new) = NewFile::create(path, len_bytes, io, self.devices.access()).await?;
+        Ok((file.into(), Some(new)))
     }
 
     /// Takes a merge back.
