@@ -11,8 +11,8 @@ use crate::kernel::random::{Random, rounds};
 /// The chunks of the origin.
 const CHUNKS: u64 = 350;
 
-/// A merge takes about this long.
-const MERGE: Duration = Duration::from_millis(120);
+/// A merge takes about this long, in milliseconds.
+const MERGE_MS: u64 = 120;
 
 struct History {
     dir: Dir,
@@ -66,9 +66,9 @@ impl History {
 
     /// Starts a command and kills it.
     fn killed(&mut self, words: &[&str], random: &mut Random) {
-        let after = MERGE.mul_f64(random.below(1200) as f64 / 1000.0);
+        let after = Duration::from_micros(random.below(1200 * MERGE_MS));
         let bytes = self.exceptions * CHUNK as u64;
-        let rate = (bytes * 1000 / MERGE.as_millis() as u64).max(1).to_string();
+        let rate = (bytes * 1000 / MERGE_MS).max(1).to_string();
         let window = (bytes.div_ceil(8 * CHUNK as u64) * CHUNK as u64).to_string();
         let slow = ["--no-share", "--rate", &rate, "--window", &window];
         self.told += &format!("; {} killed after {after:?}", words.join(" "));

@@ -43,7 +43,7 @@ impl Machine<'_> {
         let merging = self.model.borrow().merging();
         if self.origin_is_bad()
             || self.origin_was_full()
-            || self.merged.get().is_some_and(|slot| self.cow_was_in_trouble(slot))
+            || [merging, self.merged.get()].iter().flatten().any(|it| self.cow_was_in_trouble(*it))
         {
             return true;
         }

@@ -140,7 +140,10 @@ impl Machine<'_> {
             Some(shown) => volume.exchange_merge(shown).await.map(drop),
             None => volume.start_merge(&snapshot).await,
         };
-        if started.is_err() && self.slot(slot).transient {
+        let started = started.map_err(io::Error::from);
+        // An exchange needs both disks.
+        let excused = |error: &io::Error| other.is_some_and(|other| self.excused(other, error));
+        if started.as_ref().is_err_and(|error| self.slot(slot).transient || excused(error)) {
             return self.tell(Change::Merging { slot, ok: false });
         }
         let ok = self.settle(slot, "the start of a merge", started).is_some();
