@@ -95,7 +95,8 @@ pub(crate) fn ask(command: u16, flags: u16, offset: u64, len: u32) -> Vec<u8> {
 
 /// A client that behaves: its export is read, looked at, written and read again.
 pub(crate) fn civil(name: &str) -> Vec<u8> {
-    let contexts = ["base:allocation", "qemu:allocation-depth", "qemu:dirty-bitmap:s"];
+    let differences = if name == "s" { "qemu:dirty-bitmap:origin" } else { "qemu:dirty-bitmap:s" };
+    let contexts = ["base:allocation", "qemu:allocation-depth", differences];
     let queries = contexts.map(str::to_owned).to_vec();
     let all = u32::try_from(LEN_BYTES).unwrap_or(u32::MAX);
     [
@@ -146,7 +147,8 @@ fn option(input: &mut Input<'_>) -> Vec<u8> {
     let query = |input: &mut Input<'_>| {
         let name = name(input);
         let known = ["base:", "base:allocation", "qemu:", "qemu:allocation-depth"];
-        let known = [&known[..], &["qemu:dirty-bitmap:s", "qemu:dirty-bitmap:", "x"]].concat();
+        let known = [&known[..], &["qemu:dirty-bitmap:s", "qemu:dirty-bitmap:origin"]].concat();
+        let known = [&known[..], &["qemu:dirty-bitmap:", "x"]].concat();
         let queries = (0..input.u8() % 5).map(|_| input.pick(&known).into()).collect();
         MetaQuery { name, queries }
     };

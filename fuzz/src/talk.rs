@@ -15,8 +15,18 @@ use crate::exports::{LEN_BYTES, NAMES};
 use crate::input::told;
 use crate::sparse::index;
 
-/// Metadata contexts that every export knows.
-const CONTEXTS: [&str; 3] = ["base:allocation", "qemu:allocation-depth", "qemu:dirty-bitmap:s"];
+/// Metadata contexts that an export knows: from the third on, where it differs from the origin, or the origin from
+/// the snapshot, which is the same.
+fn contexts_of(export: usize) -> &'static [&'static str] {
+    const ALL: [&str; 4] = [
+        "base:allocation",
+        "qemu:allocation-depth",
+        "qemu:dirty-bitmap:origin",
+        "qemu:dirty-bitmap:s",
+    ];
+    const OF_ORIGIN: [&str; 3] = [ALL[0], ALL[1], ALL[3]];
+    if NAMES[export] == "s" { &ALL } else { &OF_ORIGIN }
+}
 
 /// What the devices hold.
 pub(crate) struct Model {
@@ -171,13 +181,14 @@ impl Talk<'_> {
             let whole = |it: &String| lists && it.ends_with(':') && name.starts_with(&**it);
             all || query.queries.iter().any(|it| it == name || whole(it))
         };
-        let expected: Vec<usize> = (0..3).filter(|n| meant(CONTEXTS[*n])).collect();
+        let known = contexts_of(export);
+        let expected: Vec<usize> = (0..known.len()).filter(|n| meant(known[*n])).collect();
         let replies = self.acknowledged(code);
         let named = |reply: &OptionReply| match reply {
             OptionReply::MetaContext { name, .. } => name.clone(),
             other => panic!("{other:?} among contexts"),
         };
-        assert!(replies.iter().map(named).eq(expected.iter().map(|n| CONTEXTS[*n])), "{query:?}");
+        assert!(replies.iter().map(named).eq(expected.iter().map(|n| known[*n])), "{query:?}");
         if !lists {
             self.chosen = (export, expected);
         }
@@ -364,7 +375,7 @@ fn is_status_right(
             assert!(*len_bytes > 0 && end <= range.end, "{extents:?} of {range:?}");
             let zero = *context == 0 && flags & 2 != 0 || *context == 1 && *flags == 0;
             assert!(!zero || content[at..end].iter().all(|byte| *byte == 0), "no zeroes");
-            let same = *context == 2 && *flags == 0;
+            let same = *context >= 2 && *flags == 0;
             assert!(!same || model.origin[at..end] == model.snapshot[at..end], "a difference");
             at = end;
         }
