@@ -70,7 +70,7 @@ impl Play {
     }
 }
 
-/// Pauses after so many windows.
+/// Pauses after this many windows.
 struct Windows(Cell<u32>);
 
 impl Observer for Windows {

@@ -2,6 +2,8 @@ use std::io;
 use std::iter;
 use std::ops::Range;
 
+use dmsnap_format::SECTOR_BYTES;
+
 use super::diff_page::{DiffPage, Differences, Teller};
 use super::diff_side::DiffSide;
 use super::pairs::{PIECE_BYTES, Pair, cut, each_pair};
@@ -49,9 +51,6 @@ use crate::device::Device;
 pub struct Diff<'a, C, O> {
     sides: [DiffSide<'a, C, O>; 2],
 }
-
-/// The unit of positions where there is no other.
-const SECTOR_BYTES: u64 = 512;
 
 impl<'a, C: Device, O: Device> Diff<'a, C, O> {
     /// Of these two. Both belong to one origin: that is the caller's to know.

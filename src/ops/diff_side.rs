@@ -65,7 +65,7 @@ impl<'a, C: Device, O: Device> DiffSide<'a, C, O> {
     }
 
     /// A snapshot of which the list of exceptions is read and nothing else. Takes about two bytes of memory for
-    /// each. With the origin at hand the list is held against its size, and the origin against what the store
+    /// each. If the origin is given, the list is checked against its size, and the origin against what the store
     /// remembers of it.
     ///
     /// # Errors

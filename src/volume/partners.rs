@@ -99,7 +99,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         match added.await {
             Ok(added) => Ok(added),
             Err(error) => {
-                // If that fails as well, the store asks for a partner that is not there: told by whoever opens it.
+                // If that fails too, the store names a partner that does not exist: the next opening reports it.
                 let _ = snapshot.write_tag(before).await;
                 Err(error)
             }
@@ -202,8 +202,8 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// 3. what the partner remembers of the origin is forgotten, flush
     /// 4. the devices are exchanged in memory
     ///
-    /// A crash leaves both stores valid, and each shows what it showed: which of them is merged is a matter of
-    /// tags. `ops::undo` goes on, or `ops::merge_undoable` with the merge.
+    /// A crash leaves both stores valid, and each shows what it showed: only the tags say which of them is
+    /// merged. `ops::undo` goes on, or `ops::merge_undoable` with the merge.
     ///
     /// # Errors
     ///

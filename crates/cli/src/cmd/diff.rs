@@ -22,7 +22,7 @@ use crate::size;
 ///
 /// A and B are the COW devices of two snapshots, or one of them is the origin: that is the one
 /// that does not begin with a store's header. Of two stores the origin need not be there; with
-/// --origin it is held against both.
+/// --origin both are checked against it.
 ///
 /// Two snapshots show the same wherever neither of their stores has an exception, and only the
 /// stores' metadata is read. So a range may also hold the same on both sides, if the same was

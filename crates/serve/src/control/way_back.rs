@@ -71,7 +71,7 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
 
     async fn drop_way_back(&self, snapshot: &Rc<Snapshot<C>>, way_back: &Rc<Snapshot<C>>) {
         self.exports.remove(way_back.name()).await;
-        // Why it is dropped is told in any case; a device that fails here as well has nothing to add.
+        // The reason for dropping it is reported anyway; an error of this device would add nothing.
         let _ = self.volume.drop_way_back(snapshot, way_back).await;
         self.monitor.forget_cow(way_back.name());
     }

@@ -95,7 +95,7 @@ fn rate(text: &str) -> Result<u64, String> {
     if text == "none" { Ok(0) } else { size::parse(text) }
 }
 
-/// Where the way back is kept, as the server is told.
+/// The device for the way back, as it goes to the server.
 pub(super) fn way_back(path: &Path, max_size_bytes: Option<u64>) -> Result<WayBack, Failure> {
     let cow = std::path::absolute(path).map_err(|error| Failure::about(path, error))?;
     let cow = cow.into_os_string().into_string();

@@ -28,7 +28,7 @@ impl Form {
     }
 }
 
-/// What is told of the whole list.
+/// What describes the whole list.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Head {
     pub(super) size: Option<u64>,
