@@ -35,6 +35,14 @@ fn until_it_catches(child: &Child, signal: Signal) {
     wait_for("the signal to be caught", caught);
 }
 
+fn until_it_is_held(child: &Child) {
+    let held = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).expect("status");
+        status.lines().any(|line| line.starts_with("State:\tT"))
+    };
+    wait_for("the command to be held", held);
+}
+
 fn until_some_is_merged(disk: &Path) {
     let last = |content: &[u8]| content.last() == Some(&data(399));
     wait_for("the first window", || last(&read(disk)));
@@ -88,11 +96,15 @@ fn a_merge_stops_on_a_signal_and_the_same_command_goes_on() {
 #[test]
 fn a_second_signal_kills_and_the_merge_still_goes_on_later() {
     let (Pair { cow, disk, dir: _dir }, child) = slow_merge();
+    // Held until both are there: after the first one alone it ends within milliseconds.
+    send(&child, Signal::STOP);
+    until_it_is_held(&child);
     send(&child, Signal::INT);
     send(&child, Signal::TERM);
+    send(&child, Signal::CONT);
     let output = child.wait_with_output().expect("ends");
     let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
-    // If both are delivered at once, the later one is handled first.
+    // Both are delivered at once: either may be handled first.
     assert!(signal == Some(Signal::TERM.as_raw()) || signal == Some(Signal::INT.as_raw()));
     dmsnap!("merge", cow, disk).ok();
     let all: Vec<u64> = (0..400).collect();
