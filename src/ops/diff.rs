@@ -37,7 +37,7 @@ use crate::device::Device;
 /// # store.publish().await?;
 /// // ... and exceptions for chunks 5, 6 and 9.
 /// let monday = DiffSide::listed(&cow, Some(&origin), DiffOptions::default()).await?;
-/// let diff = Diff::new(monday, DiffSide::origin(&origin)?)?;
+/// let diff = Diff::new(monday, DiffSide::origin(&origin).await?)?;
 /// let mut found = Vec::new();
 /// let each = |range: std::ops::Range<u64>| Ok(found.push(range.start..range.end));
 /// let told = diff.each(DiffPage::default(), &Silent, each).await?;

@@ -11,7 +11,7 @@ use super::source::Source;
 use super::sparse::Sparse;
 use super::{Error, ExportOptions, Which};
 use crate::device::Device;
-use crate::store::BaseFence;
+use crate::store::{BaseFence, StoreError, read_header};
 
 /// How a store is read that is compared.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,9 +57,16 @@ impl<'a, C: Device, O: Device> DiffSide<'a, C, O> {
     ///
     /// # Errors
     ///
-    /// If it does not tell its size.
-    pub fn origin(origin: &'a O) -> Result<Self, Error> {
+    /// [`Error::RepairBegun`] if it is a store whose repair was begun, which shows nothing; an error of the device.
+    pub async fn origin(origin: &'a O) -> Result<Self, Error> {
         let len_bytes = whole_sectors(origin, Which::Origin)?;
+        match read_header(origin).await {
+            Err(StoreError::RepairBegun) => return Err(Error::RepairBegun),
+            Err(StoreError::Io { source, .. }) => {
+                return Err(Error::io(Which::Origin, "cannot read the first sector")(source));
+            }
+            _ => {}
+        }
         let sparse = Sparse::new(origin, Which::Origin);
         Ok(Self(Kind::Origin(Whole { sparse, len_bytes })))
     }

@@ -2,7 +2,7 @@ use dmsnap_format::{Run, Tag, TagState, VERSION};
 
 use super::Error;
 use crate::device::Device;
-use crate::store::{Ledger, Reader};
+use crate::store::{Ledger, Reader, StoreError, read_header, read_tag};
 
 /// What a store holds, and how full it is.
 #[derive(Clone, Debug)]
@@ -80,6 +80,19 @@ impl From<&Tag> for Owner {
             origin_bytes: tag.origin_bytes,
             origin_samples: tag.fence.samples().len(),
         }
+    }
+}
+
+/// What the store on `cow` says of whom it belongs to, if there is a store and it does. Reads the first sector alone.
+///
+/// # Errors
+///
+/// [`Error::RepairBegun`]; an error of the device.
+pub async fn owner<C: Device>(cow: &C) -> Result<Option<Owner>, Error> {
+    match read_header(cow).await {
+        Ok(_) => Ok(read_tag(cow).await?.as_ref().map(Owner::from)),
+        Err(error @ (StoreError::Io { .. } | StoreError::RepairBegun)) => Err(error.into()),
+        Err(_) => Ok(None),
     }
 }
 

@@ -51,7 +51,7 @@ pub use error::{Error, Which};
 pub use export::{Exported, export};
 pub use export_options::ExportOptions;
 pub use finding::{Finding, Place};
-pub use info::{Info, Owner, info};
+pub use info::{Info, Owner, info, owner};
 pub use keeping::{Kept, Other, merge_keeping, plan_merge_keeping};
 pub use list_error::ListError;
 pub use listing::{Entry, ListEnd, ListHead, ListSum, list};

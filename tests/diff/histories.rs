@@ -115,7 +115,7 @@ impl History {
         };
         let listed =
             |n: usize, origin| run(DiffSide::listed(cows[n], origin, options)).expect("a side");
-        let of_origin = || DiffSide::origin(origin).expect("a side");
+        let of_origin = || futures_executor::block_on(DiffSide::origin(origin)).expect("a side");
         let smallest = u64::from(chunks[0].min(chunks[1])) * SECTOR;
         let own = |n: usize| u64::from(chunks[n]) * SECTOR;
         let changed = [0, 1].map(|n| excepted(cows[n], chunks[n].into(), SECTORS));

@@ -36,7 +36,10 @@ fn what_cannot_be_compared_is_refused() {
     assert!(matches!(refused(&memory(&dropped.cow), &origin, options), Error::Invalid));
 
     let side = futures_executor::block_on(DiffSide::listed(&cow, Some(&origin), options));
-    let diff = between(side.expect("a side"), DiffSide::origin(&origin).expect("a side"));
+    let diff = between(
+        side.expect("a side"),
+        futures_executor::block_on(DiffSide::origin(&origin)).expect("a side"),
+    );
     let end = SECTORS * SECTOR;
     let from = |from| {
         let page = DiffPage { from, most: None };
@@ -115,7 +118,8 @@ fn the_caller_ends_it_and_so_does_a_stop() {
     let (cow, origin) = (memory(&world.cow), memory(&world.origin));
     let side = DiffSide::readable((&cow, Which::Cow), &origin, DiffOptions::default());
     let side = futures_executor::block_on(side).expect("a side");
-    let diff = between(side, DiffSide::origin(&origin).expect("a side"));
+    let diff =
+        between(side, futures_executor::block_on(DiffSide::origin(&origin)).expect("a side"));
     let told = Cell::new(0);
     let ended = diff.each(DiffPage::default(), &Silent, |_| {
         told.set(told.get() + 1);

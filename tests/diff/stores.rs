@@ -17,7 +17,7 @@ fn differences_of_every_store_of_a_kernel_are_those_of_the_contents() {
             assert!(matches!(listed, Err(Error::Invalid)), "{}", store.name);
             continue;
         }
-        let of_origin = || DiffSide::origin(&origin).expect("a side");
+        let of_origin = || futures_executor::block_on(DiffSide::origin(&origin)).expect("a side");
         let chunk = u64::from(header.chunk_size_sectors);
         let count = (origin.content().len() as u64).div_ceil(512);
         let by_list = between(of_origin(), listed.expect("a side"));

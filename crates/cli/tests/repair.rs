@@ -193,7 +193,8 @@ fn a_repair_that_did_not_end_is_told_by_every_command() {
     fs::write(&cow, &begun).expect("write");
     let advice = "a repair in place was begun here and did not end: the backup of the metadata brings the \
                   store back; `dmsnap unpack` writes the backup of the repair to it";
-    let out = dir.path("out");
+    let (out, other) = (dir.path("out"), dir.path("other"));
+    fs::write(&other, &before).expect("write");
     for refused in [
         dmsnap!("info", cow),
         dmsnap!("check", cow, disk),
@@ -201,6 +202,9 @@ fn a_repair_that_did_not_end_is_told_by_every_command() {
         dmsnap!("export", cow, disk, out),
         dmsnap!("merge", cow, disk),
         dmsnap!("repair", cow, disk),
+        dmsnap!("diff", cow, disk),
+        dmsnap!("diff", disk, cow),
+        dmsnap!("diff", cow, other),
     ] {
         let stderr = refused.failed();
         assert!(stderr.contains(advice), "{stderr}");

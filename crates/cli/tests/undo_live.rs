@@ -307,3 +307,22 @@ fn what_cannot_be_a_way_back_is_refused_before_anything_is_written() {
     assert_eq!(done.status.code(), Some(2));
     assert!(before == ["s", "origin", "store", "text"].map(|it| place.read(it)));
 }
+
+#[test]
+fn a_store_that_needs_another_is_not_added_alone() {
+    let (world, serving) = World::new();
+    world.merge(&["--rate", "1M", "--window", "256K"]);
+    world.paused_half_way();
+    serving.stop();
+    let World { place, .. } = &world;
+    let serving = start(place, &[]);
+    for cow in ["s", "undo"] {
+        let args = ["snapshot", "create", &format!("{cow}={}", place.text(cow))];
+        refused(place, &args, "shares an undoable merge with the store");
+        assert_eq!(ctl_json(place, &["status"])["snapshots"], json!([]));
+    }
+    serving.stop();
+    let serving = start(place, &["--forget-undo"]);
+    ctl(place, &["snapshot", "create", &format!("s={}", place.text("s"))]);
+    serving.stop();
+}

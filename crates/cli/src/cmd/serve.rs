@@ -261,7 +261,7 @@ impl Args {
             out.line(format_args!("listening on {uri}"))?;
         }
         let opener = FileOpener::new((&origin, &cows), mode, self.io.into());
-        let opener = opener.ignoring_fences(self.no_fence);
+        let opener = opener.ignoring_fences(self.no_fence).forgetting_undo(self.forget_undo);
         let service = Service::with_opener(volume.clone(), options, opener, events::tell_events());
         let service = listeners.into_iter().fold(service, Service::nbd).tls(tls).control(control);
         let controller = service.controller().clone();

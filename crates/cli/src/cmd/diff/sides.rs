@@ -1,6 +1,6 @@
 use clap::error::ErrorKind;
 use dmsnap::device::{AnyDevice, Mode};
-use dmsnap::ops::{Diff, DiffOptions, DiffSide, Error, Which, begins_with_store};
+use dmsnap::ops::{Diff, DiffOptions, DiffSide, Error, Which, begins_with_store, owner};
 use dmsnap_images::Volumes;
 
 use crate::device_arg::DeviceArg;
@@ -78,8 +78,10 @@ impl<'a> Side<'a> {
 }
 
 async fn is_store(named: &DeviceArg, device: &AnyDevice) -> Result<bool, Failure> {
-    let is_store = begins_with_store(device, Which::Cow).await;
-    is_store.map_err(|error| Failure::of(&named.to_string(), error))
+    let refused = |error: Error| advise(Failure::of(&named.to_string(), &error), &error);
+    // One whose repair was begun does not begin like a store, and is none of both.
+    owner(device).await.map_err(refused)?;
+    begins_with_store(device, Which::Cow).await.map_err(refused)
 }
 
 impl Sides {
@@ -147,8 +149,8 @@ impl Sides {
         }
         let last = match (sides.len(), &self.origin) {
             (1, Some((name, origin))) => {
-                let side = DiffSide::origin(origin);
-                Some(side.map_err(|error| Failure::of(name, error))?)
+                let side = DiffSide::origin(origin).await;
+                Some(side.map_err(|error| advise(Failure::of(name, &error), &error))?)
             }
             _ => None,
         };

@@ -27,6 +27,7 @@ pub(super) struct FileOpener {
     mode: Mode,
     caching: Caching,
     ignore_fence: bool,
+    forget_undo: bool,
     /// The COW devices that were opened, by the names of their snapshots. Some may be gone.
     cows: RefCell<Vec<(String, DeviceArg)>>,
 }
@@ -39,7 +40,12 @@ impl FileOpener {
     ) -> Self {
         let cows = cows.iter().map(|(name, cow)| (name.clone(), named(cow))).collect();
         let (origin, cows) = (origin.to_owned(), RefCell::new(cows));
-        Self { origin, mode, caching, ignore_fence: false, cows }
+        Self { origin, mode, caching, ignore_fence: false, forget_undo: false, cows }
+    }
+
+    /// One store of an undoable merge may be added without the other.
+    pub(super) fn forgetting_undo(self, forget_undo: bool) -> Self {
+        Self { forget_undo, ..self }
     }
 
     /// The origin may be another than a store remembers.
@@ -186,6 +192,10 @@ impl StoreOpener<AnyDevice, AnyDevice> for FileOpener {
         let opening = async {
             let made = match wanted.make {
                 Some(make) => self.make(cow, make).await?,
+                None if self.mode == Mode::Write && !self.forget_undo => {
+                    way_back::refuse_shared(cow).await?;
+                    None
+                }
                 None => None,
             };
             adding::open(&spec, volume, self.mode, self.caching).await?;

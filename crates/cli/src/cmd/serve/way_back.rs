@@ -143,6 +143,23 @@ impl Wanted<'_> {
     }
 }
 
+/// Refuses to add a store to a running server that shows what it should only together with another one: what clients
+/// have written since the server began is not kept in it.
+pub(super) async fn refuse_shared(cow: &Path) -> Result<(), Failure> {
+    let device = device_arg(cow).map_err(|found| Failure::about(cow, found))?;
+    let owner = owner(&device).await?.flatten();
+    let shared = owner.filter(|it| matches!(it.state.as_str(), "merging" | "undo"));
+    match shared.and_then(|it| it.partner) {
+        Some(partner) => {
+            let found = format_args!("shares an undoable merge with the store {partner}");
+            Err(Failure::about(cow, found).advise(
+                "`dmsnap serve` takes both when it starts; --forget-undo gives the way back up",
+            ))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Whom a store belongs to, if it says so; `None` if there is no store.
 async fn owner(cow: &DeviceArg) -> Result<Option<Option<Owner>>, Failure> {
     let devices = Devices::of_cow(cow);
@@ -151,8 +168,8 @@ async fn owner(cow: &DeviceArg) -> Result<Option<Option<Owner>>, Failure> {
     match is_store.map_err(|error| devices.failure(&error))? {
         false => Ok(None),
         true => {
-            let info = ops::info(&device).await.map_err(|error| devices.failure(&error))?;
-            Ok(Some(info.owner))
+            let owner = ops::owner(&device).await.map_err(|error| devices.failure(&error))?;
+            Ok(Some(owner))
         }
     }
 }
