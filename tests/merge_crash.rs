@@ -53,7 +53,7 @@ fn assert_snapshot_intact(cow: &[u8], origin: &[u8], world: &World, told: &str) 
 }
 
 /// Of the contents that the two disks can have after one cut, this many are tried, spread evenly.
-const MOST_PAIRS: usize = 60;
+const MOST_PAIRS: usize = 20;
 
 fn every_cut(world: &World, window_bytes: u64, block: u32) -> usize {
     let whole = Machine::new(world.cow.clone(), world.origin.clone(), block, Power::steady());
@@ -99,7 +99,7 @@ fn a_merge_cut_at_any_operation_and_run_again_ends_right() {
         reboots += every_cut(&world, window_bytes, 512);
     }
     println!("{reboots} reboots");
-    assert!(reboots > 8_000, "the worlds have become too small: {reboots}");
+    assert!(reboots > 3_000, "the worlds have become too small: {reboots}");
 }
 
 #[test]

@@ -67,10 +67,12 @@ impl Device for Thin {
 }
 
 /// One world for each sector at which the blocks end: data chunks, and the areas at chunks 34 and 67. The
-/// snapshot's own writes have used some of them.
+/// snapshot's own writes have used some of them: how many is another number for each sector but near the areas, where all
+/// are tried.
 fn each_end(rule: OnFull, check: impl Fn(&Rc<AnyVolume>, &Rc<Disk>, &Cell<u64>, &str)) {
-    for own in [0, 20, 40] {
-        for end in 2..SECTORS + 10 {
+    let near_area = |end: u64| [1, 34, 67].iter().any(|area| end.abs_diff(*area) <= 2);
+    for (n, own) in (0..).zip([0, 20, 40]) {
+        for end in (2..SECTORS + 10).filter(|end| end % 3 == n || near_area(*end)) {
             let power = Power::steady();
             let disk = empty_cow(1, 200, &power);
             let allocated = Rc::new(Cell::new(end * 512));
@@ -128,7 +130,7 @@ fn an_origin_write_fails_and_the_snapshot_lives_on() {
         let snapshot = run(opened).expect(told);
         assert!(read_all(&View::snapshot(&reopened, &snapshot)) == before, "{told}");
     });
-    assert!(refused.get() > 250, "only {} were refused", refused.get());
+    assert!(refused.get() > 80, "only {} were refused", refused.get());
 }
 
 /// Where the rule is to drop it, it is dropped, durably, and the write goes on.
@@ -145,7 +147,7 @@ fn an_origin_write_drops_the_snapshot_where_that_is_the_rule() {
         assert_eq!(valid, snapshot.state() != State::Invalid, "{told}");
         dropped.set(dropped.get() + u32::from(!valid));
     });
-    assert!(dropped.get() > 250, "only {} were dropped", dropped.get());
+    assert!(dropped.get() > 80, "only {} were dropped", dropped.get());
 }
 
 /// A file system that writes everything to a new place, and has room for a number of further writes; what is given

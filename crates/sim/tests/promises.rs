@@ -6,12 +6,24 @@ use dmsnap_sim::hunt::{Tally, every_cut, every_fault};
 use dmsnap_sim::report::report;
 use dmsnap_sim::worlds::{find, named, sequences};
 
+/// Worlds with tens of thousands of images, or with large areas: half a minute each without optimisation.
+const LARGE: &[&str] = &[
+    "merge-96",
+    "merge-67",
+    "publish-of-two-units",
+    "areas-31-and-35",
+    "units-of-an-area",
+    "sequence-3",
+    "waiting-writes",
+];
+
 /// Every cut of the worlds that are quick, and of every single operation.
 #[test]
 fn every_cut_of_small_worlds_keeps_every_promise() {
     let mut worlds = named();
     worlds.extend(sequences(1));
     worlds.retain(|world| world.plan.steps.len() <= 3 && !world.name.starts_with("status-"));
+    worlds.retain(|world| !LARGE.iter().any(|large| world.name.starts_with(large)));
     let mut tally = Tally::default();
     for world in &worlds {
         match every_cut(&world.plan, &world.plan.setup.start()) {
@@ -36,14 +48,14 @@ fn every_fault_of_a_merge_with_writes_keeps_every_promise() {
 #[test]
 fn random_worlds_keep_every_promise() {
     let mut tally = Tally::default();
-    for seed in 10_000..10_120 {
+    for seed in 10_000..10_060 {
         match live(seed) {
             Ok(lived) => tally += lived,
             Err(failure) => panic!("seed {seed}: {}", report(&failure)),
         }
     }
     println!("{tally:?}");
-    assert!(tally.images > 2_000, "the worlds have become too small: {tally:?}");
+    assert!(tally.images > 1_000, "the worlds have become too small: {tally:?}");
 }
 
 /// The same seed is the same run, request for request.
