@@ -77,6 +77,8 @@ pub enum Planted {
     KeepsSettledTogether,
     MarksOfOthers,
     GatheredOverTime,
+    NeedsNoPartner,
+    ExchangeUnflushed,
 }
 
 #[cfg(feature = "planted")]

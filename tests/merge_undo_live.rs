@@ -102,10 +102,16 @@ async fn history(disks: &Disks, before: u32, told: &Cell<&'static str>) -> Resul
         told.set("written");
         play.write(5, 1 << 50).await?;
         play.write(11, 1 << 51).await?;
-        play.origin().flush().await?;
-        told.set("flushed");
+        if before > 2 {
+            play.origin().flush().await?;
+            told.set("flushed");
+        }
     }
     play.volume.exchange_merge(&play.snapshot).await?;
+    if before == 2 {
+        // What the snapshot shows is durable, also what was written to the origin's device before.
+        AnyView::snapshot(&play.volume, &play.snapshot).flush().await?;
+    }
     told.set("exchanged");
     let state = windows(&play, u32::MAX).await?;
     assert_eq!(state, MergeState::Finished);
@@ -143,7 +149,7 @@ fn at_every_cut_one_store_shows_the_snapshot_and_the_other_the_old_origin() {
     let world = world();
     let versions = versions(&world);
     let mut states = 0;
-    for before in [0, 1, 3, u32::MAX] {
+    for before in [0, 1, 2, 3, u32::MAX] {
         let power = Power::steady();
         run(history(&disks(&world, &power), before, &Cell::new(""))).expect("done");
         for cut in 0..power.operations() {
@@ -320,4 +326,18 @@ fn a_snapshot_without_room_for_what_is_merged_back_is_not_given_up() {
         assert!(all(&play.origin()).await == before);
         assert_eq!(play.snapshot.state(), State::Active);
     });
+}
+
+#[cfg(feature = "planted")]
+#[test]
+fn what_breaks_the_way_back_of_a_live_merge_is_noticed() {
+    use dmsnap::planted::{Planted, plant};
+    let laws = [Planted::NeedsNoPartner, Planted::ExchangeUnflushed, Planted::MergeUnprotected];
+    for law in laws {
+        plant(Some(law));
+        let every_cut = at_every_cut_one_store_shows_the_snapshot_and_the_other_the_old_origin;
+        let kept = std::panic::catch_unwind(every_cut).is_ok();
+        plant(None);
+        assert!(!kept, "{law:?}");
+    }
 }

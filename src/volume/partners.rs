@@ -11,6 +11,7 @@ use super::snapshot::Snapshot;
 use super::standing::State;
 use super::volume::Volume;
 use crate::device::Device;
+use crate::planted::{Planted, planted};
 use crate::store::{Store, StoreError, format_tagged, refuse_part_blocks, take_fence};
 
 /// Samples that take more ticks are not waited for.
@@ -86,7 +87,9 @@ impl<O: Device, C: Device> Volume<O, C> {
         let added = async {
             let own_id = snapshot.named(own_id).await?;
             self.make_way_back(&cow, chunk_size, (undo_id, own_id)).await?;
-            snapshot.merge_with(undo_id).await?;
+            if !planted(Planted::NeedsNoPartner) {
+                snapshot.merge_with(undo_id).await?;
+            }
             let (added, nobody_writes) = self.open_closed(name, cow, options).await?;
             let fence = self.sampled(&added, undo_id).await;
             drop(nobody_writes);
@@ -247,9 +250,11 @@ impl<O: Device, C: Device> Volume<O, C> {
             // A read that hangs is waited for while others may write.
             reads_end().await;
             // As when a merge is given up, and when one begins.
-            self.origin_writes().flush().await?;
-            merged.pending().wait_for_all().await;
-            merged.flush().await?;
+            if !planted(Planted::ExchangeUnflushed) {
+                self.origin_writes().flush().await?;
+                merged.pending().wait_for_all().await;
+                merged.flush().await?;
+            }
             Ok(store.forget_origin().await?)
         };
         let all = [self.gate(), shown.gate(), merged.gate()];

@@ -41,6 +41,7 @@ const MADE_FOR: &[(Planted, &str)] = &[
     (Planted::DiscardWhileMerging, "discard-with-a-merge"),
     (Planted::MarksOfOthers, "hang-with-marks"),
     (Planted::KeepsSettledTogether, "hang-with-clients"),
+    (Planted::ExchangeUnflushed, "undo-"),
 ];
 
 /// Seeds that met a breach that few meet: tried before all others.
@@ -100,6 +101,7 @@ const FAULTS: &[(&str, Planted, &str)] = &[
     ("volume 8", Planted::ClearBeforeOriginFlush, "cleared before the origin's flush"),
     ("volume 8", Planted::OfflineClearBeforeFlush, "the same, offline"),
     ("volume 9", Planted::CancelWithoutFlush, "a merge is given up without a flush of the origin"),
+    ("volume 9", Planted::ExchangeUnflushed, "a merge is taken back without a flush of the origin"),
     ("volume 9", Planted::CancelBroken, "a merge whose clear failed is given up"),
     ("volume 10", Planted::FullLetsThrough, "an origin write goes on though there is no room"),
     ("volume 10", Planted::GrowthFails, "no room to grow is a failed device"),

@@ -6,6 +6,8 @@ mod common;
 
 #[path = "../../../tests/merge_undo.rs"]
 mod merge_undo;
+#[path = "../../../tests/merge_undo_live.rs"]
+mod merge_undo_live;
 #[path = "../../../tests/no_room.rs"]
 mod no_room;
 #[path = "../../../tests/reopen.rs"]
