@@ -3,21 +3,33 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 
 
-def measured(*argv, **options):
-    """Runs a command that must succeed: seconds by the clock, and of CPU with its children."""
+def measured(*argv, statuses=(0,), **options):
+    """Runs a command that must end with one of these: seconds by the clock, of CPU, and its most memory."""
     argv = [str(arg) for arg in argv]
-    before, begin = os.times(), time.monotonic()
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
-    seconds, after = time.monotonic() - begin, os.times()
-    if done.returncode != 0:
-        sys.stderr.buffer.write(done.stderr)
-        raise SystemExit(f"{' '.join(argv)}: exit status {done.returncode}")
-    cpu = after.children_user - before.children_user
-    cpu += after.children_system - before.children_system
-    return {"seconds": seconds, "cpu_seconds": cpu}, done.stdout
+    with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as said:
+        begin = time.monotonic()
+        child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=said, **options)
+        # Into a pipe, as by a program that reads it.
+        while piece := child.stdout.read1(1 << 20):
+            printed.write(piece)
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.monotonic() - begin
+        child.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        if child.returncode not in statuses:
+            sys.stderr.buffer.write(said.read())
+            raise SystemExit(f"{' '.join(argv)}: exit status {child.returncode}")
+        printed.seek(0)
+        told = {
+            "seconds": seconds,
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "resident_mib": usage.ru_maxrss / 1024,
+        }
+        return told, printed.read()
 
 
 def process_cpu(pid):

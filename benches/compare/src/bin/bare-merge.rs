@@ -23,6 +23,9 @@ const PIECE: usize = 1 << 20;
 /// Reads in flight.
 const READS: usize = 8;
 
+/// Runs of the origin that are one write to the file that keeps them.
+const KEPT_TOGETHER: usize = 256;
+
 /// Writes in flight.
 const WRITES: usize = 128;
 
@@ -33,6 +36,9 @@ struct Args {
     origin: PathBuf,
     #[arg(long, value_enum, default_value = "direct")]
     io: Way,
+    /// First copy what is written over into this file, in the order of the origin, and flush it: with direct I/O
+    #[arg(long)]
+    keep: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -49,6 +55,9 @@ fn main() -> io::Result<()> {
     exceptions.sort_unstable_by_key(|exception| exception.old);
     let runs = joined(exceptions);
     let chunk = layout.chunk_size().bytes();
+    if let Some(keep) = &args.keep {
+        Runtime::new()?.block_on(kept(&args.origin, keep, &runs, chunk))?;
+    }
     match args.io {
         Way::Direct => Runtime::new()?.block_on(direct(&args.cow, &args.origin, &runs, chunk)),
         Way::Buffered => buffered(&args.cow, &args.origin, &runs, chunk),
@@ -101,6 +110,29 @@ async fn direct(cow: &Path, origin: &Path, runs: &[Run], chunk: u64) -> io::Resu
     });
     stream::iter(writes).buffer_unordered(WRITES).try_collect::<()>().await?;
     origin.flush().await
+}
+
+/// Reads many runs at a time and writes them as one, like the merge does the other way round.
+async fn kept(origin: &Path, keep: &Path, runs: &[Run], chunk: u64) -> io::Result<()> {
+    let bytes = runs.iter().map(|run| run.len * chunk).sum();
+    File::create(keep)?.set_len(bytes)?;
+    let open = async |path: &Path, mode| {
+        device::File::open(path, mode, Caching::Direct).await.map_err(io::Error::other)
+    };
+    let (origin, keep) = (open(origin, Mode::Read).await?, open(keep, Mode::Write).await?);
+    let reads = runs.iter().map(|run| origin.read(run.old.get() * chunk, len(run.len * chunk)));
+    let batches = stream::iter(reads).buffered(WRITES).chunks(KEPT_TOGETHER);
+    let mut at = 0;
+    let writes = batches.map(|batch| {
+        let batch = batch.into_iter().collect::<io::Result<Vec<_>>>();
+        let data = batch.map(|it| it.into_iter().map(device::Buffer::freeze).collect::<Vec<_>>());
+        let from = at;
+        at += data.as_ref().map_or(0, |data| data.iter().map(|it| it.len() as u64).sum());
+        let keep = &keep;
+        async move { keep.write_vectored(from, data?).await }
+    });
+    writes.buffer_unordered(READS).try_collect::<()>().await?;
+    keep.flush().await
 }
 
 fn len(bytes: u64) -> usize {

@@ -12,7 +12,7 @@ use crate::lvm::samples::{Sample, by_name, index, sample, text};
 const MOST_DISKS: usize = 16;
 
 /// What is asked of LVM, after `lvm.sh`.
-const LOOK: &str = r#"
+pub(crate) const LOOK: &str = r#"
 #   look NAME VG ORIGIN DISK...
 look() {
     name=$1 vg=$2 origin=$3

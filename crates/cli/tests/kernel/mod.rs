@@ -28,3 +28,4 @@ mod history; // the same steps on both sides, compared after each
 mod relay; // a store that is handed on at each crash
 mod lvm; // LVM's own snapshots
 mod merged_groups; // those disks after a merge, for LVM to look at
+mod undone_group; // and after it was taken back
