@@ -13,5 +13,5 @@ pub(crate) use observer::Part;
 pub use observer::{Observer, Progress, Silent};
 pub(crate) use ranges::{Joined, REQUEST_BYTES, all, index, joined, touching, union};
 pub use rate::{Rate, wait_until};
-pub(crate) use reader::Reader;
+pub(crate) use reader::{LARGE_READS, Reader};
 pub(crate) use target::{Alone, Target};

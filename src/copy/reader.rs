@@ -9,8 +9,8 @@ use super::ranges::{Transfer, Write, index, join_chunks};
 use crate::device::Device;
 use crate::store::{StoreError, read_range};
 
-/// Reads in flight.
-const READS: usize = 8;
+/// Reads in flight where they are large: chunks of a store lie one after the other.
+pub(crate) const LARGE_READS: usize = 8;
 
 /// What reading a window needs to know.
 pub(crate) struct Reader<'a, C> {
@@ -20,6 +20,8 @@ pub(crate) struct Reader<'a, C> {
     pub(crate) origin_bytes: u64,
     /// The most that one request brings, or takes to the origin; at most [`REQUEST_BYTES`].
     pub(crate) request_bytes: u64,
+    /// Reads in flight.
+    pub(crate) reads: usize,
 }
 
 impl<C: Device> Reader<'_, C> {
@@ -44,7 +46,8 @@ impl<C: Device> Reader<'_, C> {
         });
         let reads = reads.map(FutureExt::boxed_local);
         let mut chunks: Vec<(u64, Bytes)> = Vec::with_capacity(exceptions.len());
-        let mut reads = std::pin::pin!(futures_util::stream::iter(reads).buffer_unordered(READS));
+        let mut reads =
+            std::pin::pin!(futures_util::stream::iter(reads).buffer_unordered(self.reads));
         while let Some(read) = reads.try_next().await? {
             chunks.extend(read);
         }

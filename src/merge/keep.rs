@@ -6,7 +6,10 @@ use crate::copy::{
 use crate::device::Device;
 use crate::store::StoreError;
 
-/// Requests in flight.
+/// Reads in flight: chunks that are scattered on the origin.
+const READS: usize = 128;
+
+/// Other requests in flight.
 const IN_FLIGHT: InFlight = InFlight { writes: 128, copies: 16 };
 
 /// Copies chunks of an origin to a COW device, where they were given a place.
@@ -30,8 +33,13 @@ impl<'a, O: Device, C: Device, P: Observer> Keep<'a, O, C, P> {
         observer: &'a P,
     ) -> Self {
         // Where a chunk goes is never cut short: the COW device has whole ones.
-        let reader =
-            Reader { cow: origin, layout, origin_bytes: u64::MAX, request_bytes: REQUEST_BYTES };
+        let reader = Reader {
+            cow: origin,
+            layout,
+            origin_bytes: u64::MAX,
+            request_bytes: REQUEST_BYTES,
+            reads: READS,
+        };
         let engine = Engine::new(reader, Alone(cow), observer, IN_FLIGHT);
         engine.set_total(total);
         Self { engine, chunk_size: layout.chunk_size(), origin_bytes }

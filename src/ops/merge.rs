@@ -2,7 +2,7 @@ use dmsnap_format::{Exception, Layout, Tag};
 
 use super::devices::{refuse_changed, right_way_round, snapshot_bytes};
 use super::{Error, Observer, pair};
-use crate::copy::{REQUEST_BYTES, Reader};
+use crate::copy::{LARGE_READS, REQUEST_BYTES, Reader};
 use crate::device::Device;
 use crate::merge::{Finished, Merge, window_start};
 use crate::planted::{Planted, planted};
@@ -166,7 +166,8 @@ pub async fn merge<C: Device, O: Device>(
     forget_merged(&store, &fence).await?;
     let (layout, before) = (store.layout(), store.published());
     let cow = store.device();
-    let reader = Reader { cow, layout, origin_bytes, request_bytes: REQUEST_BYTES };
+    let reader =
+        Reader { cow, layout, origin_bytes, request_bytes: REQUEST_BYTES, reads: LARGE_READS };
     let window_chunks = options.window_chunks(layout);
     let merge = Merge::new(
         (reader, &origin, observer),

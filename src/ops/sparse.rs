@@ -15,6 +15,9 @@ pub(super) struct Sparse<'a, D> {
     known: Cell<Option<(u64, Range<u64>)>>,
 }
 
+/// Stands for no data up to the end.
+const NO_MORE: Range<u64> = u64::MAX - 1..u64::MAX;
+
 impl<'a, D: Device> Sparse<'a, D> {
     pub(super) fn new(device: &'a D, which: Which) -> Self {
         Self { device, which, known: Cell::new(None) }
@@ -26,12 +29,12 @@ impl<'a, D: Device> Sparse<'a, D> {
             let known = (asked..data.end).contains(&at);
             self.known.set(Some((asked, data.clone())));
             if known {
-                return Ok(Some(data));
+                return Ok(Some(data).filter(|data| *data != NO_MORE));
             }
         }
         let found = self.device.next_data(at).await;
         let found = found.map_err(Error::io(self.which, "cannot look for holes"))?;
-        self.known.set(found.clone().map(|data| (at, data)));
+        self.known.set(Some((at, found.clone().unwrap_or(NO_MORE))));
         Ok(found)
     }
 
@@ -41,6 +44,11 @@ impl<'a, D: Device> Sparse<'a, D> {
         Ok(data
             .map(|data| data.start.max(range.start)..data.end.min(range.end))
             .filter(|data| data.start < data.end))
+    }
+
+    /// Whether there is no data in `range`.
+    pub(super) async fn is_hole(&self, range: Range<u64>) -> Result<bool, Error> {
+        Ok(self.data_in(range).await?.is_none())
     }
 
     pub(super) async fn read(&self, at: u64, len: u64) -> Result<Bytes, Error> {

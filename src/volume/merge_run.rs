@@ -8,7 +8,9 @@ use super::error::{VolumeError, to_io};
 use super::merging::{MergeState, Merges, Merging};
 use super::origin::Origin;
 use super::origin_writes::OriginWrites;
-use crate::copy::{CopyError, Engine, InFlight, Observer, Reader, Target, all, index, union};
+use crate::copy::{
+    CopyError, Engine, InFlight, LARGE_READS, Observer, Reader, Target, all, index, union,
+};
 use crate::device::Device;
 use crate::merge::window_start;
 use crate::planted::{Planted, planted};
@@ -66,6 +68,7 @@ impl<'a, O: Device, C: Device, P: Observer> MergeRun<'a, O, C, P> {
             layout: store.layout(),
             origin_bytes: merging.snapshot().len_bytes(),
             request_bytes: LIVE_REQUEST_BYTES,
+            reads: LARGE_READS,
         };
         let target = Shared(origin_writes.protect.origin);
         let engine = Engine::new(reader, target, observer, IN_FLIGHT);

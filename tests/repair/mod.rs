@@ -1,6 +1,7 @@
 //! Damaged stores, repaired: every finding gets its treatment, and what is not named as lost reads as before.
 
 mod findings; // each finding once
+mod holes; // chunks without data
 mod in_place; // the same where the store is
 mod random; // any damage
 mod view; // what a snapshot shows, by a reader of its own

@@ -2,9 +2,12 @@ use dmsnap_format::{ChunkSize, CowChunk, Exception, OriginChunk};
 
 use super::list::Kept;
 use super::salvage::Salvage;
-use crate::copy::{Alone, CopyError, Engine, InFlight, Moves, Observer, REQUEST_BYTES, Reader};
+use crate::copy::{
+    Alone, CopyError, Engine, InFlight, LARGE_READS, Moves, Observer, REQUEST_BYTES, Reader,
+};
 use crate::device::Device;
 use crate::ops::devices::whole_sectors;
+use crate::ops::sparse::Sparse;
 use crate::ops::{Error, Which};
 use crate::store::{Builder, StoreError};
 
@@ -61,13 +64,16 @@ impl<C: Device> Salvage<'_, C> {
             layout,
             origin_bytes: output_bytes,
             request_bytes: REQUEST_BYTES,
+            reads: LARGE_READS,
         };
         let engine = Engine::new(reader, Alone(output), observer, REQUESTS);
-        engine.set_total(kept.saturating_mul(chunk_size.bytes()));
         let mut builder = Builder::new(output, chunk_size).await.map_err(of_output)?;
         if let Some(tag) = list.reader.tag() {
             builder.set_tag(*tag);
         }
+        let (from, to) =
+            (Sparse::new(list.reader.device(), Which::Cow), Sparse::new(output, Which::Output));
+        let mut total = kept.saturating_mul(chunk_size.bytes());
         let mut batches = Kept::new(list, &self.options);
         let mut is_first = true;
         while let Some(batch) = batches.next().await? {
@@ -75,12 +81,11 @@ impl<C: Device> Salvage<'_, C> {
                 if observer.stop_requested() {
                     return Err(Error::Stopped);
                 }
-                let mut moves = Vec::with_capacity(chunks.len());
-                for (exception, _) in chunks {
-                    let to = builder.place(exception.old).await.map_err(of_output)?;
-                    moves.push(moved(exception.new, to));
-                }
-                if std::mem::take(&mut is_first) {
+                let placed = chunks.iter().map(|(exception, _)| *exception);
+                let moves = place(&mut builder, placed, (&from, &to), chunk_size).await?;
+                total -= (chunks.len() - moves.len()) as u64 * chunk_size.bytes();
+                engine.set_total(total);
+                if !moves.is_empty() && std::mem::take(&mut is_first) {
                     engine.try_sharing(&moves).await.map_err(of_copy)?;
                 }
                 let moves = Moves::Copies(engine.reader.runs(moves));
@@ -91,6 +96,31 @@ impl<C: Device> Salvage<'_, C> {
         let (bytes, shared_bytes) = (engine.done(), engine.shared());
         Ok(Repaired { exceptions, dropped: list.found - exceptions, bytes, shared_bytes })
     }
+}
+
+/// Gives each exception its place in the new store. What is returned is to be copied there: a chunk that reads as
+/// zeroes for lack of data in both is not.
+async fn place<C: Device, T: Device>(
+    builder: &mut Builder<'_, T>,
+    exceptions: impl Iterator<Item = Exception>,
+    (from, to): (&Sparse<'_, C>, &Sparse<'_, T>),
+    chunk_size: ChunkSize,
+) -> Result<Vec<Exception>, Error> {
+    let chunk = chunk_size.bytes();
+    let range = |number: u64| {
+        let start = number.saturating_mul(chunk);
+        start..start.saturating_add(chunk)
+    };
+    let mut moves = Vec::new();
+    for exception in exceptions {
+        let new = builder.place(exception.old).await.map_err(of_output)?;
+        let is_empty =
+            from.is_hole(range(exception.new.get())).await? && to.is_hole(range(new.get())).await?;
+        if !is_empty {
+            moves.push(moved(exception.new, new));
+        }
+    }
+    Ok(moves)
 }
 
 /// How many chunks are copied before the next are looked at.

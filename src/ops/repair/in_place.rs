@@ -6,7 +6,7 @@ use super::copy::{REQUESTS, most_chunks, moved};
 use super::list::{Fate, Kept, List};
 use super::options::RepairTarget;
 use super::{Repaired, Salvage};
-use crate::copy::{Alone, Engine, Moves, Observer, REQUEST_BYTES, Reader};
+use crate::copy::{Alone, Engine, LARGE_READS, Moves, Observer, REQUEST_BYTES, Reader};
 use crate::device::Device;
 use crate::ops::pack::{Packed, pack_to_repair};
 use crate::ops::{Error, Which};
@@ -138,7 +138,8 @@ impl<C: Device> Salvage<'_, C> {
     ) -> Result<u64, Error> {
         let (cow, layout) = (list.reader.device(), list.reader.layout());
         let origin_bytes = cow.len_bytes().map_err(Error::unknown_size(Which::Cow))?;
-        let reader = Reader { cow, layout, origin_bytes, request_bytes: REQUEST_BYTES };
+        let reader =
+            Reader { cow, layout, origin_bytes, request_bytes: REQUEST_BYTES, reads: LARGE_READS };
         let engine = Engine::new(reader, Alone(cow), observer, REQUESTS);
         engine.set_total(copies.saturating_mul(layout.chunk_size().bytes()));
         let mut batches = Kept::new(list, &self.options);
