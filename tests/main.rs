@@ -14,6 +14,7 @@ mod fence;
 mod hangs;
 mod house;
 mod kernel_defects;
+mod longer_snapshots;
 mod mapped;
 mod merge_crash;
 mod merge_keeping;

@@ -186,7 +186,7 @@ fn long_runs_are_copied_in_long_requests() {
     machine.assert_merged(&world, "long runs");
     assert_eq!((merged.windows, merged.bytes), (1, 400 * 4096));
     assert_eq!(machine.origin.counts().writes, 4, "areas lie between, else three");
-    assert!(machine.cow.counts().reads - before.reads < 20);
+    assert!(machine.cow.counts().reads - before.reads <= 20, "one is of the tag");
 }
 
 /// Stops when asked, between windows; the same call goes on.

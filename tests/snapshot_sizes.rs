@@ -134,16 +134,17 @@ fn exports_and_checks_go_by_the_snapshots_size() {
     assert!(!check(CHUNK, &mut findings), "an exception past the snapshot's end");
 }
 
-/// Kernels do not map a snapshot that is larger than its origin: made shorter, an origin has lost what
-/// the snapshot would show.
 #[test]
-fn a_snapshot_larger_than_its_origin_is_refused() {
+fn a_size_that_nothing_can_have_is_refused() {
     let World { origin, cow, volume, .. } = world();
-    for len in [ORIGIN + 512, SNAPSHOT + 1] {
+    for len in [SNAPSHOT + 1, u64::MAX - 511] {
         let options = SnapshotOptions { len_bytes: Some(len), ..SnapshotOptions::default() };
         let refused =
             run(volume.open("t", DynDevice::new(cow.clone()), options)).expect_err("refused");
         assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{refused}");
+    }
+    {
+        let len = SNAPSHOT + 1;
         let told = MergeOptions { len_bytes: Some(len), ..MergeOptions::default() };
         assert!(run(ops::merge(&cow, &origin, told, &Silent)).is_err());
         let told = ExportOptions { len_bytes: Some(len), ..ExportOptions::default() };

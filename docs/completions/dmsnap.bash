@@ -64,6 +64,9 @@ _dmsnap() {
             dmsnap,serve)
                 cmd="dmsnap__subcmd__serve"
                 ;;
+            dmsnap,table)
+                cmd="dmsnap__subcmd__table"
+                ;;
             dmsnap,undo)
                 cmd="dmsnap__subcmd__undo"
                 ;;
@@ -140,7 +143,7 @@ _dmsnap() {
 
     case "${cmd}" in
         dmsnap)
-            opts="-h -V --help --version create info check repair dump restore pack unpack wipe export diff compare merge undo serve lvm ctl completions man"
+            opts="-h -V --help --version create info check repair dump restore pack unpack wipe export diff compare merge undo table serve lvm ctl completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -154,12 +157,16 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__check)
-            opts="-h -V --json --help --version"
+            opts="-h -V --virtual-size --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --virtual-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -168,12 +175,16 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__compare)
-            opts="-h -V --no-fence --io --progress --json --help --version"
+            opts="-h -V --no-fence --virtual-size --io --progress --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --virtual-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --io)
                     COMPREPLY=($(compgen -W "direct buffered" -- "${cur}"))
                     return 0
@@ -200,7 +211,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__create)
-            opts="-h -V --chunk-size --size --for --percent --base --force --json --help --version"
+            opts="-h -V --chunk-size --size --for --percent --base --virtual-size --force --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -223,6 +234,10 @@ _dmsnap() {
                     return 0
                     ;;
                 --base)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --virtual-size)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -628,12 +643,16 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__export)
-            opts="-h -V --force --allow-invalid --no-fence --io --progress --json --help --version"
+            opts="-h -V --force --allow-invalid --no-fence --virtual-size --io --progress --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --virtual-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --io)
                     COMPREPLY=($(compgen -W "direct buffered" -- "${cur}"))
                     return 0
@@ -688,12 +707,16 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__lvm__subcmd__export)
-            opts="-h -V --force --allow-invalid --no-fence --io --progress --json --help --version"
+            opts="-h -V --force --allow-invalid --no-fence --virtual-size --io --progress --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --virtual-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --io)
                     COMPREPLY=($(compgen -W "direct buffered" -- "${cur}"))
                     return 0
@@ -872,7 +895,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__serve)
-            opts="-h -V --snapshot --table --nbd --tls --tls-certificates --tls-verify-peer --connections --memory --connection-memory --control --merge --undo --max-size --rate --window --no-fence --forget-undo --read-only --write-back --io --help --version"
+            opts="-h -V --snapshot --table --nbd --tls --tls-certificates --tls-verify-peer --connections --memory --connection-memory --control --merge --undo --max-size --rate --window --no-fence --forget-undo --read-only --origin-read-only --default-export --write-back --io --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -934,12 +957,38 @@ _dmsnap() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --default-export)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --write-back)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --io)
                     COMPREPLY=($(compgen -W "direct buffered" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dmsnap__subcmd__table)
+            opts="-h -V --virtual-size --name --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --virtual-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 *)

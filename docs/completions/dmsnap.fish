@@ -40,6 +40,7 @@ complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "diff" -d 'List where 
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "compare" -d 'Tell whether a snapshot is the same bytes as an image'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "merge" -d 'Copy the snapshot\'s chunks back to the origin'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "undo" -d 'Take a merge back'
+complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "table" -d 'Print the device-mapper tables with which a kernel shows a snapshot'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "serve" -d 'Serve an origin and its snapshots as block devices over NBD'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "lvm" -d 'List, check, export and merge LVM snapshots in disk images'
 complete -c dmsnap -n "__fish_dmsnap_needs_command" -f -a "ctl" -d 'Look at a running `dmsnap serve`, and change it'
@@ -50,6 +51,7 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l size -d 'Size o
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l for -d 'Make the file large enough for every chunk of this origin to change, metadata included' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l percent -d 'Make it large enough for this part of the chunks of --for' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l base -d 'Remember which origin it is for' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l virtual-size -d 'Remember the size of the snapshot, where it is another than its origin\'s' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l force -d 'Format a device that holds something else'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -l json -d 'The result as a JSON object'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -57,6 +59,7 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand create" -s V -l version -d
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand info" -l json -d 'A JSON object instead of lines'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand info" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand info" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand check" -l virtual-size -d 'Size of the snapshot, where it is another than its origin\'s' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand check" -l json -d 'One finding per line as a JSON object, all of them, and the report as the last line'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand check" -s V -l version -d 'Print version'
@@ -102,6 +105,7 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand wipe" -l progress -d 'Show
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand wipe" -l json -d 'The result as a JSON object'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand wipe" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand wipe" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l virtual-size -d 'Size of the snapshot, where it is another than its origin\'s' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
 buffered\t'Through the page cache'"
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand export" -l force -d 'Overwrite an OUTPUT that exists'
@@ -126,6 +130,7 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand diff" -l no-fence -d 'Go o
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand diff" -l progress -d 'With --compare: show progress even if stderr is not a terminal'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand diff" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand compare" -l virtual-size -d 'Size of the snapshot, where it is another than its origin\'s' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand compare" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
 buffered\t'Through the page cache'"
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand compare" -l no-fence -d 'Go on although the origin is not what the store remembers of it (`dmsnap create --base`)'
@@ -166,6 +171,10 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand undo" -l progress -d 'Show
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand undo" -l json -d 'The result as a JSON object'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand undo" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand undo" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand table" -l virtual-size -d 'Size of the snapshot, where it is another than its origin\'s' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand table" -l name -d 'Name of the device that shows the snapshot' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand table" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand table" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l snapshot -d 'A snapshot of it, and how it behaves' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l table -d 'Serve what this table of the kernel\'s targets says' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l nbd -d 'Listen here; may be given several times' -r
@@ -182,6 +191,7 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l undo -d 'Keep a 
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l max-size -d 'UNDO grows up to this; by default as far as it can ever have to' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l rate -d 'Limit the merge to this many bytes per second' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l window -d 'Most data in one window of the merge; at most 64M, and a 16th of --memory' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l default-export -d 'What clients get who ask for no export by name' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l write-back -d 'Most memory for origin writes that wait to be written together, at most an eighth of --memory; 0: none waits' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l io -d 'Through the page cache or around it' -r -f -a "direct\t'Around the page cache, where the device can'
 buffered\t'Through the page cache'"
@@ -189,6 +199,7 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l tls-verify-peer 
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l no-fence -d 'Go on although the origin is not what a store remembers of it (`dmsnap create --base`)'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l forget-undo -d 'Serve one store of an undoable merge without the other'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l read-only -d 'Refuse every write'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l origin-read-only -d 'Open the origin for reading alone: a golden image'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and not __fish_seen_subcommand_from list check export merge" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -204,6 +215,7 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subco
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from check" -l json -d 'One finding per line as a JSON object, and each store\'s report as a line after its findings'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from check" -s V -l version -d 'Print version'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l virtual-size -d 'Size of the snapshot, where it is another than its origin\'s' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l io -d 'Around the page cache or through it' -r -f -a "direct\t'Around the page cache, where the device can'
 buffered\t'Through the page cache'"
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and __fish_seen_subcommand_from export" -l force -d 'Overwrite an OUTPUT that exists'

@@ -67,6 +67,14 @@ macro_rules! forward {
             match $self { $($this => $device.discard(at, len).await,)+ }
         }
 
+        async fn claim(&$self) -> io::Result<()> {
+            match $self { $($this => $device.claim().await,)+ }
+        }
+
+        fn is_read_only(&$self) -> bool {
+            match $self { $($this => $device.is_read_only(),)+ }
+        }
+
         async fn next_data(&$self, at: u64) -> io::Result<Option<Range<u64>>> {
             match $self { $($this => $device.next_data(at).await,)+ }
         }

@@ -131,6 +131,22 @@ pub trait Device {
     /// succeeds says nothing about the writes before the first.
     async fn flush(&self) -> io::Result<()>;
 
+    /// Makes sure that it may be written, before anything is: a device that is shared with others until then
+    /// takes it for itself. A write does so too, but what belongs to it may have been done by then.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::PermissionDenied`] as long as others have it; [`io::ErrorKind::ReadOnlyFilesystem`] if
+    /// it [is read-only](Self::is_read_only); any error of the device.
+    async fn claim(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// True if it is open for reading alone: every write is refused.
+    fn is_read_only(&self) -> bool {
+        false
+    }
+
     /// The next stretch at or after `at` that may hold something else than zeroes; `None` if only
     /// holes follow. A device that does not know of holes says "everything".
     ///

@@ -343,6 +343,17 @@ impl<D: Device> Device for Mapped<D> {
         ended.into_iter().collect()
     }
 
+    async fn claim(&self) -> io::Result<()> {
+        for device in &self.devices {
+            device.claim().await?;
+        }
+        Ok(())
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.devices.iter().any(Device::is_read_only)
+    }
+
     async fn next_data(&self, at: u64) -> io::Result<Option<Range<u64>>> {
         if at >= self.len_bytes {
             return Ok(None);

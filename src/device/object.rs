@@ -24,6 +24,8 @@ pub(super) trait Object {
     ) -> LocalBoxFuture<'_, io::Result<()>>;
     fn discard(&self, at: u64, len: u64) -> LocalBoxFuture<'_, io::Result<()>>;
     fn flush(&self) -> LocalBoxFuture<'_, io::Result<()>>;
+    fn claim(&self) -> LocalBoxFuture<'_, io::Result<()>>;
+    fn is_read_only(&self) -> bool;
     fn next_data(&self, at: u64) -> LocalBoxFuture<'_, io::Result<Option<Range<u64>>>>;
     fn len_bytes(&self) -> io::Result<u64>;
     fn grow(&self, len_bytes: u64) -> LocalBoxFuture<'_, io::Result<()>>;
@@ -72,6 +74,14 @@ impl<D: Device> Object for D {
 
     fn flush(&self) -> LocalBoxFuture<'_, io::Result<()>> {
         Box::pin(Device::flush(self))
+    }
+
+    fn claim(&self) -> LocalBoxFuture<'_, io::Result<()>> {
+        Box::pin(Device::claim(self))
+    }
+
+    fn is_read_only(&self) -> bool {
+        Device::is_read_only(self)
     }
 
     fn next_data(&self, at: u64) -> LocalBoxFuture<'_, io::Result<Option<Range<u64>>>> {

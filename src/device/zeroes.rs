@@ -45,6 +45,14 @@ impl Device for Zeroes {
         Ok(())
     }
 
+    async fn claim(&self) -> io::Result<()> {
+        Err(refused())
+    }
+
+    fn is_read_only(&self) -> bool {
+        true
+    }
+
     async fn next_data(&self, _: u64) -> io::Result<Option<Range<u64>>> {
         Ok(None)
     }

@@ -1,6 +1,6 @@
 use dmsnap_format::Exception;
 
-use super::devices::{refuse_changed, right_way_round, snapshot_bytes};
+use super::devices::{refuse_changed, right_way_round, shown_bytes};
 use super::{Error, ExportOptions};
 use crate::device::Device;
 use crate::store::{BaseFence, Ledger, Reader};
@@ -30,13 +30,10 @@ pub(super) async fn believe<C: Device, O: Device>(
     options: ExportOptions,
     mut visit: impl FnMut(Exception),
 ) -> Result<Believed, Error> {
-    let told_bytes = match origin {
-        Some(origin) => {
-            right_way_round(cow, origin, true).await?;
-            Some(snapshot_bytes(origin, options.len_bytes)?)
-        }
-        None => options.len_bytes,
-    };
+    if let Some(origin) = origin {
+        right_way_round(cow, origin, true).await?;
+    }
+    let told_bytes = shown_bytes(cow, origin, options.len_bytes).await?;
     let reader = Reader::open(cow, told_bytes).await?;
     if !reader.header().valid && !options.allow_invalid {
         return Err(Error::Invalid);

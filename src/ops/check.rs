@@ -1,6 +1,6 @@
 use dmsnap_format::{Exception, HeaderError, MAGIC, RawHeader};
 
-use super::devices::{begins_with_store, changed_origin, snapshot_bytes};
+use super::devices::{begins_with_store, changed_origin, shown_bytes};
 use super::finding::{Finding, Place};
 use super::walk::{Visitor, Walk};
 use super::{Error, Which};
@@ -44,11 +44,11 @@ pub async fn check<C: Device, O: Device>(
     check_sized(cow, origin, None, each).await
 }
 
-/// The same for a snapshot of this size, where its origin has been made longer since. `None`: as the origin.
+/// The same for a snapshot of this size. `None`: what the store says of itself, or else as the origin.
 ///
 /// # Errors
 ///
-/// As [`check`]; [`Error::OriginTooSmall`].
+/// As [`check`]; [`Error::PartSectors`].
 pub async fn check_sized<C: Device, O: Device>(
     cow: &C,
     origin: Option<&O>,
@@ -56,13 +56,10 @@ pub async fn check_sized<C: Device, O: Device>(
     each: impl FnMut(Finding),
 ) -> Result<Report, Error> {
     let mut check = Check { each, report: Report::default(), fence: None };
-    let origin_bytes = match origin {
-        Some(origin) => {
-            check.origin(cow, origin).await?;
-            Some(snapshot_bytes(origin, len_bytes)?)
-        }
-        None => len_bytes,
-    };
+    if let Some(origin) = origin {
+        check.origin(cow, origin).await?;
+    }
+    let origin_bytes = shown_bytes(cow, origin, len_bytes).await?;
     match Reader::open(cow, origin_bytes).await.map_err(Error::from) {
         Ok(reader) => {
             check.store(&reader).await?;

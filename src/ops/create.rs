@@ -54,12 +54,40 @@ pub async fn create_for<C: Device, O: Device>(
     chunk_size: ChunkSize,
     force: bool,
 ) -> Result<Created, Error> {
+    let tag = tag_for(origin, id, chunk_size).await?;
+    make(cow, chunk_size, force, Some(tag)).await
+}
+
+/// The same with what a `tag` says: of whose origin ([`tag_for`]), and how large what it shows is
+/// ([`Tag::snapshot_bytes`]).
+///
+/// # Errors
+///
+/// As [`create`].
+pub async fn create_tagged<C: Device>(
+    cow: &C,
+    chunk_size: ChunkSize,
+    tag: Tag,
+    force: bool,
+) -> Result<Created, Error> {
+    make(cow, chunk_size, force, Some(tag)).await
+}
+
+/// What a new store with this `id` remembers of its origin.
+///
+/// # Errors
+///
+/// [`Error::PartBlocks`]; an error of the origin.
+pub async fn tag_for<O: Device>(
+    origin: &O,
+    id: StoreId,
+    chunk_size: ChunkSize,
+) -> Result<Tag, Error> {
     refuse_chunk_size(chunk_size, origin, Which::Origin)?;
     let origin_bytes = whole_sectors(origin, Which::Origin)?;
     let fence = store::take_fence(origin, (chunk_size, origin_bytes), id.bytes(), |_| false).await;
     let fence = fence.map_err(Error::io(Which::Origin, "cannot read what is to be remembered"))?;
-    let tag = Tag { origin_bytes, fence, ..Tag::new(id) };
-    make(cow, chunk_size, force, Some(tag)).await
+    Ok(Tag { origin_bytes, fence, ..Tag::new(id) })
 }
 
 /// How large a COW device has to be, in bytes, so that `percent` of the chunks of an origin fit into its store,
@@ -103,13 +131,22 @@ pub async fn create_if_blank<C: Device>(
     cow: &C,
     chunk_size: ChunkSize,
 ) -> Result<Option<Created>, Error> {
-    let magic = cow.read(0, MAGIC.len()).await;
-    let magic = magic.map_err(Error::io(Which::Cow, "cannot read the magic"))?;
-    if magic.iter().any(|byte| *byte != 0) {
+    if !is_blank(cow).await? {
         return Ok(None);
     }
     refuse_chunk_size(chunk_size, cow, Which::Cow)?;
     create(cow, chunk_size, false).await.map(Some)
+}
+
+/// Whether a kernel would make a store on this device: its magic is zero.
+///
+/// # Errors
+///
+/// An error of the device.
+pub async fn is_blank<C: Device>(cow: &C) -> Result<bool, Error> {
+    let magic = cow.read(0, MAGIC.len()).await;
+    let magic = magic.map_err(Error::io(Which::Cow, "cannot read the magic"))?;
+    Ok(magic.iter().all(|byte| *byte == 0))
 }
 
 /// Refuses a device that is not to become a store: a disk of a RAID; without `force` also one with anything else

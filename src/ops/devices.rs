@@ -3,7 +3,9 @@ use dmsnap_format::{ChunkSize, MAGIC, SECTOR_BYTES};
 use super::{Error, Which};
 use crate::device::Device;
 use crate::signature::{self, Class, Sample};
-use crate::store::{BaseFence, FenceBreak, StoreError, read_header, refuse_part_blocks};
+use crate::store::{
+    BaseFence, FenceBreak, StoreError, read_header, refuse_part_blocks, told_bytes,
+};
 
 /// The size of a device in whole sectors, as bytes. What a COW device has after its last whole sector is not
 /// used, as with kernels. An origin or an output is whole: the rest of a last sector that is cut short
@@ -16,21 +18,42 @@ pub(super) fn whole_sectors<D: Device>(device: &D, which: Which) -> Result<u64, 
     })
 }
 
-/// The size of the snapshot: that of the origin, unless it is given.
+/// The size of what a snapshot shows, in bytes: what is given, or what its store says of itself, or else that of the
+/// origin. Zeroes follow an origin that is shorter. `None` if nobody says it.
 ///
 /// # Errors
 ///
-/// [`Error::OriginTooSmall`], and [`Error::PartSectors`].
-pub(super) fn snapshot_bytes<O: Device>(origin: &O, told: Option<u64>) -> Result<u64, Error> {
-    let origin_bytes = whole_sectors(origin, Which::Origin)?;
-    match told {
-        Some(told) if told > origin_bytes => {
-            Err(Error::OriginTooSmall { origin_bytes, snapshot_bytes: told })
-        }
+/// [`Error::PartSectors`]; an error of a device.
+pub async fn shown_bytes<C: Device, O: Device>(
+    cow: &C,
+    origin: Option<&O>,
+    told: Option<u64>,
+) -> Result<Option<u64>, Error> {
+    match told_bytes(cow, told).await? {
         Some(told) if !told.is_multiple_of(SECTOR_BYTES) => {
             Err(Error::PartSectors { snapshot_bytes: told })
         }
-        told => Ok(told.unwrap_or(origin_bytes)),
+        Some(told) => Ok(Some(told)),
+        None => origin.map(|origin| whole_sectors(origin, Which::Origin)).transpose(),
+    }
+}
+
+/// The size of a snapshot that is to be merged, which its origin must have room for.
+///
+/// # Errors
+///
+/// [`Error::OriginTooSmall`], and as [`shown_bytes`].
+pub(super) async fn merged_bytes<C: Device, O: Device>(
+    cow: &C,
+    origin: &O,
+    told: Option<u64>,
+) -> Result<u64, Error> {
+    let origin_bytes = whole_sectors(origin, Which::Origin)?;
+    match shown_bytes(cow, Some(origin), told).await?.unwrap_or(origin_bytes) {
+        snapshot_bytes if snapshot_bytes > origin_bytes => {
+            Err(Error::OriginTooSmall { origin_bytes, snapshot_bytes })
+        }
+        snapshot_bytes => Ok(snapshot_bytes),
     }
 }
 

@@ -166,9 +166,9 @@ pub enum Error {
     /// The origin is not what the store remembers of it.
     #[error("not the origin that the store was made for, or it was written past the store: {0}")]
     OriginChanged(FenceBreak),
-    /// The origin is shorter than the snapshot.
+    /// The origin is shorter than the snapshot that is to be merged, and lacks what lies past its end.
     #[error(
-        "{origin_bytes} bytes, and the snapshot of it has {snapshot_bytes}: make it as large again"
+        "{origin_bytes} bytes, and the snapshot of it has {snapshot_bytes}: make it as large first"
     )]
     OriginTooSmall {
         /// Size of the origin.

@@ -3,7 +3,7 @@
 use dmsnap_format::{Exception, Fence, Layout, StoreId, Tag, TagState, sampled_bytes};
 
 use super::create::refuse_content;
-use super::devices::{begins_with_store, snapshot_bytes, whole_sectors};
+use super::devices::{begins_with_store, merged_bytes, whole_sectors};
 use super::old_data::{How, Keeper, Kept, Merging, Target, keep_whole};
 use super::{Error, MergeOptions, Observer, Which, pair};
 use crate::device::Device;
@@ -35,7 +35,8 @@ impl<'a, C: Device, O: Device> Known<'a, C, O> {
         origin: &'a O,
         options: MergeOptions,
     ) -> Result<Self, Error> {
-        let target = Target { origin, len_bytes: snapshot_bytes(origin, options.len_bytes)? };
+        let target =
+            Target { origin, len_bytes: merged_bytes(cow, origin, options.len_bytes).await? };
         let loaded = Loaded::read(cow, Some(target.len_bytes), |_| {}).await?;
         let (layout, exceptions) = (loaded.layout(), loaded.published());
         let fence = loaded.fence().without_exceptions();

@@ -59,6 +59,8 @@ pub struct Owner {
     pub partner: Option<String>,
     /// The size of the origin, in bytes; 0 if it is not known.
     pub origin_bytes: u64,
+    /// The size of what the snapshot shows, in bytes; 0 if it is that of the origin.
+    pub snapshot_bytes: u64,
     /// How many samples of the origin it remembers.
     pub origin_samples: usize,
 }
@@ -78,6 +80,7 @@ impl From<&Tag> for Owner {
             state,
             partner: tag.partner.map(|partner| partner.to_string()),
             origin_bytes: tag.origin_bytes,
+            snapshot_bytes: tag.snapshot_bytes,
             origin_samples: tag.fence.samples().len(),
         }
     }

@@ -1,6 +1,6 @@
 use std::rc::Rc;
 
-use super::devices::snapshot_bytes;
+use super::devices::{merged_bytes, shown_bytes};
 use super::merge::{MergeOptions, MergePlan, Merged, merge, plan_merge_beside};
 use super::room::Holdings;
 use super::{Error, Observer};
@@ -59,12 +59,13 @@ pub(super) async fn plan_keeping<C: Device, O: Device>(
     if others.is_empty() {
         return Ok((plan, Vec::new()));
     }
-    let len_bytes = snapshot_bytes(origin, options.len_bytes)?;
+    let len_bytes = merged_bytes(cow, origin, options.len_bytes).await?;
     let merging = Holdings::of(cow, len_bytes, options.force).await?;
     let mut kept = Vec::new();
     for other in others {
         let failed = |error| Error::other(&other.name, error);
-        let other_bytes = snapshot_bytes(origin, other.len_bytes).map_err(failed)?;
+        let other_bytes = shown_bytes(&other.cow, Some(origin), other.len_bytes).await;
+        let other_bytes = other_bytes.map_err(failed)?.unwrap_or(len_bytes);
         let holdings = Holdings::of(&other.cow, other_bytes, false).await.map_err(failed)?;
         let (chunks, valid) = holdings.takes_over(&merging.before(len_bytes.min(other_bytes)));
         kept.push(Kept { name: other.name.clone(), chunks, valid });

@@ -1,7 +1,7 @@
 use dmsnap_format::{Exception, Layout, Tag};
 
-use super::devices::{refuse_changed, right_way_round, snapshot_bytes};
-use super::{Error, Observer, pair};
+use super::devices::{refuse_changed, right_way_round, shown_bytes, whole_sectors};
+use super::{Error, Observer, Which, pair};
 use crate::copy::{LARGE_READS, REQUEST_BYTES, Reader};
 use crate::device::Device;
 use crate::merge::{Finished, Merge, window_start};
@@ -23,8 +23,8 @@ pub struct MergeOptions {
     /// Go on although the origin begins with a store's header, or exceptions were lost to an
     /// unaligned discard in a kernel.
     pub force: bool,
-    /// The size of the snapshot; by default that of the origin. Nothing is written to the origin past it,
-    /// whatever the last chunk holds.
+    /// The size of the snapshot; by default what its store says, or else that of the origin. Nothing is written to the
+    /// origin past it, whatever the last chunk holds. One that is told must not be larger than the origin.
     pub len_bytes: Option<u64>,
     /// Read the origin first, and write only what differs: where it may hold much of the snapshot already.
     pub skip_equal: bool,
@@ -226,10 +226,12 @@ async fn examine<C: Device, O: Device>(
     has_partner: bool,
 ) -> Result<Checked<C>, Error> {
     right_way_round(&cow, origin, options.force).await?;
-    let origin_bytes = snapshot_bytes(origin, options.len_bytes)?;
+    let origin_bytes = whole_sectors(origin, Which::Origin)?;
+    let shown = shown_bytes(&cow, Some(origin), options.len_bytes).await?;
+    let shown_bytes = shown.unwrap_or(origin_bytes);
     let mut last = None;
     let visit = |it: Exception| last = last.max(Some(it.old));
-    let mut store = Loaded::read(cow, Some(origin_bytes), visit).await?;
+    let mut store = Loaded::read(cow, Some(shown_bytes), visit).await?;
     if !options.force {
         store.refuse_lost_front().await?;
     }
@@ -242,7 +244,14 @@ async fn examine<C: Device, O: Device>(
     }
     let chunk = store.layout().chunk_size().bytes();
     // Only the last chunk can be longer than what the origin has of it.
-    let beyond = last.map_or(0, |old| ((old.get() + 1) * chunk).saturating_sub(origin_bytes));
-    let bytes = store.published() * chunk - beyond;
+    let end = last.map_or(0, |old| (old.get() + 1) * chunk);
+    // A longer snapshot may hold nothing that the origin has no place for. One that was made on an origin as long
+    // (LVM says so) has lost what it showed.
+    let was_cut = options.len_bytes.is_some_and(|told| told > origin_bytes);
+    if was_cut || end.min(shown_bytes) > origin_bytes {
+        return Err(Error::OriginTooSmall { origin_bytes, snapshot_bytes: shown_bytes });
+    }
+    let origin_bytes = shown_bytes.min(origin_bytes);
+    let bytes = store.published() * chunk - end.saturating_sub(origin_bytes);
     Ok(Checked { store, origin_bytes, bytes })
 }

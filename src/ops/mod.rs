@@ -41,8 +41,10 @@ pub use crate::store::{Damage, Severity};
 
 pub use check::{Report, check, check_sized};
 pub use compare::{Compared, compare};
-pub use create::{Created, create, create_for, create_if_blank, size_for};
-pub use devices::{begins_with_store, refuse_chunk_size};
+pub use create::{
+    Created, create, create_for, create_if_blank, create_tagged, is_blank, size_for, tag_for,
+};
+pub use devices::{begins_with_store, refuse_chunk_size, shown_bytes};
 pub use diff::Diff;
 pub use diff_page::{DiffPage, Differences};
 pub use diff_side::{DiffOptions, DiffSide};

@@ -54,7 +54,7 @@ impl<'a, C: Device, O: Device> Source<'a, C, O> {
         let believed = believe(cow, Some(origin), options, |it| exceptions.push(it)).await?;
         Ok(Self {
             cow: Sparse::new(cow, which),
-            origin: Sparse::new(origin, Which::Origin),
+            origin: Sparse::origin(origin)?,
             table: exceptions.finish().map_err(Error::Duplicate)?,
             chunk_bytes: believed.chunk_bytes,
             // Its origin was given.

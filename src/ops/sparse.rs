@@ -1,8 +1,9 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
+use super::devices::whole_sectors;
 use super::{Error, Which};
 use crate::device::Device;
 
@@ -10,6 +11,8 @@ use crate::device::Device;
 pub(super) struct Sparse<'a, D> {
     pub(super) device: &'a D,
     which: Which,
+    /// Where it ends, and zeroes follow, if they do.
+    end: Option<u64>,
     /// What was last found out about holes: from the first byte on there is none or data up to the
     /// begin of the range, and data in it.
     known: Cell<Option<(u64, Range<u64>)>>,
@@ -20,7 +23,17 @@ const NO_MORE: Range<u64> = u64::MAX - 1..u64::MAX;
 
 impl<'a, D: Device> Sparse<'a, D> {
     pub(super) fn new(device: &'a D, which: Which) -> Self {
-        Self { device, which, known: Cell::new(None) }
+        Self { device, which, end: None, known: Cell::new(None) }
+    }
+
+    /// The same of an origin, which may be shorter than what snapshots of it show.
+    ///
+    /// # Errors
+    ///
+    /// If it does not tell its size.
+    pub(super) fn origin(device: &'a D) -> Result<Self, Error> {
+        let end = Some(whole_sectors(device, Which::Origin)?);
+        Ok(Self { end, ..Self::new(device, Which::Origin) })
     }
 
     /// As [`Device::next_data`], but asks only where it does not know yet.
@@ -52,9 +65,16 @@ impl<'a, D: Device> Sparse<'a, D> {
     }
 
     pub(super) async fn read(&self, at: u64, len: u64) -> Result<Bytes, Error> {
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
-        let read = self.device.read(at, len).await;
+        let index = |len: u64| usize::try_from(len).unwrap_or(usize::MAX);
+        let there = self.end.map_or(len, |end| end.saturating_sub(at).min(len));
+        let read = self.device.read(at, index(there)).await;
         let doing = format!("cannot read at byte {at}");
-        Ok(read.map_err(Error::io(self.which, doing))?.freeze())
+        let read = read.map_err(Error::io(self.which, doing))?;
+        if there == len {
+            return Ok(read.freeze());
+        }
+        let mut whole = BytesMut::zeroed(index(len));
+        whole[..read.len()].copy_from_slice(&read);
+        Ok(whole.freeze())
     }
 }

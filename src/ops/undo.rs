@@ -2,7 +2,7 @@ use dmsnap_format::{ChunkSize, Layout, StoreId, Tag};
 
 use super::create::refuse_content;
 use super::devices::{
-    begins_with_store, refuse_changed, right_way_round, snapshot_bytes, whole_sectors,
+    begins_with_store, merged_bytes, refuse_changed, right_way_round, whole_sectors,
 };
 use super::exchange::{Exchange, Found, Known, drop_snapshot, keep_new, load, settle, tags};
 use super::keeping::{Kept, Other, merge_keeping, plan_keeping};
@@ -287,7 +287,8 @@ async fn way_back<'a, C: Device, O: Device>(
     right_way_round(cow, origin, options.merge.force).await?;
     let (shown, merged) = tags(cow, undo).await?;
     pair::refuse_wrong_order(&shown, &merged)?;
-    let target = Target { origin, len_bytes: snapshot_bytes(origin, options.merge.len_bytes)? };
+    let len_bytes = merged_bytes(cow, origin, options.merge.len_bytes).await?;
+    let target = Target { origin, len_bytes };
     let loaded = Loaded::read(undo, Some(target.len_bytes), |_| {}).await;
     let loaded = loaded.map_err(Error::of_undo)?;
     if !options.merge.ignore_fence {

@@ -39,6 +39,7 @@ pub(crate) use reader::batch;
 pub use reader::{Loaded, Reader, Strays};
 pub use scan::{End, read_exceptions, read_range, read_strays};
 pub(crate) use strays::Stretch;
+pub(crate) use tag::told_bytes;
 pub use tag::{read_tag, write_tag};
 pub use transient::Transient;
 

@@ -18,6 +18,25 @@ pub async fn read_tag<D: Device>(cow: &D) -> Result<Option<Tag>, StoreError> {
     Ok(Tag::from_sector(&sector.map_err(StoreError::io("cannot read the tag"))?))
 }
 
+/// The size of a snapshot, in bytes: what was told, or what its store says of itself. `None` if neither says it: then
+/// it is that of the origin.
+///
+/// # Errors
+///
+/// An error of the device.
+pub(crate) async fn told_bytes<D: Device>(
+    cow: &D,
+    told: Option<u64>,
+) -> Result<Option<u64>, StoreError> {
+    match told {
+        Some(told) => Ok(Some(told)),
+        None => {
+            let says = read_tag(cow).await?.map(|tag| tag.snapshot_bytes);
+            Ok(says.filter(|bytes| *bytes > 0))
+        }
+    }
+}
+
 /// Writes a tag over the one that is there, if any, and leaves the header as it is.
 ///
 /// # Ordering

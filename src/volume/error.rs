@@ -107,9 +107,10 @@ pub enum VolumeError {
         /// In bytes.
         found: u64,
     },
-    /// A snapshot that is larger than its origin: kernels do not map such a snapshot either.
+    /// A snapshot that is longer than its origin cannot be merged: the origin lacks what lies past its end. Or it
+    /// is longer than any file.
     #[error(
-        "the snapshot has {found} bytes, and its origin only {origin}: make the origin as large again"
+        "the snapshot has {found} bytes, and its origin only {origin}: make the origin as large first"
     )]
     SizeTooLarge {
         /// In bytes.

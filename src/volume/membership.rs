@@ -13,7 +13,7 @@ use super::standing::State;
 use super::volume::Volume;
 use crate::device::Device;
 use crate::planted::{Planted, planted};
-use crate::store::{AnyStore, BaseFence, Loaded, Transient, refuse_part_blocks};
+use crate::store::{AnyStore, BaseFence, Loaded, Transient, refuse_part_blocks, told_bytes};
 use crate::sync::Closed;
 use crate::table::Table;
 
@@ -121,7 +121,8 @@ impl<O: Device, C: Device> Volume<O, C> {
         let found = options.len_bytes.unwrap_or(origin);
         match found {
             _ if !found.is_multiple_of(SECTOR_BYTES) => Err(VolumeError::SizeNotWhole { found }),
-            _ if found > origin => Err(VolumeError::SizeTooLarge { found, origin }),
+            // No file is as long.
+            _ if i64::try_from(found).is_err() => Err(VolumeError::SizeTooLarge { found, origin }),
             _ => Ok(found),
         }
     }
@@ -157,6 +158,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         options: SnapshotOptions,
     ) -> Result<(Rc<Snapshot<C>>, Vec<Closed<'_>>), VolumeError> {
         let mut exceptions = Vec::new();
+        let options = told(&cow, options).await?;
         let len_bytes = self.snapshot_bytes(&options)?;
         let loaded = Loaded::read(cow, Some(len_bytes), |it| exceptions.push(it));
         let loaded = loaded.await.map_err(VolumeError::Store)?;
@@ -182,6 +184,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         options: SnapshotOptions,
     ) -> Result<Rc<Snapshot<C>>, VolumeError> {
         let mut exceptions = Vec::new();
+        let options = told(&cow, options).await?;
         let len_bytes = self.snapshot_bytes(&options)?;
         let loaded = Loaded::read(cow, Some(len_bytes), |it| exceptions.push(it));
         let loaded = loaded.await.map_err(VolumeError::Store)?;
@@ -310,4 +313,13 @@ impl<O: Device, C: Device> Volume<O, C> {
         }
         Ok(())
     }
+}
+
+/// With the size that the store says of its snapshot, if nobody else says one.
+async fn told<C: Device>(
+    cow: &C,
+    options: SnapshotOptions,
+) -> Result<SnapshotOptions, VolumeError> {
+    let len_bytes = told_bytes(cow, options.len_bytes).await.map_err(VolumeError::Store)?;
+    Ok(SnapshotOptions { len_bytes, ..options })
 }

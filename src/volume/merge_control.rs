@@ -22,12 +22,14 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// # Errors
     ///
     /// [`VolumeError::Merging`] while another merge is not finished; [`VolumeError::Transient`];
-    /// [`VolumeError::IsWayBack`]; [`VolumeError::Invalid`]; [`VolumeError::TakenOut`]; an error of a device.
+    /// [`VolumeError::IsWayBack`]; [`VolumeError::SizeTooLarge`] of a snapshot that is longer than the origin;
+    /// [`VolumeError::Invalid`]; [`VolumeError::TakenOut`]; an error of a device.
     pub async fn start_merge(&self, snapshot: &Rc<Snapshot<C>>) -> Result<(), VolumeError> {
         let store = snapshot.store().persistent().ok_or(VolumeError::Transient)?;
         if snapshot.tag().is_some_and(|it| it.state == TagState::Undo && it.partner.is_some()) {
             return Err(VolumeError::IsWayBack);
         }
+        self.refuse_longer(snapshot)?;
         let prepare = async || -> Result<(), VolumeError> {
             self.merges().refuse_unfinished()?;
             snapshot.standing().usable()?;
@@ -36,7 +38,10 @@ impl<O: Device, C: Device> Volume<O, C> {
             snapshot.flush().await?;
             match store.is_read_only() {
                 true => Ok(()),
-                false => Ok(store.forget_origin().await?),
+                false => {
+                    self.origin().claim().await?;
+                    Ok(store.forget_origin().await?)
+                }
             }
         };
         let both = [self.gate(), snapshot.gate()];
@@ -51,6 +56,15 @@ impl<O: Device, C: Device> Volume<O, C> {
         snapshot.set_was_merged();
         self.merges().begin(Merging::new(snapshot.clone()));
         Ok(())
+    }
+
+    /// Origin and snapshot cannot be one device if the origin lacks what lies past its end.
+    pub(super) fn refuse_longer(&self, snapshot: &Snapshot<C>) -> Result<(), VolumeError> {
+        let (found, origin) = (snapshot.len_bytes(), self.len_bytes());
+        match found > origin {
+            true => Err(VolumeError::SizeTooLarge { found, origin }),
+            false => Ok(()),
+        }
     }
 
     /// How the merge is, if one was started, and how many exceptions are left.

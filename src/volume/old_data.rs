@@ -85,7 +85,7 @@ pub(super) async fn copy_old<O: Device, C: Device>(
         };
         let memory = pieces.iter().map(|piece| piece.end - piece.start).sum();
         let _memory = scratch.take(&share, memory).await;
-        let data = match read_lot(origin.device(), pieces).await {
+        let data = match read_lot(origin, pieces).await {
             Ok(data) => data,
             // That the origin cannot be read is an error: nobody could keep its old data then.
             Err(error) => {
@@ -106,11 +106,11 @@ pub(super) async fn copy_old<O: Device, C: Device>(
 }
 
 async fn read_lot<O: Device>(
-    origin: &O,
+    origin: &Origin<O>,
     pieces: Vec<Range<u64>>,
 ) -> io::Result<Vec<(Range<u64>, Bytes)>> {
     let reads = pieces.iter().map(|piece| async {
-        let read = origin.read(piece.start, index(piece.end - piece.start)).await;
+        let read = origin.read_old(piece.start, index(piece.end - piece.start)).await;
         read.map(|data| (piece.clone(), data.freeze()))
     });
     let reads = reads.map(FutureExt::boxed_local);

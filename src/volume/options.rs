@@ -89,7 +89,9 @@ impl From<OnFull> for String {
 /// How a snapshot behaves.
 #[derive(Clone, Debug, Default)]
 pub struct SnapshotOptions {
-    /// How large the snapshot is: the origin may have been made longer since. By default as the origin.
+    /// How large the snapshot is, in bytes. Where it is longer than the origin, that is followed by zeroes; where it is
+    /// shorter, what follows is not a part of it: the origin may have been made longer since. By default what the
+    /// store says of itself, or else as the origin.
     pub len_bytes: Option<u64>,
     /// What an opening for writing does with what lies after the end of the store's list.
     pub strays: Strays,

@@ -1,4 +1,4 @@
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
@@ -34,6 +34,10 @@ pub(super) struct Origin<O> {
     reads: Tracked,
     /// Of the memory for copying.
     share: Rc<Share>,
+    /// It may be written.
+    claimed: Cell<bool>,
+    /// Why it could not be, when it was to be last.
+    refusal: RefCell<Option<String>>,
 }
 
 impl<O: Device> Origin<O> {
@@ -53,6 +57,8 @@ impl<O: Device> Origin<O> {
             backlog: Backlog::default(),
             reads: Tracked::default(),
             share: Rc::default(),
+            claimed: Cell::default(),
+            refusal: RefCell::default(),
         })
     }
 
@@ -79,6 +85,27 @@ impl<O: Device> Origin<O> {
         &self.share
     }
 
+    /// Makes sure that the device may be written, before anything is acknowledged, or kept for a write that is then
+    /// refused: it may be shared with others until then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::claim`].
+    pub(super) async fn claim(&self) -> io::Result<()> {
+        if self.claimed.get() {
+            return Ok(());
+        }
+        let claimed = self.device.claim().await;
+        self.claimed.set(claimed.is_ok());
+        self.refusal.replace(claimed.as_ref().err().map(io::Error::to_string));
+        claimed
+    }
+
+    /// Why the device could not be written when it was to be last, if it could not.
+    pub(super) fn refusal(&self) -> Option<String> {
+        self.refusal.borrow().clone()
+    }
+
     /// Drops what the system's cache holds of the device, once.
     ///
     /// # Errors
@@ -101,6 +128,20 @@ impl<O: Device> Origin<O> {
             read[offset..offset + data.len()].copy_from_slice(&data);
         }
         Ok(read)
+    }
+
+    /// Reads the device, as snapshots do that do not hold the bytes: what lies past its end reads as zeroes.
+    pub(super) async fn read_old(&self, at: u64, len: usize) -> io::Result<Buffer> {
+        let there = self.len_bytes.saturating_sub(at);
+        if len as u64 <= there {
+            return self.device.read(at, len).await;
+        }
+        let mut whole = Buffer::zeroed(len);
+        if there > 0 {
+            let read = self.device.read(at, index(there)).await?;
+            whole[..read.len()].copy_from_slice(&read);
+        }
+        Ok(whole)
     }
 
     /// The next stretch at or after `at` that may hold something else than zeroes.

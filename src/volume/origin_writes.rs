@@ -55,6 +55,7 @@ impl<O: Device, C: Device> OriginWrites<'_, O, C> {
         len: u64,
         merging: Option<&Rc<Snapshot<C>>>,
     ) -> io::Result<()> {
+        self.protect.origin.claim().await?;
         let range = at..at + len;
         self.write_back_touching(&range).await?;
         self.protect.all_but(merging, std::slice::from_ref(&range)).await?;
@@ -69,7 +70,11 @@ impl<O: Device, C: Device> OriginWrites<'_, O, C> {
     /// A write that waits is in memory only. See [`Volume::write_back`](super::Volume::write_back) for what
     /// happens to it, always before a flush of the origin is acknowledged. One that does not wait, and
     /// touches what does, is written after it.
+    ///
+    /// An origin that others have open is [claimed](crate::device::Device::claim) first: nothing is acknowledged, and
+    /// no old data kept, for a write that is refused.
     pub(super) async fn accept(&self, at: u64, payload: Payload) -> io::Result<()> {
+        self.protect.origin.claim().await?;
         let range = at..at + payload.len();
         match payload {
             Payload::Data(data) if self.may_wait(&range) => self.hold_back(range, data).await,

@@ -73,6 +73,8 @@ impl<O: Device, C: Device> Volume<O, C> {
     ) -> Result<Rc<Snapshot<C>>, VolumeError> {
         self.merges().refuse_unfinished()?;
         snapshot.writable()?;
+        self.refuse_longer(snapshot)?;
+        self.origin().claim().await?;
         if !snapshot.is_persistent() {
             return Err(VolumeError::Transient);
         }
@@ -250,6 +252,7 @@ impl<O: Device, C: Device> Volume<O, C> {
             // A read that hangs is waited for while others may write.
             reads_end().await;
             // As when a merge is given up, and when one begins.
+            self.origin().claim().await?;
             if !planted(Planted::ExchangeUnflushed) {
                 self.origin_writes().flush().await?;
                 merged.pending().wait_for_all().await;

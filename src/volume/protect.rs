@@ -161,7 +161,8 @@ impl<O: Device, C: Device> Protect<'_, O, C> {
                 };
                 match begun {
                     Ok(Some(prepared)) => {
-                        let range = snapshot.map().chunk_range(old, self.origin.len_bytes());
+                        let end = self.origin.len_bytes().max(snapshot.len_bytes());
+                        let range = snapshot.map().chunk_range(old, end);
                         let snapshot = snapshot.clone();
                         keeps.push(Keep { snapshot, old, prepared, range });
                     }

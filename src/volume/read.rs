@@ -123,7 +123,7 @@ impl<O: Device, C: Device> SnapshotReads<'_, O, C> {
         let len = index(stretch.range.end - stretch.range.start);
         match stretch.cow_byte {
             Some(byte) => self.snapshot.cow_device().read(byte, len).await,
-            None => self.origin.device().read(stretch.range.start, len).await,
+            None => self.origin.read_old(stretch.range.start, len).await,
         }
     }
 }

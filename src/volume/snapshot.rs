@@ -95,7 +95,7 @@ impl<C: Device> Snapshot<C> {
     }
 
     /// Its size, in bytes. Where the origin is longer, what lies past that is not a part of the snapshot, and
-    /// nothing of it is kept.
+    /// nothing of it is kept. Where it is shorter, zeroes follow it.
     pub fn len_bytes(&self) -> u64 {
         self.map.len_bytes()
     }

@@ -129,7 +129,12 @@ impl<O: Device, C: Device> View<O, C> {
             return Ok(());
         }
         let finished = merging.as_ref().filter(|it| it.is_finished()).map(|it| it.snapshot());
-        volume.origin_writes().discard(at, len, finished).await
+        // A snapshot may be longer.
+        let len = len.min(volume.len_bytes().saturating_sub(at));
+        match len {
+            0 => Ok(()),
+            len => volume.origin_writes().discard(at, len, finished).await,
+        }
     }
 
     fn len(&self) -> u64 {
@@ -236,7 +241,9 @@ impl<O: Device, C: Device> Device for View<O, C> {
             if snapshot.options().discard_zeroes {
                 self.zero_whole_chunks(snapshot, at..at + len).await?;
             }
-            if !snapshot.options().discard_passdown {
+            // It is advice: where the origin is not for this volume alone, it is not taken.
+            let passes_down = snapshot.options().discard_passdown;
+            if !passes_down || self.volume.origin().claim().await.is_err() {
                 return Ok(());
             }
         }

@@ -71,7 +71,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         self.scratch.limit(most_bytes);
     }
 
-    /// The size of the origin, in bytes. A snapshot may be smaller: [`Snapshot::len_bytes`].
+    /// The size of the origin, in bytes. A snapshot may have another: [`Snapshot::len_bytes`].
     pub fn len_bytes(&self) -> u64 {
         self.origin.len_bytes()
     }
@@ -79,6 +79,12 @@ impl<O: Device, C: Device> Volume<O, C> {
     /// The device below.
     pub fn origin_device(&self) -> &O {
         self.origin.device()
+    }
+
+    /// Why the origin could not be written when it was to be last, for lack of the
+    /// [claim](Device::claim) to it; `None` if it could, or nobody tried.
+    pub fn write_refusal(&self) -> Option<String> {
+        self.origin.refusal()
     }
 
     /// The snapshots, oldest first.

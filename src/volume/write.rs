@@ -53,6 +53,11 @@ impl<O: Device, C: Device> SnapshotWrites<'_, O, C> {
         self.origin_writes.protect.origin
     }
 
+    /// Where the last chunk ends: with what it shows, and with what the origin has.
+    fn chunks_end(&self) -> u64 {
+        self.origin().len_bytes().max(self.snapshot.len_bytes())
+    }
+
     fn scratch(&self) -> &Scratch {
         self.origin_writes.protect.scratch
     }
@@ -171,7 +176,7 @@ impl<O: Device, C: Device> SnapshotWrites<'_, O, C> {
             return Next::Wait(old);
         }
         let whole = |old: u64| {
-            let bytes = map.chunk_range(old, self.origin().len_bytes());
+            let bytes = map.chunk_range(old, self.chunks_end());
             range.start <= bytes.start && bytes.end <= range.end
         };
         let before = run.map_or(u64::MAX, |run| run.old.get());
@@ -231,12 +236,12 @@ impl<O: Device, C: Device> SnapshotWrites<'_, O, C> {
         let begun = begun.map_err(|error| no_room(snapshot, error))?;
         let Some(prepared) = begun else { return Ok(0) };
         let byte = snapshot.map().cow_byte(prepared.chunk());
-        let bytes = snapshot.map().chunk_range(old, self.origin().len_bytes());
+        let bytes = snapshot.map().chunk_range(old, self.chunks_end());
         let (payload, new) = (&payload, at..at + payload.len());
         let merged = async |piece: Range<u64>| {
             let len = piece.end - piece.start;
             let _memory = self.scratch().take(snapshot.share(), len).await;
-            let mut data = self.origin().device().read(piece.start, index(len)).await?;
+            let mut data = self.origin().read_old(piece.start, index(len)).await?;
             if planted(Planted::PartWithoutRest) {
                 data.fill(0);
             }

@@ -10,4 +10,5 @@ mod space; // zeroes, holes, sizes
 mod opening; // modes, locks, refusals
 mod sharing; // extents lent from file to file
 mod disks; // the same on block devices
+mod claims; // shared, until something is written
 mod neighbours; // who else has it: QEMU, loop devices, writers without locks

@@ -11,6 +11,18 @@ use crate::files::{Io, open_file};
 use crate::formats::{advice, refuse_foreign, warn_of_image};
 use crate::refusals::{advise, advise_merge, failure, warn};
 use crate::report::Failure;
+use crate::size;
+
+/// How large a snapshot is.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub(crate) struct VirtualSize {
+    /// Size of the snapshot, where it is another than its origin's
+    ///
+    /// Zeroes follow an origin that is shorter; of one that is longer the rest is not a part of the snapshot. Without it
+    /// the size is what the store remembers (`dmsnap create --virtual-size`), or else the origin's.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse_sectors)]
+    pub(crate) virtual_size: Option<u64>,
+}
 
 /// The devices of a command by the names the user gave them.
 #[derive(Debug)]
@@ -20,6 +32,8 @@ pub(crate) struct Devices<'a> {
     output: Option<&'a Path>,
     /// Of what a snapshot in a volume group shows: its origin may have become larger since.
     snapshot_bytes: Option<u64>,
+    /// The same of any snapshot, as the command line says it.
+    virtual_size: Option<u64>,
     volumes: Volumes,
 }
 
@@ -79,12 +93,30 @@ impl<'a> Devices<'a> {
         snapshot_bytes: Option<u64>,
     ) -> Self {
         let (cow, volumes) = (cow.clone(), Volumes::new(warn));
-        Self { cow, origin, output, snapshot_bytes, volumes }
+        Self { cow, origin, output, snapshot_bytes, virtual_size: None, volumes }
     }
 
-    /// The size of the snapshot, if LVM tells it: else it is that of the origin.
+    /// The size of the snapshot, if it was told, or LVM tells it: else it is what the store says, or that of the
+    /// origin.
     pub(crate) fn snapshot_bytes(&self) -> Option<u64> {
-        self.snapshot_bytes
+        self.virtual_size.or(self.snapshot_bytes)
+    }
+
+    /// An origin that LVM says was longer has lost what its snapshot would show.
+    pub(crate) fn refuse_cut_origin(&self, origin: &AnyDevice) -> Result<(), Failure> {
+        let len = origin.len_bytes();
+        let origin_bytes = len.map_err(|error| Failure::of(&self.name(Which::Origin), error))?;
+        match (self.virtual_size, self.snapshot_bytes) {
+            (None, Some(snapshot_bytes)) if snapshot_bytes > origin_bytes => {
+                Err(self.failure(&Error::OriginTooSmall { origin_bytes, snapshot_bytes }))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The same devices, where the command line says how large the snapshot is.
+    pub(crate) fn of_size(self, virtual_size: &VirtualSize) -> Self {
+        Self { virtual_size: virtual_size.virtual_size, ..self }
     }
 
     pub(crate) async fn open(
@@ -255,12 +287,14 @@ pub(crate) async fn open_device(
     match device {
         DeviceArg::Path(path) => {
             let file = open_file(path, mode, caching).await?;
-            if mode == Mode::Write {
+            if matches!(mode, Mode::Write | Mode::Share) {
                 refuse_raid_member(path, &file).await?;
             }
             Ok(file.into())
         }
         DeviceArg::Volume(Address { images, name }) => {
+            // Their images hold other volumes that are written.
+            let mode = if mode == Mode::Share { Mode::Write } else { mode };
             let opened = volumes.open(images, name, which, mode, caching).await;
             opened.map_err(|error| match &*error.kind {
                 kind @ ImageErrorKind::IsSnapshot { .. } => failure(&device.to_string(), kind),

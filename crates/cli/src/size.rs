@@ -60,6 +60,12 @@ pub(crate) fn whole_sectors(bytes: u64) -> Result<u64, String> {
         .ok_or_else(|| format!("found {bytes} bytes, which is more than any file has"))
 }
 
+/// A size from the same, rounded up to whole sectors.
+#[allow(dead_code, reason = "fuzz takes this file in from elsewhere")]
+pub(crate) fn parse_sectors(text: &str) -> Result<u64, String> {
+    whole_sectors(parse(text)?)
+}
+
 /// Bytes for people to read: `512 B`, `4 KiB`, `1.5 GiB`. Cut, not rounded, after one decimal.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bytes(pub(crate) u64);

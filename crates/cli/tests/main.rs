@@ -18,6 +18,7 @@ mod diff_live;
 mod disks;
 mod docs;
 mod formats;
+mod golden;
 mod json;
 mod keeping;
 mod kernel;

@@ -171,9 +171,8 @@ fn a_server_has_every_device_once() {
         let disk = Loop::over(&place.path("a"));
         create(&format!("c={}", disk.path().display()), "as the COW device of a");
         let disk = Loop::over(&place.path("origin"));
-        let nbd = format!("unix:{}", place.text("other"));
         let disk = disk.path().to_str().expect("plain");
-        assert_refused(&["serve", disk, "--nbd", &nbd], "in use by another process");
+        assert_refused(&["create", "--force", disk], "in use by another process");
     }
     ctl(&place, &["snapshot", "remove", "b"]);
     ctl(&place, &["snapshot", "create", &format!("c={}", place.text("b too"))]);

@@ -238,7 +238,7 @@ fn what_cannot_be_served_is_refused_in_one_line() {
     // A device in use by another server.
     let serving = Serving::start(&place, &["--snapshot", &a]);
     let other = format!("unix:{}", place.text("other-socket"));
-    refuse(&[&origin, "--nbd", &other], 3, "in use");
+    refuse(&[&origin, "--nbd", &other, "--snapshot", &a], 3, "in use");
     assert!(Path::new(&place.path("socket")).exists());
     serving.stop();
     assert!(!Path::new(&place.path("socket")).exists(), "the socket is taken away");

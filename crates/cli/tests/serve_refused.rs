@@ -83,7 +83,7 @@ fn merges_and_limits_that_cannot_be_are_refused() {
 
 #[test]
 fn origins_that_cannot_be_are_refused() {
-    let place = Place::new(1, &[]);
+    let place = Place::new(1, &["a"]);
     let nbd = format!("unix:{}", place.text("free"));
     let serve = |origin: &str| output(DMSNAP, &["serve", origin, "--nbd", &nbd]);
     assert_refused(&output(DMSNAP, &["serve"]), 2, "<ORIGIN>");
@@ -97,9 +97,12 @@ fn origins_that_cannot_be_are_refused() {
     let lvm = format!("lvm:{}:vg0/root", place.text("origin"));
     assert_refused(&serve(&lvm), 3, "no LVM physical volume");
     fs::set_permissions(place.path("origin"), fs::Permissions::from_mode(0o444)).expect("chmod");
-    assert_refused(&serve(&place.text("origin")), 3, "read-only: its mode is 0444");
+    let (origin, a) = (place.text("origin"), format!("a={}", place.text("a")));
+    let merge = ["serve", &origin, "--nbd", &nbd, "--snapshot", &a, "--merge", "a"];
+    assert_refused(&output(DMSNAP, &merge), 3, "read-only: its mode is 0444");
     let locked = Place::new(1, &[]);
     let serving = Serving::start(&locked, &[]);
+    locked.qemu_io("origin", &["write 0 64k"]);
     assert_refused(&serve(&locked.text("origin")), 3, "in use by another process");
     serving.stop();
 }

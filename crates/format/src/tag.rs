@@ -29,7 +29,7 @@ struct RawTag {
     id: [u8; 16],
     partner: [u8; 16],
     origin_bytes: U64,
-    reserved: U64,
+    snapshot_bytes: U64,
     /// 1 if the roles of the two partners were exchanged by an undo.
     undone: u8,
     /// 1 if the partner keeps old data while the merge runs, so that a merge without it loses the way back.
@@ -129,6 +129,8 @@ pub struct Tag {
     pub partner: Option<StoreId>,
     /// The size of the origin, in bytes; 0 if it is not known.
     pub origin_bytes: u64,
+    /// The size of the snapshot, in bytes, where it is another than the origin's; 0 if it is not known.
+    pub snapshot_bytes: u64,
     /// An undo has exchanged the roles of the partners.
     pub undone: bool,
     /// The partner does not yet hold everything that a merge of this store writes over.
@@ -145,6 +147,7 @@ impl Tag {
             id,
             partner: None,
             origin_bytes: 0,
+            snapshot_bytes: 0,
             undone: false,
             needs_partner: false,
             fence: Fence::EMPTY,
@@ -166,6 +169,7 @@ impl Tag {
             id: StoreId::new(raw.id)?,
             partner: StoreId::new(raw.partner),
             origin_bytes: raw.origin_bytes.get(),
+            snapshot_bytes: raw.snapshot_bytes.get(),
             undone: raw.undone != 0,
             needs_partner: raw.needs_partner != 0,
             fence: samples.map(|raw| Sample::from(*raw)).collect(),
@@ -187,7 +191,7 @@ impl Tag {
             id: self.id.0,
             partner: self.partner.map_or([0; 16], |id| id.0),
             origin_bytes: U64::new(self.origin_bytes),
-            reserved: U64::new(0),
+            snapshot_bytes: U64::new(self.snapshot_bytes),
             undone: u8::from(self.undone),
             needs_partner: u8::from(self.needs_partner),
             rest: [0; 62],

@@ -14,6 +14,7 @@ fn tag() -> Tag {
         state: TagState::Merging,
         partner: StoreId::new([9; 16]),
         origin_bytes: 1 << 40,
+        snapshot_bytes: 3 << 40,
         undone: true,
         fence: samples.collect(),
         ..Tag::new(StoreId::new([3; 16]).expect("not zero"))
@@ -46,6 +47,7 @@ fn its_fields_lie_where_the_format_says() {
     assert_eq!(sector[80..96], [3; 16]);
     assert_eq!(sector[96..112], [9; 16]);
     assert_eq!(sector[112..120], (1_u64 << 40).to_le_bytes());
+    assert_eq!(sector[120..128], (3_u64 << 40).to_le_bytes());
     assert_eq!(sector[128..130], [1, 0]);
     assert_eq!(sector[192..208], [0; 16], "byte 0 of the origin, and a hash of zeroes");
     assert_eq!(sector[208..216], 4096_u64.to_le_bytes());

@@ -29,7 +29,10 @@ pub async fn open_file(
 pub fn warnings(path: &Path, file: &File, mode: Mode) -> Vec<ImageError> {
     let unlocked = (!file.is_locked()).then_some(ImageErrorKind::NotLocked);
     // Locks say nothing about what a kernel has mounted or mapped. Who writes was refused.
-    let others = if mode == Mode::Read { loops_on(path).unwrap_or_default() } else { Vec::new() };
+    let others = match mode {
+        Mode::Read | Mode::Share => loops_on(path).unwrap_or_default(),
+        Mode::Look | Mode::Write => Vec::new(),
+    };
     let in_use = others.into_iter().find(|it| it.is_claimed);
     let in_use = in_use.map(|it| ImageErrorKind::InUse { through: it.node });
     unlocked.into_iter().chain(in_use).map(|kind| ImageError::about(path, kind)).collect()

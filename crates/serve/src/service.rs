@@ -4,6 +4,7 @@ mod memory; // one bound, shared out
 mod options; // how it behaves
 mod ticks; // a clock
 mod losses; // snapshots that were dropped
+mod origin_watch; // an origin that others have as well
 mod unanswered; // the end, where devices hang
 
 use std::convert::Infallible;
@@ -31,6 +32,7 @@ pub use options::ServiceOptions;
 
 use event::Teller;
 use losses::Losses;
+use origin_watch::OriginWatch;
 use ticks::Ticks;
 use unanswered::give_up;
 
@@ -254,10 +256,12 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Service<O, 
         losses: &mut Losses,
     ) {
         let mut publisher = IdlePublisher::new(self.volume.clone());
+        let mut origin = OriginWatch::default();
         loop {
             publisher.tick();
             self.controller.tick();
             losses.tell(&self.volume, &*self.tell);
+            origin.tell(&self.volume, &*self.tell);
             if let Either::Right(_) = select(pin!(ticks.next()), &mut end).await {
                 return;
             }
@@ -282,8 +286,15 @@ fn exports<O: Device + 'static, C: Device + 'static>(
     if let Some(alias) = &options.alias {
         let _ = exports.add(VolumeExport::origin(volume, read_only).named(alias));
     }
-    for snapshot in volume.snapshots() {
-        let _ = exports.add(VolumeExport::snapshot(volume, &snapshot, read_only));
+    let snapshots = volume.snapshots();
+    for snapshot in &snapshots {
+        let _ = exports.add(VolumeExport::snapshot(volume, snapshot, read_only));
+    }
+    let is_base = volume.origin_device().is_read_only() && !read_only;
+    match (&options.default_export, snapshots.as_slice()) {
+        (Some(name), _) => exports.set_default(name),
+        (None, [only]) if is_base => exports.set_default(only.name()),
+        _ => {}
     }
     exports
 }

@@ -67,7 +67,7 @@ pub(super) fn refusal(error: io::Error, mode: Mode) -> OpenError {
         Some(Errno::BUSY) => OpenError::InUse(User::Claimed),
         Some(Errno::ROFS) => OpenError::ReadOnly("so is its file system".into()),
         Some(Errno::TXTBSY) => OpenError::InUse(User::Running),
-        Some(Errno::PERM) if mode == Mode::Write => {
+        Some(Errno::PERM) if matches!(mode, Mode::Write | Mode::Share) => {
             OpenError::ReadOnly("it is marked so, or immutable".into())
         }
         _ => OpenError::System(error),

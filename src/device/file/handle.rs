@@ -1,27 +1,25 @@
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::sync::Arc;
 
-use rustix::fs::{IFlags, OFlags, ioctl_getflags, ioctl_setflags};
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 use super::cached::CachedIo;
 use super::descent::Descent;
-use super::direct::Direct;
 use super::error::OpenError;
+use super::handles::Handles;
 use super::identity::Identity;
 use super::limits::untorn_bytes;
 use super::locks::{self, Locked};
 use super::mode::{Caching, Mode};
 use super::new_file::{Access, new_file};
-use super::open::{self, Opened, is_one};
+use super::open::{self, Opened};
 use super::pages::Pages;
+use super::rights::Rights;
 use super::semaphore::Semaphore;
-use super::threads::{Calls, blocking, need_runtime, sleeps};
+use super::threads::{blocking, need_runtime, sleeps};
 use super::workers::allow_many;
-use crate::device::interface::Device;
 
 /// Requests of one file that the ring has at a time. Each may take a thread of the kernel until it ends, and
 /// on a device that hangs it does not.
@@ -33,12 +31,13 @@ const MAX_REQUESTS: usize = 128;
 /// Must be opened, used and closed inside one compio runtime.
 #[derive(Debug)]
 pub struct File {
-    /// Holds the locks; for calls that io_uring does not have.
-    pub(super) std: Arc<fs::File>,
-    pub(super) buffered: compio::fs::File,
-    pub(super) direct: Option<(compio::fs::File, Direct)>,
+    /// The first one holds the locks.
+    pub(super) handles: Handles,
+    /// Those that write, if they are others: see [`Mode::Share`].
+    pub(super) writing: OnceCell<Handles>,
+    /// What it may be used for.
+    pub(super) rights: Rights,
     pub(super) cached: CachedIo,
-    pub(super) calls: Calls,
     pub(super) requests: Semaphore<MAX_REQUESTS>,
     pub(super) pages: Pages,
     pub(super) is_disk: bool,
@@ -49,7 +48,7 @@ pub struct File {
     pub(super) forgotten: Cell<bool>,
     is_locked: bool,
     /// Holds the locks on the file that a loop device is attached to.
-    _below: Option<fs::File>,
+    pub(super) below: RefCell<Option<fs::File>>,
 }
 
 impl File {
@@ -122,7 +121,7 @@ impl File {
         });
         let file = made.await?;
         let descent = Descent::of(&file.metadata()?, Some(&file));
-        let opened = Opened { file, is_disk: false, descent };
+        let opened = Opened { file, is_disk: false, descent, not_writable: None };
         Self::with_locks(path, opened, Mode::Write, caching).await
     }
 
@@ -133,39 +132,30 @@ impl File {
         caching: Caching,
     ) -> Result<Self, OpenError> {
         allow_many();
-        let Opened { file: std, is_disk, descent } = opened;
+        let Opened { file: std, is_disk, descent, not_writable } = opened;
         let locked = locks::take(&std, mode).await?;
         let below = locks::take_below(&descent, mode).await?;
         let write = mode == Mode::Write;
         // The cache of a disk that others use is not the disk: the kernel's own devices write past it.
         let caching = if is_disk && mode == Mode::Look { Caching::Direct } else { caching };
-        let sleeps = !is_disk && sleeps(&std);
-        let direct = match (caching, Direct::of(&std, is_disk)) {
-            (Caching::Direct, Some(direct)) if !sleeps => {
-                // A file system may still refuse; then the page cache has to do.
-                reopen(path, &std, write, OFlags::DIRECT).await.ok().map(|file| (file, direct))
-            }
-            _ => None,
-        };
-        let std = Arc::new(std);
+        let (sleeps, block_bytes) = (!is_disk && sleeps(&std), untorn_bytes(&std, is_disk));
         let file = Self {
-            buffered: reopen(path, &std, write, OFlags::empty()).await?,
-            direct,
+            handles: Handles::of(path, std, (is_disk, write), caching).await?,
+            writing: OnceCell::new(),
+            rights: Rights::new(path, mode, caching, not_writable),
             cached: CachedIo::default(),
-            calls: Calls::of(std.clone()),
             requests: Semaphore::default(),
             pages: Pages::default(),
             is_disk,
             sleeps,
-            block_bytes: untorn_bytes(&std, is_disk),
-            std,
+            block_bytes,
             forgotten: Cell::default(),
             is_locked: locked == Locked::Yes,
-            _below: below,
+            below: below.into(),
         };
         // What goes around the cache need not be forgotten; others may be glad of it.
-        if !file.is_direct() && (write || is_disk) {
-            file.forget_cached().await?;
+        if !file.is_direct() && (write || is_disk && mode != Mode::Share) {
+            file.drop_cached().await?;
         }
         Ok(file)
     }
@@ -176,7 +166,7 @@ impl File {
     ///
     /// Whatever `stat` says.
     pub fn identity(&self) -> io::Result<Identity> {
-        Identity::of_open(&self.std)
+        Identity::of_open(&self.handles.std)
     }
 
     /// What the system tells of it.
@@ -185,7 +175,7 @@ impl File {
     ///
     /// Whatever `stat` says.
     pub fn metadata(&self) -> io::Result<fs::Metadata> {
-        self.std.metadata()
+        self.handles.std.metadata()
     }
 
     /// False if the file system has no locks, or not all kinds: then others may have it open without anybody
@@ -196,7 +186,7 @@ impl File {
 
     /// True if large aligned requests go around the page cache.
     pub fn is_direct(&self) -> bool {
-        self.direct.is_some()
+        self.handles.direct.is_some()
     }
 
     /// Sets the size of a regular file.
@@ -205,36 +195,8 @@ impl File {
     ///
     /// Any error of the file system; [`io::ErrorKind::InvalidInput`] for a disk.
     pub async fn set_len(&self, len_bytes: u64) -> io::Result<()> {
-        self.calls.call(move |file| set_len(file, len_bytes)).await
+        self.for_writing().await?.calls.call(move |file| set_len(file, len_bytes)).await
     }
-}
-
-/// The same file once more, under other flags. By its number, so that it is surely the same; where no
-/// `/proc` is mounted by its name, if that still leads to it.
-pub(super) async fn reopen(
-    path: &Path,
-    file: &fs::File,
-    write: bool,
-    flags: OFlags,
-) -> io::Result<compio::fs::File> {
-    let flags = (flags | OFlags::NOCTTY).bits().cast_signed();
-    let mut options = compio::fs::OpenOptions::new();
-    options.read(true).write(write).custom_flags(flags);
-    let by_number = options.open(format!("/proc/self/fd/{}", file.as_raw_fd())).await;
-    if by_number.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-        let replaced = || io::Error::other("it was replaced while it was opened");
-        if !is_one(&fs::metadata(path)?, &file.metadata()?) {
-            return Err(replaced());
-        }
-        let again = options.open(path).await?;
-        let found = rustix::fs::fstat(&again)?;
-        let expected = rustix::fs::fstat(file)?;
-        return match (found.st_dev, found.st_ino) == (expected.st_dev, expected.st_ino) {
-            true => Ok(again),
-            false => Err(replaced()),
-        };
-    }
-    by_number
 }
 
 /// Positions in files are signed: a larger size is one that no file can have.

@@ -43,7 +43,7 @@ impl Claim {
     fn of(mode: Mode) -> Option<Self> {
         match mode {
             Mode::Look => None,
-            Mode::Read => Some(Self {
+            Mode::Read | Mode::Share => Some(Self {
                 flock: FlockOperation::NonBlockingLockShared,
                 uses: &[CONSISTENT_READ],
                 shares_not: &[WRITE, RESIZE],
@@ -61,7 +61,7 @@ impl Claim {
     fn below_loop(mode: Mode) -> Option<Self> {
         let uses: &[i64] = match mode {
             Mode::Look => return None,
-            Mode::Read => &[CONSISTENT_READ],
+            Mode::Read | Mode::Share => &[CONSISTENT_READ],
             Mode::Write => &[CONSISTENT_READ, WRITE],
         };
         let flock = FlockOperation::NonBlockingLockShared;
@@ -138,6 +138,59 @@ fn open_below(descent: &Descent, mode: Mode) -> Option<fs::File> {
     found.overlaps(&descent.identity).then_some(file)
 }
 
+/// Takes the locks of [`Mode::Write`] where those of [`Mode::Share`] are held; waits for others like [`take`],
+/// if it is to be patient.
+///
+/// # Ordering
+///
+/// 1. QEMU's bytes, those that are missing
+/// 2. a look for those of others
+/// 3. the `flock` becomes exclusive
+///
+/// Of two who share a device neither gets past 2, so neither loses its `flock` in 3: a system gives up
+/// the shared one first, and takes the exclusive one if nobody was quicker. If it is refused all the same, the
+/// shared one is taken again, as soon as that can be had.
+pub(super) async fn raise(file: &fs::File, patient: bool) -> Result<(), OpenError> {
+    let raised = match patient {
+        true => patiently(|| try_raise(file)).await,
+        false => try_raise(file),
+    };
+    if raised.is_err() {
+        lower(file).await;
+    }
+    raised
+}
+
+fn try_raise(file: &fs::File) -> Result<(), OpenError> {
+    let Some(wanted) = Claim::of(Mode::Write) else { return Ok(()) };
+    let raised = match try_bytes(file, wanted) {
+        Ok(Some(user)) => Err(OpenError::InUse(user)),
+        Err(error) if !has_no_locks(error) => Err(io::Error::from(error).into()),
+        _ => flock(file, wanted),
+    };
+    if raised.is_err() {
+        let _ = try_lower(file);
+    }
+    raised.map(drop)
+}
+
+/// Gives back what [`raise`] took.
+pub(super) async fn lower(file: &fs::File) {
+    // Only who knows nothing of QEMU's bytes can be in the way, and those go on saying that it is read.
+    let _ = patiently(|| try_lower(file)).await;
+}
+
+fn try_lower(file: &fs::File) -> Result<(), OpenError> {
+    let (Some(held), Some(taken)) = (Claim::of(Mode::Share), Claim::of(Mode::Write)) else {
+        return Ok(());
+    };
+    let kept: Vec<_> = held.bytes().collect();
+    for byte in taken.bytes().filter(|byte| !kept.contains(byte)) {
+        let _ = fcntl(file, FcntlArg::F_OFD_SETLK(&range(libc::F_UNLCK, byte, 1)));
+    }
+    flock(file, held).map(drop)
+}
+
 /// As long as somebody else has it open, for a second.
 pub(super) async fn patiently<T>(
     mut attempt: impl FnMut() -> Result<T, OpenError>,
@@ -157,15 +210,7 @@ pub(super) async fn patiently<T>(
 /// As QEMU does it: first the own locks, then a look for those of others. So of two who come at the same time
 /// both may be refused, but never both be let in. Nothing is held if it fails.
 fn try_claim(file: &fs::File, claim: Claim) -> Result<Locked, OpenError> {
-    let mut locked = Locked::Yes;
-    match rustix::fs::flock(file, claim.flock) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::InUse(User::Lock)),
-        Err(error) if has_no_locks(Errno::from_raw(error.raw_os_error())) => {
-            locked = Locked::NotWholly;
-        }
-        Err(error) => return Err(io::Error::from(error).into()),
-    }
+    let locked = flock(file, claim)?;
     match try_bytes(file, claim) {
         Ok(None) => Ok(locked),
         Ok(Some(user)) => {
@@ -173,6 +218,16 @@ fn try_claim(file: &fs::File, claim: Claim) -> Result<Locked, OpenError> {
             Err(OpenError::InUse(user))
         }
         Err(error) if has_no_locks(error) => Ok(Locked::NotWholly),
+        Err(error) => Err(io::Error::from(error).into()),
+    }
+}
+
+/// Does not wait.
+fn flock(file: &fs::File, claim: Claim) -> Result<Locked, OpenError> {
+    match rustix::fs::flock(file, claim.flock) {
+        Ok(()) => Ok(Locked::Yes),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse(User::Lock)),
+        Err(error) if has_no_locks(Errno::from_raw(error.raw_os_error())) => Ok(Locked::NotWholly),
         Err(error) => Err(io::Error::from(error).into()),
     }
 }

@@ -17,7 +17,10 @@ mod loops; // who else has it through a loop device
 mod locks; // flock, and the locks of QEMU
 mod open; // without locks, and surely what it is said to be
 mod new_file; // made for whom, and durable
+mod handles; // the ways to one that is open
+mod rights; // what it may be used for
 mod handle; // one that is open
+mod claim; // shared, until something is written
 mod requests; // reads and writes, over io_uring
 mod reflink; // extents of one file lent to another
 

@@ -1,9 +1,10 @@
 use std::fs::{self, Metadata, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use rustix::fs::{Access, AtFlags, CWD, OFlags};
 
 use super::descent::Descent;
 use super::error::{OpenError, User, refusal};
@@ -19,6 +20,8 @@ pub(super) struct Opened {
     pub(super) file: fs::File,
     pub(super) is_disk: bool,
     pub(super) descent: Descent,
+    /// Why nobody may write to it, where [`Mode::Share`] was asked for: then it is open for reading alone.
+    pub(super) not_writable: Option<String>,
 }
 
 /// Opens what `path` leads to, without locks. Everything is asked of open files, so that nothing can be put
@@ -27,18 +30,27 @@ pub(super) async fn open(path: &Path, mode: Mode) -> Result<Opened, OpenError> {
     /// Somebody replaces the file just now.
     const ATTEMPTS: u32 = 5;
     for _ in 0..ATTEMPTS {
-        let looked = look(path, mode)?;
-        if mode != Mode::Write {
+        let mut looked = look(path, mode)?;
+        if !matches!(mode, Mode::Write | Mode::Share) {
             return Ok(looked);
         }
-        refuse_read_only(&looked)?;
+        if mode == Mode::Write {
+            refuse_read_only(&looked)?;
+        } else if let Err(OpenError::ReadOnly(found)) = refuse_unwritable(path, &looked) {
+            looked.not_writable = Some(found);
+            return Ok(looked);
+        }
         refuse_loops(path, &looked.descent)?;
         if !looked.is_disk {
             patiently(|| refuse_writers(&looked.file)).await?;
         }
         let exclusive = if looked.is_disk { OFlags::EXCL } else { OFlags::empty() };
-        let file =
-            open_without_waiting(path, true, exclusive).map_err(|error| refusal(error, mode))?;
+        // A disk that is shared is asked for alone, but not kept so.
+        let file = open_without_waiting(path, mode == Mode::Write, exclusive);
+        let file = file.map_err(|error| refusal(error, mode))?;
+        if mode == Mode::Share {
+            return Ok(looked);
+        }
         if is_one(&looked.file.metadata()?, &file.metadata()?) {
             return Ok(Opened { file, ..looked });
         }
@@ -59,7 +71,7 @@ fn look(path: &Path, mode: Mode) -> Result<Opened, OpenError> {
     let metadata = file.metadata()?;
     let is_disk = is_disk(&metadata)?;
     let descent = Descent::of(&metadata, Some(&file));
-    Ok(Opened { file, is_disk, descent })
+    Ok(Opened { file, is_disk, descent, not_writable: None })
 }
 
 fn is_disk(metadata: &Metadata) -> Result<bool, OpenError> {
@@ -86,6 +98,32 @@ fn open_without_waiting(path: &Path, write: bool, flags: OFlags) -> io::Result<f
     Ok(file)
 }
 
+/// Opens what `held` is once more, for writing, as [`open`] would for [`Mode::Write`].
+pub(super) fn open_for_writing(
+    path: &Path,
+    held: &fs::File,
+    (is_disk, descent): (bool, &Descent),
+) -> Result<fs::File, OpenError> {
+    refuse_loops(path, descent)?;
+    if !is_disk {
+        refuse_writers(held)?;
+    }
+    let exclusive = if is_disk { OFlags::EXCL } else { OFlags::empty() };
+    let number = format!("/proc/self/fd/{}", held.as_raw_fd());
+    let opened = match open_without_waiting(Path::new(&number), true, exclusive) {
+        // Where no `/proc` is mounted.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            open_without_waiting(path, true, exclusive)
+        }
+        opened => opened,
+    };
+    let file = opened.map_err(|error| refusal(error, Mode::Write))?;
+    match is_one(&held.metadata()?, &file.metadata()?) {
+        true => Ok(file),
+        false => Err(io::Error::other("it was replaced since it was opened").into()),
+    }
+}
+
 /// Root may write to anything, but what says that nobody should is left alone.
 fn refuse_read_only(looked: &Opened) -> Result<(), OpenError> {
     if looked.is_disk {
@@ -98,6 +136,20 @@ fn refuse_read_only(looked: &Opened) -> Result<(), OpenError> {
     let mode = looked.file.metadata()?.mode() & 0o7777;
     match mode & 0o222 {
         0 => Err(OpenError::ReadOnly(format!("its mode is {mode:04o}"))),
+        _ => Ok(()),
+    }
+}
+
+/// The same, and what the system does not let this user write.
+fn refuse_unwritable(path: &Path, looked: &Opened) -> Result<(), OpenError> {
+    refuse_read_only(looked)?;
+    let may = rustix::fs::accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS);
+    match may.map_err(|errno| refusal(errno.into(), Mode::Share)) {
+        Err(refused @ OpenError::ReadOnly(_)) => Err(refused),
+        Err(OpenError::System(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(OpenError::ReadOnly("this user may not write to it".into()))
+        }
+        // Or it cannot be found out here.
         _ => Ok(()),
     }
 }

@@ -12,70 +12,43 @@ use rustix::fs::{Advice, AtFlags, FallocateFlags, SeekFrom, StatxFlags, fadvise,
 
 use super::direct::Direct;
 use super::handle::File;
+use super::handles::Handles;
 use super::pages::{PageWrite, Way};
 use crate::device::buffer::Buffer;
 use crate::device::interface::{Allocation, Device};
 use crate::device::ioctl::flush_disk_cache;
 
 impl File {
-    /// The descriptor for a request: direct if position, length and memory allow it.
-    fn route(
-        &self,
-        position: u64,
-        lens: impl IntoIterator<Item = (u64, u64)>,
-    ) -> &compio::fs::File {
-        match &self.direct {
-            Some((file, direct)) if direct.allows(position, lens) => file,
-            _ => &self.buffered,
-        }
-    }
-
     /// For a write by this descriptor, once no other way of writing touches its pages; `None` where there is
     /// one way alone.
     async fn enter_pages(
         &self,
-        file: &compio::fs::File,
+        (handles, file): (&Handles, &compio::fs::File),
         at: u64,
         len: u64,
     ) -> Option<PageWrite<'_>> {
-        if !self.is_direct() {
-            return None;
-        }
-        let way = if std::ptr::eq(file, &self.buffered) { Way::Cached } else { Way::Direct };
+        handles.direct.as_ref()?;
+        let way = if handles.is_cached_way(file) { Way::Cached } else { Way::Direct };
         Some(self.pages.enter(at, len, way).await)
-    }
-
-    /// How many bytes a request moved; `None` if it has to be made again, through the page cache.
-    fn moved(
-        &self,
-        through: &compio::fs::File,
-        result: io::Result<usize>,
-    ) -> io::Result<Option<usize>> {
-        let is_direct = !std::ptr::eq(through, &self.buffered);
-        match result.as_ref().map_err(io::Error::kind) {
-            Err(io::ErrorKind::Interrupted) => Ok(None),
-            // A file system may demand more than it says.
-            Err(io::ErrorKind::InvalidInput) if is_direct => Ok(None),
-            _ => result.map(Some),
-        }
     }
 
     /// True if the page cache is worth asking although the file bypasses it. Never that of a disk: others
     /// write to disks without it, a volume manager to a partition, say.
     fn is_cached(&self, at: u64, len: usize) -> bool {
-        self.is_direct() && !self.is_disk && self.cached.is_cached(&self.std, at, len)
+        self.is_direct() && !self.is_disk && self.cached.is_cached(&self.handles.std, at, len)
     }
 
     /// True if a read bypasses the page cache, by itself or widened to what the disk reads.
     fn is_around(&self, at: u64, len: usize) -> bool {
         let allows = |direct: &Direct| direct.allows(at, [(0, len as u64)]);
-        self.direct.as_ref().is_some_and(|(_, direct)| self.is_disk || allows(direct))
+        self.handles.direct.as_ref().is_some_and(|(_, direct)| self.is_disk || allows(direct))
     }
 
     /// Reads past the page cache where that is possible. From a disk more is read than was asked for
     /// rather than what its cache holds.
     async fn read_around(&self, at: u64, len: usize) -> io::Result<Buffer> {
         let direct = self
+            .handles
             .direct
             .as_ref()
             .filter(|(_, direct)| self.is_disk && !direct.allows(at, [(0, len as u64)]));
@@ -95,17 +68,17 @@ impl File {
     ) -> io::Result<Buffer> {
         let (mut memory, range) = Buffer::recycled(len).into_memory();
         if self.sleeps {
-            let (memory, filled) = self.calls.read(at, memory, range.clone()).await?;
+            let (memory, filled) = self.handles.calls.read(at, memory, range.clone()).await?;
             return match filled == len || self.reaches(at + len as u64)? {
                 true => Ok(Buffer::from_memory(memory, &range)),
                 false => Err(io::ErrorKind::UnexpectedEof.into()),
             };
         }
         let address = range.start as u64 + memory.as_ptr().addr() as u64;
-        let mut file = file.unwrap_or_else(|| self.route(at, [(address, len as u64)]));
+        let mut file = file.unwrap_or_else(|| self.handles.route(at, [(address, len as u64)]));
         let mut filled = match self.is_direct() {
             true => 0,
-            false => self.cached.read(&self.std, at, &mut memory[range.clone()]),
+            false => self.cached.read(&self.handles.std, at, &mut memory[range.clone()]),
         };
         while filled < len {
             let slice = memory.slice(range.start + filled..range.end);
@@ -113,7 +86,7 @@ impl File {
             let BufResult(read, slice) = file.read_at(slice, at + filled as u64).await;
             drop(request);
             memory = slice.into_inner();
-            match self.moved(file, read)? {
+            match self.handles.moved(file, read)? {
                 Some(0) if self.reaches(at + len as u64)? => {
                     memory[range.start + filled..range.end].fill(0);
                     break;
@@ -122,9 +95,26 @@ impl File {
                 read => filled += read.unwrap_or(0),
             }
             // A direct read that came back short continues unaligned: at the end of a file.
-            file = &self.buffered;
+            file = &self.handles.buffered;
         }
         Ok(Buffer::from_memory(memory, &range))
+    }
+
+    /// Asks the system to drop the file's pages. Those that wait to be written stay, and so does what
+    /// another program has mapped.
+    pub(super) async fn drop_cached(&self) -> io::Result<()> {
+        let is_disk = self.is_disk;
+        let forget = move |file: &fs::File| {
+            // Without the privilege for the first the second does nearly the same; a file system that
+            // does not know of it keeps no such cache.
+            if !is_disk || flush_disk_cache(file).is_err() {
+                let _ = fadvise(file, 0, None, Advice::DontNeed);
+            }
+            Ok(())
+        };
+        self.handles.calls.call(forget).await?;
+        self.forgotten.set(true);
+        Ok(())
     }
 
     /// Does the file reach as far, its last sector counted as whole?
@@ -147,53 +137,46 @@ impl File {
 impl Device for File {
     async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
         match self.is_cached(at, len) {
-            true => self.read_by(Some(&self.buffered), at, len).await,
+            true => self.read_by(Some(&self.handles.buffered), at, len).await,
             false => self.read_around(at, len).await,
         }
     }
 
     async fn read_medium(&self, at: u64, len: usize) -> io::Result<Buffer> {
         if !self.is_around(at, len) && !self.forgotten.get() {
-            self.forget_cached().await?;
+            self.drop_cached().await?;
         }
         self.read_around(at, len).await
     }
 
-    /// Asks the system to drop the file's pages. Those that wait to be written stay, and so does what
-    /// another program has mapped.
+    /// Asks the system to drop the file's pages, unless it was opened for reading alone, or is shared: others
+    /// read it too, and what one has read the next one finds in the cache.
     async fn forget_cached(&self) -> io::Result<()> {
-        let is_disk = self.is_disk;
-        let forget = move |file: &fs::File| {
-            // Without the privilege for the first the second does nearly the same; a file system that
-            // does not know of it keeps no such cache.
-            if !is_disk || flush_disk_cache(file).is_err() {
-                let _ = fadvise(file, 0, None, Advice::DontNeed);
-            }
-            Ok(())
-        };
-        self.calls.call(forget).await?;
-        self.forgotten.set(true);
-        Ok(())
+        match self.has_writer() {
+            true => self.drop_cached().await,
+            false => Ok(()),
+        }
     }
 
     async fn write(&self, mut at: u64, mut data: Bytes) -> io::Result<()> {
+        let handles = self.for_writing().await?;
         if self.sleeps {
-            return self.calls.write(at, vec![data]).await;
+            return handles.calls.write(at, vec![data]).await;
         }
-        let mut file = self.route(at, [(data.as_ptr().addr() as u64, data.len() as u64)]);
+        let mut file = handles.route(at, [(data.as_ptr().addr() as u64, data.len() as u64)]);
         while !data.is_empty() {
-            let _pages = self.enter_pages(file, at, data.len() as u64).await;
+            let _pages = self.enter_pages((handles, file), at, data.len() as u64).await;
             let request = self.requests.acquire().await;
             let BufResult(written, mut rest) = file.write_at(data, at).await;
             drop(request);
-            let written = match self.moved(file, written)? {
+            let written = match handles.moved(file, written)? {
                 Some(0) => return Err(io::ErrorKind::WriteZero.into()),
                 written => written.unwrap_or(0),
             };
             bytes::Buf::advance(&mut rest, written);
             data = rest;
             at += written as u64;
-            file = &self.buffered;
+            file = &handles.buffered;
         }
         Ok(())
     }
@@ -201,20 +184,21 @@ impl Device for File {
     async fn write_vectored(&self, at: u64, mut pieces: Vec<Bytes>) -> io::Result<()> {
         /// IOV_MAX of Linux.
         const MAX_PIECES: usize = 1024;
+        let handles = self.for_writing().await?;
         if self.sleeps {
-            return self.calls.write(at, pieces).await;
+            return handles.calls.write(at, pieces).await;
         }
         let mut at = at;
         while !pieces.is_empty() {
             let rest = pieces.split_off(pieces.len().min(MAX_PIECES));
             let lens = pieces.iter().map(|p| (p.as_ptr().addr() as u64, p.len() as u64));
-            let mut file = self.route(at, lens);
+            let mut file = handles.route(at, lens);
             let len = pieces.iter().map(|piece| piece.len() as u64).sum();
-            let in_pages = self.enter_pages(file, at, len).await;
+            let in_pages = self.enter_pages((handles, file), at, len).await;
             let request = self.requests.acquire().await;
             let BufResult(written, batch) = file.write_vectored_at(pieces, at).await;
             drop((in_pages, request));
-            let mut written = self.moved(file, written)?.unwrap_or(0);
+            let mut written = handles.moved(file, written)?.unwrap_or(0);
             pieces = batch;
             // What a short write left over goes out piece by piece.
             for mut piece in pieces {
@@ -240,7 +224,7 @@ impl Device for File {
         if at.checked_add(len).is_none_or(|end| self.reaches(end).is_ok_and(|reaches| !reaches)) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        match self.calls.fallocate(flags, at, len).await {
+        match self.for_writing().await?.calls.fallocate(flags, at, len).await {
             // Not this file system, not this disk, or not at this alignment.
             Err(error) if not_supported(&error) => self.write_zero_bytes(at, len).await,
             other => other,
@@ -252,17 +236,26 @@ impl Device for File {
             return Ok(());
         }
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match self.calls.fallocate(flags, at, len).await {
+        match self.for_writing().await?.calls.fallocate(flags, at, len).await {
             Err(error) if not_supported(&error) => Err(io::ErrorKind::Unsupported.into()),
             other => other,
         }
     }
 
     async fn flush(&self) -> io::Result<()> {
+        let handles = self.written();
         if self.sleeps {
-            return self.calls.flush().await;
+            return handles.calls.flush().await;
         }
-        self.buffered.sync_data().await
+        handles.buffered.sync_data().await
+    }
+
+    async fn claim(&self) -> io::Result<()> {
+        self.for_writing().await.map(drop)
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.rights.is_read_only()
     }
 
     async fn next_data(&self, at: u64) -> io::Result<Option<Range<u64>>> {
@@ -273,7 +266,7 @@ impl Device for File {
         if self.is_disk {
             return Ok(Some(at..len));
         }
-        let found = self.calls.call(move |file| {
+        let found = self.handles.calls.call(move |file| {
             let start = rustix::fs::seek(file, SeekFrom::Data(at))?;
             Ok(start..rustix::fs::seek(file, SeekFrom::Hole(start))?)
         });
@@ -289,15 +282,15 @@ impl Device for File {
 
     fn len_bytes(&self) -> io::Result<u64> {
         match self.is_disk {
-            true => Ok(rustix::fs::seek(&self.std, SeekFrom::End(0))?),
+            true => Ok(rustix::fs::seek(&self.handles.std, SeekFrom::End(0))?),
             // What the system knows: to ask a file server, or FUSE, may take for ever, and this thread
             // has more to do.
             false => {
                 let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-                match statx(&self.std, "", flags, StatxFlags::SIZE) {
+                match statx(&self.handles.std, "", flags, StatxFlags::SIZE) {
                     Ok(found) => Ok(found.stx_size),
                     // Forbidden where `seccomp` is older than the call.
-                    Err(_) => self.std.metadata().map(|metadata| metadata.len()),
+                    Err(_) => self.handles.std.metadata().map(|metadata| metadata.len()),
                 }
             }
         }
@@ -313,10 +306,11 @@ impl Device for File {
             };
         }
         // Somebody else may have made it longer, on another machine.
-        if self.calls.call(|file| Ok(file.metadata()?.len())).await? >= len_bytes {
+        if self.handles.calls.call(|file| Ok(file.metadata()?.len())).await? >= len_bytes {
             return Ok(());
         }
-        self.calls.fallocate(FallocateFlags::empty(), len_bytes - 1, 1).await
+        let handles = self.for_writing().await?;
+        handles.calls.fallocate(FallocateFlags::empty(), len_bytes - 1, 1).await
     }
 
     fn block_bytes(&self) -> u32 {
@@ -324,12 +318,13 @@ impl Device for File {
     }
 
     fn logical_block_bytes(&self) -> u32 {
-        let asked = self.is_disk.then(|| rustix::fs::ioctl_blksszget(&self.std).ok()).flatten();
+        let asked =
+            self.is_disk.then(|| rustix::fs::ioctl_blksszget(&self.handles.std).ok()).flatten();
         asked.unwrap_or(512)
     }
 
     fn kernel_file(&self) -> Option<Arc<fs::File>> {
-        (!self.is_disk).then(|| self.std.clone())
+        (!self.is_disk).then(|| self.written().std.clone())
     }
 }
 
@@ -343,7 +338,8 @@ fn not_supported(error: &io::Error) -> bool {
 mod tests {
     use rustix::fs::OFlags;
 
-    use super::super::handle::reopen;
+    use super::super::direct::Direct;
+    use super::super::handles::reopen;
     use super::super::mode::{Caching, Mode};
     use super::*;
 
@@ -357,12 +353,13 @@ mod tests {
         runtime.block_on(async {
             let mut file = File::open(&path, Mode::Write, Caching::Direct).await.expect("open");
             let any = Direct { memory: 1, position: 1 };
-            let Ok(direct) = reopen(&path, &file.std, true, OFlags::DIRECT).await else {
+            let Ok(direct) = reopen(&path, &file.handles.std, true, OFlags::DIRECT).await else {
                 eprintln!("SKIPPED: this file system has no direct I/O");
                 return;
             };
-            file.direct = Some((direct, any));
-            let refused = file.route(1, [(1, 7)]).write_at(Bytes::from_static(&[2; 7]), 1).await;
+            file.handles.direct = Some((direct, any));
+            let refused =
+                file.handles.route(1, [(1, 7)]).write_at(Bytes::from_static(&[2; 7]), 1).await;
             let kind = refused.0.err().map(|error| error.kind());
             if kind != Some(io::ErrorKind::InvalidInput) {
                 eprintln!("SKIPPED: this file system takes unaligned direct requests: {kind:?}");

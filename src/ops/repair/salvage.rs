@@ -6,7 +6,7 @@ use super::treatment::Treatment;
 use crate::device::Device;
 use crate::ops::Error;
 use crate::ops::check::is_swapped_or_store;
-use crate::ops::devices::{changed_origin, snapshot_bytes};
+use crate::ops::devices::{changed_origin, shown_bytes};
 use crate::ops::finding::{Finding, Place};
 use crate::store::Damage;
 
@@ -35,11 +35,11 @@ pub async fn salvage<'a, C: Device, O: Device>(
     options: RepairOptions,
     each: impl FnMut(&Finding, &Treatment),
 ) -> Result<Salvage<'a, C>, Error> {
-    let (mut origin_bytes, mut origin_is_store) = (options.len_bytes, false);
-    if let Some(origin) = origin {
-        origin_is_store = is_swapped_or_store(cow, origin).await?;
-        origin_bytes = Some(snapshot_bytes(origin, options.len_bytes)?);
-    }
+    let origin_is_store = match origin {
+        Some(origin) => is_swapped_or_store(cow, origin).await?,
+        None => false,
+    };
+    let origin_bytes = shown_bytes(cow, origin, options.len_bytes).await?;
     let mut teller = Teller::new(&options, each);
     let (reader, header) = match find_store(cow, origin_bytes, options.chunk_size).await? {
         Found::Store(reader, header) => (reader, header),

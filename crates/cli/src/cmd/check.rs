@@ -5,7 +5,7 @@ use dmsnap::ops::{self, Finding, Report, Severity, Which};
 use serde::Serialize;
 
 use crate::device_arg::DeviceArg;
-use crate::devices::Devices;
+use crate::devices::{Devices, VirtualSize};
 use crate::exit::Outcome;
 use crate::output::Output;
 use crate::report::{Failure, tell};
@@ -30,6 +30,9 @@ pub(crate) struct Args {
     #[arg(value_name = "ORIGIN", value_parser = DeviceArg::parser())]
     origin: Option<DeviceArg>,
 
+    #[command(flatten)]
+    size: VirtualSize,
+
     /// One finding per line as a JSON object, all of them, and the report as the last line
     #[arg(long)]
     json: bool,
@@ -49,19 +52,22 @@ pub(super) const OF_ONE_KIND: u64 = 20;
 
 impl Args {
     pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
-        check(&self.cow, self.origin.as_ref(), self.json, out).await
+        check(&self.cow, self.origin.as_ref(), (self.size, self.json), out).await
     }
 }
 
 pub(super) async fn check(
     cow: &DeviceArg,
     origin: Option<&DeviceArg>,
-    json: bool,
+    (size, json): (VirtualSize, bool),
     out: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let devices = Devices::maybe_pair(cow, origin, None).await?;
+    let devices = Devices::maybe_pair(cow, origin, None).await?.of_size(&size);
     let cow = devices.open(Which::Cow, Mode::Look, Caching::Buffered).await?;
     let origin = open_origin(&devices, origin.is_some()).await?;
+    if let Some(origin) = &origin {
+        devices.refuse_cut_origin(origin)?;
+    }
     let mut teller = Teller { out, json, told: BTreeMap::new(), failed: None };
     let len = devices.snapshot_bytes();
     let checked = ops::check_sized(&cow, origin.as_ref(), len, |it| teller.tell(&it));

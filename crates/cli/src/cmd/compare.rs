@@ -4,7 +4,7 @@ use dmsnap_images::Volumes;
 use serde::Serialize;
 
 use crate::device_arg::DeviceArg;
-use crate::devices::{Devices, open_device};
+use crate::devices::{Devices, VirtualSize, open_device};
 use crate::exit::Outcome;
 use crate::files::Io;
 use crate::output::Output;
@@ -44,6 +44,9 @@ pub(crate) struct Args {
     #[arg(long)]
     no_fence: bool,
 
+    #[command(flatten)]
+    size: VirtualSize,
+
     /// Around the page cache or through it
     #[arg(long, value_enum, value_name = "WAY", default_value_t)]
     io: Io,
@@ -75,9 +78,11 @@ struct Timed {
 impl Args {
     pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
         let devices = Devices::pair(&self.cow, self.origin.as_ref(), None).await?;
+        let devices = devices.of_size(&self.size);
         let watch = Watch::new(self.progress, None)?;
         let cow = devices.open(Which::Cow, Mode::Read, self.io).await?;
         let origin = devices.open(Which::Origin, Mode::Read, self.io).await?;
+        devices.refuse_cut_origin(&origin)?;
         devices.warn_of_image(&origin).await;
         let volumes = Volumes::new(warn);
         let io = self.io.into();

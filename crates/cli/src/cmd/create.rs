@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use dmsnap::device::{Access, Caching, Device, Mode};
-use dmsnap::format::ChunkSize;
+use dmsnap::format::{ChunkSize, Tag};
 use dmsnap::ops::{self, Created, Error, Which};
 use dmsnap_images::Volumes;
 
@@ -61,6 +61,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ORIGIN", value_parser = DeviceArg::parser())]
     base: Option<DeviceArg>,
 
+    /// Remember the size of the snapshot, where it is another than its origin's
+    ///
+    /// Zeroes follow an origin that is shorter; of one that is longer the rest is not a part of the snapshot. `check`,
+    /// `export` and `serve` go by it. Kernels need a table for it, which `dmsnap table` prints.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse_sectors)]
+    virtual_size: Option<u64>,
+
     /// Format a device that holds something else
     #[arg(long)]
     force: bool,
@@ -96,9 +103,17 @@ impl Args {
         let wanted = self.wanted_bytes().await?;
         let access = self.base.as_ref().map_or_else(Access::default, access_of);
         let (cow, new) = open_or_make(&self.cow, wanted, Caching::Buffered, access).await?;
-        let created = match &base {
-            Some(base) => ops::create_for(&cow, base, new_id()?, self.chunk_size, self.force).await,
-            None => ops::create(&cow, self.chunk_size, self.force).await,
+        let created = match (&base, self.virtual_size) {
+            (None, None) => ops::create(&cow, self.chunk_size, self.force).await,
+            (base, virtual_size) => {
+                let tag = match base {
+                    Some(base) => ops::tag_for(base, new_id()?, self.chunk_size).await,
+                    None => Ok(Tag::new(new_id()?)),
+                };
+                let tag = tag.map_err(|error| devices.failure(&error))?;
+                let tag = Tag { snapshot_bytes: virtual_size.unwrap_or(0), ..tag };
+                ops::create_tagged(&cow, self.chunk_size, tag, self.force).await
+            }
         };
         let created = created.map_err(|error| match &error {
             Error::Occupied { .. } | Error::NotEmpty { .. } | Error::PartBlocks { .. } => {
@@ -124,6 +139,7 @@ impl Args {
         let device = open_device(&volumes, origin, Which::Origin, mode, caching).await?;
         let bytes = device.len_bytes();
         let bytes = bytes.map_err(|error| Failure::of(&origin.to_string(), error))?;
+        let bytes = self.virtual_size.unwrap_or(bytes);
         Ok(Some(ops::size_for(bytes, self.chunk_size, self.percent.unwrap_or(100))))
     }
 

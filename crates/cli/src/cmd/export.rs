@@ -6,7 +6,7 @@ use dmsnap_images::refuse_raid_member;
 use serde::Serialize;
 
 use crate::device_arg::{DeviceArg, is_address};
-use crate::devices::Devices;
+use crate::devices::{Devices, VirtualSize};
 use crate::exit::Outcome;
 use crate::files::{Io, NewFile, open_file};
 use crate::output::Output;
@@ -72,6 +72,9 @@ pub(super) struct Options {
     #[arg(long)]
     no_fence: bool,
 
+    #[command(flatten)]
+    size: VirtualSize,
+
     /// Around the page cache or through it
     #[arg(long, value_enum, value_name = "WAY", default_value_t)]
     io: Io,
@@ -131,6 +134,7 @@ impl<'a> Export<'a> {
         }
         // Standard output may be the file that is exported.
         let devices = Devices::pair(cow, origin, Some(named(output))).await?;
+        let devices = devices.of_size(&options.size);
         Ok(Self { devices, output, options })
     }
 
@@ -147,8 +151,9 @@ impl<'a> Export<'a> {
         let watch = Watch::new(options.progress, None)?;
         let cow = devices.open(Which::Cow, Mode::Read, options.io).await?;
         let origin = devices.open(Which::Origin, Mode::Read, options.io).await?;
-        let len = devices.snapshot_bytes().map_or_else(|| origin.len_bytes(), Ok);
-        let len = len.map_err(|error| Failure::of(&devices.name(Which::Origin), error))?;
+        devices.refuse_cut_origin(&origin)?;
+        let len = ops::shown_bytes(&cow, Some(&origin), devices.snapshot_bytes()).await;
+        let len = len.map_err(|error| devices.failure(&error))?.unwrap_or(0);
         devices.warn_of_image(&origin).await;
         let exported = if exists {
             let output = open_file(self.output, Mode::Write, options.io.into()).await?;
@@ -178,6 +183,7 @@ impl<'a> Export<'a> {
         let watch = Watch::new(options.progress, None)?;
         let cow = devices.open(Which::Cow, Mode::Read, options.io).await?;
         let origin = devices.open(Which::Origin, Mode::Read, options.io).await?;
+        devices.refuse_cut_origin(&origin)?;
         devices.warn_of_image(&origin).await;
         let exported = match ops::stream(&cow, &origin, &mut stream, self.wanted(), &watch).await {
             Ok(exported) => exported,
@@ -222,7 +228,11 @@ impl<'a> Export<'a> {
         match ops::plan_merge(cow, origin, options).await {
             Err(ops::Error::Invalid) if self.options.allow_invalid => Ok(()),
             // That is not about what it shows.
-            Err(ops::Error::IsWayBack { .. } | ops::Error::PartnerMissing { .. }) => Ok(()),
+            Err(
+                ops::Error::IsWayBack { .. }
+                | ops::Error::PartnerMissing { .. }
+                | ops::Error::OriginTooSmall { .. },
+            ) => Ok(()),
             Err(error) => Err(self.export_failure(&error, cow).await),
             Ok(_) => Ok(()),
         }

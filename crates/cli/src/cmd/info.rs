@@ -80,6 +80,9 @@ fn show(info: &Info, out: &mut Output) -> Result<(), Failure> {
             (_, Some(partner)) => line("partner", partner)?,
             _ => {}
         }
+        if owner.snapshot_bytes > 0 {
+            line("virtual size", &Sectors(owner.snapshot_bytes / SECTOR_BYTES))?;
+        }
         if owner.origin_samples > 0 {
             line("origin", &Sectors(owner.origin_bytes / SECTOR_BYTES))?;
         }

@@ -17,6 +17,7 @@ mod merging; // what merges of devices and in volume groups have in common
 mod undoable; // a merge with a way back, and the way back
 mod merge;
 mod undo;
+mod table;
 mod spec; // a snapshot as the command line names it
 mod status; // how a server is, for people and for programs that know dmsetup
 mod serve;
@@ -46,6 +47,7 @@ pub(crate) enum Command {
     Compare(compare::Args),
     Merge(merge::Args),
     Undo(undo::Args),
+    Table(table::Args),
     Serve(serve::Args),
     Lvm(lvm::Args),
     Ctl(ctl::Args),
@@ -75,6 +77,7 @@ impl Command {
             Self::Compare(args) => runtime::run(args.run(out)),
             Self::Merge(args) => runtime::run(args.run(out)),
             Self::Undo(args) => runtime::run(args.run(out)),
+            Self::Table(args) => runtime::run(args.run(out)),
             Self::Serve(args) => runtime::run(args.run(out)),
             Self::Lvm(args) => runtime::run(args.run(out)),
             Self::Ctl(args) => runtime::run(args.run(out)),

@@ -1,4 +1,5 @@
 mod disk; // an origin with its snapshots
+mod base; // an origin that others have as well
 mod adding; // a snapshot, opened and added
 mod plan; // what is served, before it is opened
 mod listening; // where clients come from
@@ -7,28 +8,27 @@ mod way_back; // of a merge
 mod opener; // what clients of the control socket may open
 mod events; // what a server has to tell, in words
 
-use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::rc::Rc;
 
 use clap::ArgGroup;
 use dmsnap::device::{AnyDevice, Mode};
-use dmsnap_serve::control::{Controller, OriginStatus, WayBack};
+use dmsnap_serve::control::WayBack;
 use dmsnap_serve::{MIN_MEMORY_BYTES, Service, ServiceOptions, Snapshot, State};
 use futures_util::future::{Either, select};
 use sd_notify::NotifyState;
 
 use super::spec::{Spec, unix_path};
-use super::status;
 use crate::descriptors;
 use crate::exit::Outcome;
 use crate::files::Io;
 use crate::output::Output;
-use crate::report::{self, Failure, tell};
+use crate::report::{self, Failure};
 use crate::signals::{self, Asked, Stop};
 use crate::size::{self, Bytes};
 
+use base::Base;
 use encryption::Encryption;
 use listening::{Listening, notify, open_control};
 use opener::FileOpener;
@@ -70,6 +70,14 @@ pub(crate) struct Args {
     ///
     /// max-size=SIZE - the COW file grows up to this when it is full.
     ///
+    /// make - if COW is not there, a file with an empty store is made, for those who may read the origin. With
+    /// size=SIZE it has that size; without, room for every chunk of the origin (the file is sparse). With
+    /// for=base the new store remembers its origin, as with `dmsnap create --base`; chunk-size=SIZE is 4k
+    /// unless given. A store that is there is opened as it is.
+    ///
+    /// virtual-size=SIZE - the snapshot has another size than the origin: zeroes follow an origin that is shorter, and of
+    /// one that is longer the rest is not shown. With make the store remembers it.
+    ///
     /// transient=CHUNK - no store: the snapshot is gone with the server, COW is overwritten.
     ///
     /// discard-zeroes, discard-passdown - the kernel's discard features.
@@ -78,7 +86,8 @@ pub(crate) struct Args {
 
     /// Serve what this table of the kernel's targets says
     ///
-    /// Lines as `dmsetup table` prints them, for one origin, with its whole length in sectors:
+    /// Lines as `dmsetup table` prints them, for one origin, with lengths in sectors: of the origin its whole length, of
+    /// a snapshot what it is to have (zeroes follow an origin that is shorter):
     ///
     /// NAME: 0 LENGTH snapshot-origin ORIGIN
     ///
@@ -189,6 +198,9 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "merge")]
     read_only: bool,
 
+    #[command(flatten)]
+    base: Base,
+
     /// Most memory for origin writes that wait to be written together, at most an eighth of --memory; 0: none
     /// waits
     ///
@@ -209,10 +221,11 @@ pub(crate) struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  A writable overlay on a golden image, for QEMU:
-    dmsnap create --size 2G vm1.cow
-    dmsnap serve golden.img --snapshot vm1=vm1.cow --nbd unix:/run/vm.sock
+  A writable overlay on a golden image, for QEMU; other servers may have the image as well:
+    dmsnap serve golden.img --snapshot vm1=vm1.cow,make,for=base --nbd unix:/run/vm.sock
     qemu-system-x86_64 -drive 'file=nbd+unix:///vm1?socket=/run/vm.sock,format=raw'
+  A disk of 20 GiB on a smaller golden image:
+    dmsnap serve golden.img --snapshot vm1=vm1.cow,make,virtual-size=20G --nbd unix:/run/vm.sock
   The same, gone when the server ends:
     dmsnap serve golden.img --snapshot vm1=scratch.img,transient=64k --nbd unix:/run/vm.sock
   A look into a disk image: an LVM origin and all its snapshots:
@@ -248,6 +261,7 @@ impl Args {
         let mode = if self.read_only { Mode::Read } else { Mode::Write };
         let (options, origin, cows) = (self.options(&plan), plan.origin.clone(), plan.cows());
         plan.forget_undo = self.forget_undo;
+        self.base.check(&mut plan, merge.as_deref())?;
         if self.no_fence {
             plan.ignore_fences();
         }
@@ -273,7 +287,8 @@ impl Args {
         let way_back = merged.and_then(|it| volume.partner(&it)).filter(|_| self.undo.is_some());
         out.flush()?;
         notify(NotifyState::Ready);
-        let (serving, telling) = (service.run(stop.wait()), tell_when_asked(&asked, &controller));
+        let (serving, telling) =
+            (service.run(stop.wait()), events::tell_when_asked(&asked, &controller));
         match select(pin!(serving), pin!(telling)).await {
             Either::Left((ended, _)) => ended.map_err(|error| events::failure(&error))?,
             Either::Right((never, _)) => match never {},
@@ -321,6 +336,7 @@ impl Args {
             .connection_bytes(self.connection_memory)
             .read_only(self.read_only)
             .alias(plan.alias.clone())
+            .default_export(self.base.default_export.clone())
             .origin(plan.origin.display().to_string())
             .version(env!("CARGO_PKG_VERSION"));
         match self.memory {
@@ -370,24 +386,5 @@ fn memory_size(text: &str) -> Result<u64, String> {
             Err(format!("found {}, expected at least {}", Bytes(bytes), Bytes(MIN_MEMORY_BYTES)))
         }
         bytes => Ok(bytes),
-    }
-}
-
-/// Says how everything is, as often as somebody asks.
-async fn tell_when_asked(
-    asked: &Asked,
-    controller: &Controller<AnyDevice, AnyDevice, FileOpener>,
-) -> Infallible {
-    loop {
-        asked.next().await;
-        let all = controller.status();
-        let OriginStatus { path, len_bytes } = &all.origin;
-        tell(Failure::of(&format!("origin {path}"), Bytes(*len_bytes)));
-        for snapshot in &all.snapshots {
-            tell(status::snapshot_line(snapshot));
-        }
-        if let Some(merge) = &all.merge {
-            tell(status::merge_line(merge));
-        }
     }
 }

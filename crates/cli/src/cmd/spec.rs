@@ -1,6 +1,6 @@
 //! Snapshots as the command line names them.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -27,9 +27,36 @@ pub(super) struct Spec {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Store {
     Persistent,
-    /// The same, made first if the device is blank. `None` stands for the default chunk size.
-    MaybeNew(Option<ChunkSize>),
+    /// The same, made first if the device is blank.
+    MaybeNew(NewStore),
     Transient(ChunkSize),
+}
+
+/// A store that is made where there is none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewStore {
+    pub(super) chunk_size: ChunkSize,
+    /// The chunk size was asked for.
+    pub(super) is_sized: bool,
+    /// The file is made too, if there is none.
+    pub(super) makes_file: bool,
+    /// Of that file; by default as large as a store of everything can become.
+    pub(super) size_bytes: Option<u64>,
+    /// It remembers its origin.
+    pub(super) knows_base: bool,
+}
+
+impl NewStore {
+    /// With chunks of the size that was asked for, or else of the default of whoever asks.
+    pub(super) fn new(asked: Option<ChunkSize>, default: ChunkSize) -> Self {
+        let (chunk_size, is_sized) = (asked.unwrap_or(default), asked.is_some());
+        Self { chunk_size, is_sized, makes_file: false, size_bytes: None, knows_base: false }
+    }
+
+    /// Whether another chunk size was asked for than a store has that was there before.
+    pub(super) fn is_other(self, found: ChunkSize) -> bool {
+        self.is_sized && self.chunk_size != found
+    }
 }
 
 impl Spec {
@@ -54,11 +81,21 @@ impl Spec {
         let cow = PathBuf::from(cow.into_os_string());
         let options = SnapshotOptions::default();
         let mut spec = Self { name: name.into(), cow, store: Store::Persistent, options };
-        parts.iter().try_for_each(|part| spec.option(&part.to_string_lossy()))?;
+        let mut new = NewStore::new(None, ChunkSize::DEFAULT);
+        let mut take = |part: &OsString| spec.option(&part.to_string_lossy(), &mut new);
+        parts.iter().try_for_each(&mut take)?;
+        spec.store = match (spec.store, new) {
+            (Store::Transient(_), new) if new.makes_file => {
+                return Err("found make and transient; there is no store to make".into());
+            }
+            (_, new) if new.makes_file => Store::MaybeNew(new),
+            (store, NewStore { is_sized: false, size_bytes: None, knows_base: false, .. }) => store,
+            _ => return Err("found an option of a new store; it needs make as well".into()),
+        };
         Ok(spec)
     }
 
-    fn option(&mut self, text: &str) -> Result<(), String> {
+    fn option(&mut self, text: &str, new: &mut NewStore) -> Result<(), String> {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         let options = &mut self.options;
         match (name, value) {
@@ -66,11 +103,19 @@ impl Spec {
                 options.on_full = rule.parse().map_err(|it: UnknownOnFull| it.to_string())?;
             }
             ("max-size", size) => options.max_bytes = Some(size::parse(size)?),
+            ("virtual-size", size) => options.len_bytes = Some(size::parse_sectors(size)?),
+            ("make", "") => new.makes_file = true,
+            ("for", "base") => new.knows_base = true,
+            ("size", size) => new.size_bytes = Some(size::parse_sectors(size)?),
+            ("chunk-size", size) => {
+                (new.chunk_size, new.is_sized) = (size::parse_chunk_size(size)?, true);
+            }
             ("transient", size) => self.store = Store::Transient(size::parse_chunk_size(size)?),
             ("discard-zeroes", "") => options.discard_zeroes = true,
             ("discard-passdown", "") => options.discard_passdown = true,
             _ => {
-                let known = "on-full, max-size, transient, discard-zeroes, discard-passdown";
+                let known = "on-full, max-size, virtual-size, make, for=base, size, chunk-size, \
+                    transient, discard-zeroes, discard-passdown";
                 return Err(format!("found the option `{text}`; there is {known}"));
             }
         }
@@ -97,6 +142,12 @@ impl Spec {
 
     /// The same as a client of the control socket says it.
     pub(super) fn into_request(self) -> Result<NewSnapshot, String> {
+        if matches!(self.store, Store::MaybeNew(_)) {
+            return Err("`make` and what belongs to it are options of their own here".into());
+        }
+        if self.options.len_bytes.is_some() {
+            return Err("virtual-size is for `dmsnap serve`, or remembered by `create`".into());
+        }
         let transient_chunk_bytes = match self.store {
             Store::Transient(chunk_size) => Some(chunk_size.bytes()),
             Store::Persistent | Store::MaybeNew(_) => None,

@@ -33,7 +33,11 @@ pub(crate) fn dmsetup(status: &Status, out: &mut Output) -> Result<(), Failure> 
 pub(crate) fn status(status: &Status, out: &mut Output) -> Result<(), Failure> {
     let origin = &status.origin;
     let up = HumanDuration(Duration::from_secs_f64(status.seconds.max(0.0)));
-    let read_only = if status.read_only { ", read-only" } else { "" };
+    let read_only = match (status.read_only, origin.read_only) {
+        (true, _) => ", read-only",
+        (false, true) => ", itself read-only",
+        (false, false) => "",
+    };
     let size = Bytes(origin.len_bytes);
     let path = &origin.path;
     out.line(format_args!("origin {path}: {size}, served for {up}{read_only}"))?;

@@ -129,7 +129,7 @@ fn a_snapshot_that_is_larger_than_its_origin_is_refused_by_name() {
     let output = sample.dir.path("out").to_string_lossy().into_owned();
     for (word, rest) in [("export", &["vg0/snap", &output][..]), ("merge", &["vg0/snap"])] {
         let refused = sample.lvm(word, rest).failed();
-        assert!(refused.contains("make it as large again"), "{word}: {refused}");
+        assert!(refused.contains("make it as large first"), "{word}: {refused}");
     }
     assert!(!sample.dir.path("out").exists());
     assert!(fs::read(&sample.images[0]).expect("read") == before, "a byte has changed");

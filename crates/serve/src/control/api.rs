@@ -32,6 +32,8 @@ pub struct OriginStatus {
     pub path: String,
     /// Its size, and that of every snapshot.
     pub len_bytes: u64,
+    /// It is open for reading alone: clients' writes to it are refused, and nothing is merged into it.
+    pub read_only: bool,
 }
 
 /// One snapshot.

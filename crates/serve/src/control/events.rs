@@ -194,7 +194,7 @@ mod tests {
             version: "1".into(),
             seconds,
             read_only: false,
-            origin: OriginStatus { path: "a\nb".into(), len_bytes },
+            origin: OriginStatus { path: "a\nb".into(), len_bytes, read_only: false },
             snapshots: Vec::new(),
             merge: None,
             exports: Vec::new(),

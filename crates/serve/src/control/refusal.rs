@@ -118,6 +118,9 @@ impl Refusal {
             failed => match failed.kind() {
                 io::ErrorKind::StorageFull => Code::NoSpace,
                 io::ErrorKind::Unsupported => Code::Unsupported,
+                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+                    Code::Refused
+                }
                 _ => Code::Device,
             },
         };

@@ -101,6 +101,7 @@ impl<O: Device + 'static, C: Device + 'static> Monitor<O, C> {
             origin: OriginStatus {
                 path: self.facts.origin.clone(),
                 len_bytes: self.volume.len_bytes(),
+                read_only: self.facts.read_only || self.volume.origin_device().is_read_only(),
             },
             snapshots: self.volume.snapshots().iter().map(|it| self.snapshot(it)).collect(),
             merge: self.merger.progress(),

@@ -27,14 +27,15 @@ pub struct VolumeExport<O, C> {
 }
 
 impl<O: Device, C: Device> VolumeExport<O, C> {
-    /// The origin, as the export [`ORIGIN`].
+    /// The origin, as the export [`ORIGIN`]. One that is [open for reading alone](Device::is_read_only) can
+    /// only be read.
     pub fn origin(volume: &Rc<Volume<O, C>>, read_only: bool) -> Self {
         Self {
             name: ORIGIN.into(),
             view: View::origin(volume),
             volume: volume.clone(),
             snapshot: None,
-            read_only,
+            read_only: read_only || volume.origin_device().is_read_only(),
         }
     }
 

@@ -33,6 +33,12 @@ pub enum ServiceEvent<'a> {
         /// Its name.
         snapshot: &'a str,
     },
+    /// The origin was to be written, and is open for reading alone, or others have it open: the request is
+    /// refused. Told once for as long as it lasts.
+    OriginNotWritten {
+        /// Why.
+        found: &'a str,
+    },
     /// A merge that nobody paused has ended.
     MergeEnded {
         /// Name of the snapshot that merged.

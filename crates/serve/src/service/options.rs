@@ -21,6 +21,9 @@ pub struct ServiceOptions {
     pub read_only: bool,
     /// A second name of the origin among the exports.
     pub alias: Option<String>,
+    /// The export that clients get who name none. By default the origin; but where that is open for reading alone,
+    /// and the service is not, its only snapshot.
+    pub default_export: Option<String>,
     /// As the status calls the origin.
     pub origin: String,
     /// As the status says: of the program.
@@ -40,6 +43,7 @@ impl Default for ServiceOptions {
             connection_bytes: 64 << 20,
             read_only: false,
             alias: None,
+            default_export: None,
             origin: String::new(),
             version: env!("CARGO_PKG_VERSION").into(),
         }
@@ -94,6 +98,12 @@ impl ServiceOptions {
     #[must_use]
     pub fn alias(self, alias: Option<String>) -> Self {
         Self { alias, ..self }
+    }
+
+    /// Sets [`default_export`](Self::default_export).
+    #[must_use]
+    pub fn default_export(self, default_export: Option<String>) -> Self {
+        Self { default_export, ..self }
     }
 
     /// Sets [`origin`](Self::origin).

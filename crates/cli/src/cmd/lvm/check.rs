@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::words::images_and_name;
 use crate::cmd::check::check;
 use crate::device_arg::{Address, DeviceArg};
+use crate::devices::VirtualSize;
 use crate::exit::Outcome;
 use crate::output::Output;
 use crate::refusals::warn;
@@ -52,9 +53,10 @@ Examples:
 impl Args {
     pub(super) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
         let (images, name) = images_and_name(&self.words);
+        let own_size = VirtualSize::default();
         let place = |name: Name| DeviceArg::from(Address { images: images.clone(), name });
         if let Some(name) = name {
-            return check(&place(name), None, self.json, out).await;
+            return check(&place(name), None, (own_size, self.json), out).await;
         }
         let volumes = Volumes::new(warn);
         let scan = volumes.scan(&images, Mode::Look, Caching::Buffered).await?;
@@ -67,7 +69,7 @@ impl Args {
             for snapshot in group.found.vg.snapshots() {
                 let name = group.name_of(&snapshot.name);
                 self.begin(&name, snapshot, out)?;
-                match check(&place(name.clone()), None, self.json, out).await {
+                match check(&place(name.clone()), None, (own_size, self.json), out).await {
                     Ok(outcome) => damaged |= outcome != Outcome::Yes,
                     Err(failure) => {
                         tell(failure);

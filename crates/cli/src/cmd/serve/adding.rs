@@ -60,12 +60,15 @@ pub(super) async fn add(
             added.map_err(Error::of_opening).map_err(refused)?;
         }
         Store::MaybeNew(wanted) => {
-            make_if_blank(&spec.cow, &cow, wanted).await?;
+            make_if_blank(spec, &cow, volume.origin_device(), wanted).await?;
             let added = volume.open(name, cow, options).await;
             let found = added.map_err(Error::of_opening).map_err(refused)?.chunk_size();
-            if wanted.is_some_and(|wanted| wanted != found) {
+            if wanted.is_other(found) {
                 let found = format_args!("warning: its chunks have {found}");
-                tell(Failure::about(&spec.cow, found).advise("the table's size is not used"));
+                tell(
+                    Failure::about(&spec.cow, found)
+                        .advise("the size that was asked for is not used"),
+                );
             }
         }
     }

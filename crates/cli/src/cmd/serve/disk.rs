@@ -4,12 +4,16 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use dmsnap::device::AnyDevice;
-use dmsnap::format::ChunkSize;
+use dmsnap::device::{AnyDevice, Caching};
+use dmsnap::format::Tag;
 use dmsnap::ops::{self, Error, Which};
 use dmsnap_serve::Volume;
 use rustix::fs::{major, minor};
 
+use crate::cmd::spec::{NewStore, Spec, Store, device_arg};
+use crate::device_arg::is_address;
+use crate::devices::access_of;
+use crate::files::{NewFile, new_id};
 use crate::formats::advice;
 use crate::report::Failure;
 use crate::table;
@@ -54,14 +58,52 @@ pub(super) fn origin_looks_like_store(path: &Path) -> Failure {
     Failure::about(path, Error::OriginIsStore).advise(MERGE_ANYWAY)
 }
 
-/// Makes a store where a kernel would: where the magic is zero. What else lies there is kept.
+/// Makes a store where a kernel would: where the magic is zero. What else lies there is kept. It remembers the size
+/// of the snapshot, if that is another than the origin's, and the origin, if it is to.
 pub(super) async fn make_if_blank(
-    path: &Path,
+    spec: &Spec,
     cow: &AnyDevice,
-    wanted: Option<ChunkSize>,
+    origin: &AnyDevice,
+    wanted: NewStore,
 ) -> Result<(), Failure> {
-    let made = ops::create_if_blank(cow, wanted.unwrap_or(ChunkSize::KERNEL_DEFAULT)).await;
-    made.map(drop).map_err(|error| not_made(path, &error))
+    let path = &spec.cow;
+    let refused = |error: Error| not_made(path, &error);
+    if !ops::is_blank(cow).await.map_err(refused)? {
+        return Ok(());
+    }
+    let chunk_size = wanted.chunk_size;
+    ops::refuse_chunk_size(chunk_size, cow, Which::Cow).map_err(refused)?;
+    let snapshot_bytes = spec.options.len_bytes.filter(|_| wanted.makes_file).unwrap_or(0);
+    let made = match wanted.knows_base {
+        true => {
+            let tag = ops::tag_for(origin, new_id()?, chunk_size).await.map_err(refused)?;
+            ops::create_tagged(cow, chunk_size, Tag { snapshot_bytes, ..tag }, false).await
+        }
+        false if snapshot_bytes > 0 => {
+            let tag = Tag { snapshot_bytes, ..Tag::new(new_id()?) };
+            ops::create_tagged(cow, chunk_size, tag, false).await
+        }
+        false => ops::create(cow, chunk_size, false).await,
+    };
+    made.map(drop).map_err(refused)
+}
+
+/// The file for a new store, if one is to be made and there is none.
+pub(super) async fn make_file<'a>(
+    spec: &'a Spec,
+    (origin, origin_bytes): (&Path, u64),
+    caching: Caching,
+) -> Result<Option<(AnyDevice, NewFile<'a>)>, Failure> {
+    let Store::MaybeNew(wanted) = spec.store else { return Ok(None) };
+    if !wanted.makes_file || is_address(&spec.cow) || spec.cow.symlink_metadata().is_ok() {
+        return Ok(None);
+    }
+    let shown_bytes = spec.options.len_bytes.unwrap_or(origin_bytes);
+    let room = || ops::size_for(shown_bytes, wanted.chunk_size, 100);
+    let access = device_arg(origin).map(|origin| access_of(&origin)).unwrap_or_default();
+    let bytes = wanted.size_bytes.unwrap_or_else(room);
+    let (file, new) = NewFile::create_in_place(&spec.cow, bytes, caching, access).await?;
+    Ok(Some((file.into(), new)))
 }
 
 /// Why no store was made.

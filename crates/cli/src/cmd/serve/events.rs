@@ -1,13 +1,20 @@
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::io;
 use std::time::{Duration, Instant};
 
+use dmsnap::device::AnyDevice;
+use dmsnap_serve::control::{Controller, OriginStatus};
 use dmsnap_serve::{MergeEnd, ServiceError, ServiceEvent};
 use sd_notify::NotifyState;
 
 use super::listening::notify;
+use super::opener::FileOpener;
+use crate::cmd::status;
 use crate::descriptors;
 use crate::report::{Failure, tell};
+use crate::signals::Asked;
+use crate::size::Bytes;
 
 /// Between two messages that a client cannot be let in.
 const QUIET: Duration = Duration::from_secs(10);
@@ -31,6 +38,9 @@ pub(super) fn tell_events() -> impl Fn(ServiceEvent<'_>) {
         )),
         ServiceEvent::Marked { snapshot } => {
             tell(format_args!("{snapshot}: its store is marked as dropped now"));
+        }
+        ServiceEvent::OriginNotWritten { found } => {
+            tell(Failure::of("origin", format_args!("a write to it was refused: {found}")));
         }
         ServiceEvent::MergeEnded { snapshot, end: MergeEnd::Finished } => {
             tell(format_args!("{snapshot}: merged"));
@@ -65,5 +75,24 @@ pub(super) fn failure(error: &ServiceError) -> Failure {
             Failure::of("timer", format_args!("cannot be created: {error}"))
         }
         _ => Failure::of("shutdown", error),
+    }
+}
+
+/// Says how everything is, as often as somebody asks.
+pub(super) async fn tell_when_asked(
+    asked: &Asked,
+    controller: &Controller<AnyDevice, AnyDevice, FileOpener>,
+) -> Infallible {
+    loop {
+        asked.next().await;
+        let all = controller.status();
+        let OriginStatus { path, len_bytes, .. } = &all.origin;
+        tell(Failure::of(&format!("origin {path}"), Bytes(*len_bytes)));
+        for snapshot in &all.snapshots {
+            tell(status::snapshot_line(snapshot));
+        }
+        if let Some(merge) = &all.merge {
+            tell(status::merge_line(merge));
+        }
     }
 }

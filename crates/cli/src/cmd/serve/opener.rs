@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use dmsnap::device::{Access, AnyDevice, Caching, File, Mode, is_open_elsewhere};
+use dmsnap::device::{Access, AnyDevice, Caching, Device, File, Mode, is_open_elsewhere};
 use dmsnap::ops;
 use dmsnap_images::refuse_raid_member;
 use dmsnap_serve::control::{Code, MakeStore, NewSnapshot, Refusal, StoreOpener, WayBack};
@@ -244,6 +244,9 @@ impl StoreOpener<AnyDevice, AnyDevice> for FileOpener {
     }
 
     async fn may_merge(&self, volume: &Disk) -> Result<(), Refusal> {
+        let claimed = volume.origin_device().claim().await;
+        claimed
+            .map_err(|error| Refusal::new(Code::Refused, Failure::about(&self.origin, error)))?;
         match origin_is_store(volume).await {
             Ok(false) => Ok(()),
             Ok(true) => Err(Refusal::new(Code::Refused, origin_looks_like_store(&self.origin))),

@@ -3,16 +3,17 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use dmsnap::device::{Caching, Mode, is_same};
-use dmsnap::format::{SECTOR_BYTES, Tag, TagState};
+use dmsnap::format::{ChunkSize, SECTOR_BYTES, Tag, TagState};
 use dmsnap::ops::Which;
 use dmsnap_images::{Scan, Volumes};
-use dmsnap_serve::{OnFull, SnapshotOptions, Volume, refuse_reserved};
+use dmsnap_serve::{OnFull, SnapshotOptions, Volume, VolumeError, refuse_reserved};
 
 use super::adding::add;
-use super::disk::{Disk, node, origin_is_store, origin_looks_like_store};
-use crate::cmd::spec::{Spec, Store, device_arg};
-use crate::device_arg::{Address, DeviceArg};
+use super::disk::{Disk, make_file, node, origin_is_store, origin_looks_like_store};
+use crate::cmd::spec::{NewStore, Spec, Store, device_arg};
+use crate::device_arg::{Address, DeviceArg, is_address};
 use crate::devices::{open_device, overlap};
+use crate::files::NewFile;
 use crate::formats::warn_of_image;
 use crate::refusals::warn;
 use crate::report::{Failure, tell};
@@ -32,23 +33,24 @@ pub(super) struct Plan {
     pub(super) alias: Option<String>,
     /// A store may be served without the other one of an undoable merge.
     pub(super) forget_undo: bool,
+    /// The origin is not written, whatever is written to the COW devices.
+    pub(super) keeps_origin: bool,
 }
 
-/// How long a line of a table makes its device.
+/// How long a line of a table makes the origin. A snapshot may be shorter or longer.
 #[derive(Clone, Debug)]
 struct Length {
     /// Where it stands.
     line: String,
     sectors: u64,
-    /// That of the origin itself. A snapshot may be shorter.
-    is_origin: bool,
 }
 
 impl Plan {
     pub(super) fn of_options(origin: &Path, snapshots: &[Spec]) -> Result<Self, Failure> {
         let (origin, snapshots) = (origin.to_owned(), snapshots.to_vec());
-        let (merge, lengths, alias, forget_undo) = (None, Vec::new(), None, false);
-        let plan = Self { origin, snapshots, merge, lengths, alias, forget_undo };
+        let (merge, lengths, alias) = (None, Vec::new(), None);
+        let (forget_undo, keeps_origin) = (false, false);
+        let plan = Self { origin, snapshots, merge, lengths, alias, forget_undo, keeps_origin };
         plan.refuse_same()?;
         Ok(plan)
     }
@@ -70,14 +72,15 @@ impl Plan {
             lengths: Vec::new(),
             alias: None,
             forget_undo: false,
+            keeps_origin: false,
         };
         for line in &lines {
             plan.take(line).map_err(|found| about(line.number, &found))?;
-            plan.lengths.push(Length {
-                line: format!("{}:{}", path.display(), line.number),
-                sectors: line.len_sectors,
-                is_origin: line.target == Target::Origin,
-            });
+            if line.target == Target::Origin {
+                let (line, sectors) =
+                    (format!("{}:{}", path.display(), line.number), line.len_sectors);
+                plan.lengths.push(Length { line, sectors });
+            }
         }
         plan.refuse_same()?;
         Ok(plan)
@@ -218,7 +221,42 @@ impl Plan {
         Ok(())
     }
 
-    /// Opens everything before any store is made.
+    /// Where clients may write to it at all, the origin is shared until they do, so that any number of servers can have
+    /// overlays of it.
+    fn origin_mode(&self, mode: Mode, merge: Option<&str>) -> Mode {
+        match (mode, merge) {
+            (Mode::Write, None) if self.keeps_origin => Mode::Read,
+            (Mode::Write, None) => Mode::Share,
+            (mode, _) => mode,
+        }
+    }
+
+    fn refuse_other_length(&self, volume: &Disk) -> Result<(), Failure> {
+        let sectors = volume.len_bytes() / SECTOR_BYTES;
+        if sectors == 0 {
+            return Err(Failure::about(&self.origin, "is empty").advise("is it the origin?"));
+        }
+        for spec in &self.snapshots {
+            let bytes = volume.snapshot_bytes(&spec.options);
+            let found = bytes.map_err(|error| Failure::about(&spec.cow, error))?;
+            let origin = volume.len_bytes();
+            // An origin that LVM says was longer has lost what its snapshot would show.
+            if found > origin && is_address(&spec.cow) {
+                return Err(Failure::about(&spec.cow, VolumeError::SizeTooLarge { found, origin }));
+            }
+        }
+        match self.lengths.iter().find(|it| it.sectors != sectors) {
+            None => Ok(()),
+            Some(Length { line, sectors: found }) => {
+                let origin = self.origin.display();
+                let found = format!("found the length {found}, expected the {sectors} sectors");
+                Err(Failure::of(line, format_args!("{found} of {origin}")))
+            }
+        }
+    }
+
+    /// Opens everything before any store is made. Files that are made for new stores go away again if not all of
+    /// it can be served.
     pub(super) async fn open(
         self,
         mode: Mode,
@@ -230,33 +268,34 @@ impl Plan {
             let device = device_arg(path).map_err(|found| Failure::about(path, found))?;
             open_device(&volumes, &device, which, mode, caching).await
         };
-        let origin = open(&self.origin, Which::Origin, mode).await?;
+        let origin = open(&self.origin, Which::Origin, self.origin_mode(mode, merge)).await?;
         warn_of_image(self.origin.display(), &origin).await;
         let volume = Volume::new(origin).map_err(|error| Failure::about(&self.origin, error))?;
         let forgotten = volume.forget_cached().await;
         forgotten.map_err(|error| Failure::about(&self.origin, error))?;
-        let sectors = volume.len_bytes() / SECTOR_BYTES;
-        if sectors == 0 {
-            return Err(Failure::about(&self.origin, "is empty").advise("is it the origin?"));
-        }
-        let wrong = |it: &&Length| it.sectors > sectors || it.is_origin && it.sectors != sectors;
-        if let Some(Length { line, sectors: found, is_origin }) = self.lengths.iter().find(wrong) {
-            let expected = if *is_origin { "the" } else { "at most the" };
-            let origin = self.origin.display();
-            let found = format!("found the length {found}, expected {expected} {sectors} sectors");
-            return Err(Failure::of(line, format_args!("{found} of {origin}")));
-        }
+        self.refuse_other_length(&volume)?;
         let mut cows = Vec::new();
-        for spec in self.snapshots {
-            let cow = open(&spec.cow, Which::Cow, spec.mode(mode)).await?;
-            cows.push((spec, cow));
+        for spec in &self.snapshots {
+            let made = match mode {
+                Mode::Write => make_file(spec, (&self.origin, volume.len_bytes()), caching).await?,
+                _ => None,
+            };
+            let (cow, new) = match made {
+                Some((cow, new)) => (cow, Some(new)),
+                None => (open(&spec.cow, Which::Cow, spec.mode(mode)).await?, None),
+            };
+            cows.push((spec, cow, new));
         }
-        for (spec, cow) in cows {
+        let mut made = Vec::new();
+        for (spec, cow, new) in cows {
             if merge == Some(&spec.name) && mode == Mode::Write {
                 refuse_store(&self.origin, &volume).await?;
             }
-            add(&spec, &volume, cow, mode).await?;
+            add(spec, &volume, cow, mode).await?;
+            made.extend(new);
         }
+        // All or none.
+        made.into_iter().for_each(NewFile::keep);
         if mode == Mode::Write && !self.forget_undo {
             bind_partners(&self.origin, &volume).await?;
         }
@@ -293,7 +332,9 @@ fn spec_of(line: &Line, snapshot: &table::Snapshot) -> Result<Spec, String> {
     let name = name.map(str::to_owned).or_else(file).unwrap_or_default();
     refuse_reserved(&name).map_err(|found| format!("{found}; put `NAME: ` before the line"))?;
     let store = match snapshot.store {
-        table::Store::Persistent(chunk_size) => Store::MaybeNew(chunk_size),
+        table::Store::Persistent(asked) => {
+            Store::MaybeNew(NewStore::new(asked, ChunkSize::KERNEL_DEFAULT))
+        }
         table::Store::Transient(chunk_size) => Store::Transient(chunk_size),
     };
     let too_long =
