@@ -75,6 +75,10 @@ macro_rules! forward {
             match $self { $($this => $device.is_read_only(),)+ }
         }
 
+        async fn change(&$self) -> io::Result<Option<$crate::device::Change>> {
+            match $self { $($this => $device.change().await,)+ }
+        }
+
         async fn next_data(&$self, at: u64) -> io::Result<Option<Range<u64>>> {
             match $self { $($this => $device.next_data(at).await,)+ }
         }

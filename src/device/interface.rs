@@ -1,3 +1,4 @@
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,6 +15,36 @@ pub enum Allocation {
     MayPunch,
     /// The range stays (or becomes) allocated: later writes to it find room.
     Keep,
+}
+
+/// What somebody else has done to a device since it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// It has another size, in bytes.
+    Size {
+        /// When it was opened.
+        then: u64,
+        /// Now.
+        now: u64,
+    },
+    /// It was written to.
+    Written,
+    /// Its attributes were changed, and maybe its content with an old time.
+    Attributes,
+    /// Its name leads to another file, or to none: the next to open it finds something else.
+    Replaced,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Size { then, now } => write!(f, "it had {then} bytes, and has {now}"),
+            Self::Written => f.write_str("somebody has written to it"),
+            Self::Attributes => f.write_str("its attributes were changed, and maybe its content"),
+            Self::Replaced => f.write_str("its name leads to another file, or to none"),
+        }
+    }
 }
 
 /// Is the error that there is no room below the device: a file without all its blocks on a full file
@@ -145,6 +176,16 @@ pub trait Device {
     /// True if it is open for reading alone: every write is refused.
     fn is_read_only(&self) -> bool {
         false
+    }
+
+    /// What somebody else has done to it since it was opened, as far as that can be found out. `None` of a device
+    /// that is written here.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be asked.
+    async fn change(&self) -> io::Result<Option<Change>> {
+        Ok(None)
     }
 
     /// The next stretch at or after `at` that may hold something else than zeroes; `None` if only

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use dmsnap_format::SECTOR_BYTES;
 
 use super::buffer::Buffer;
-use super::interface::{Allocation, Device, within};
+use super::interface::{Allocation, Change, Device, within};
 use super::segment::{Column, Segment, index};
 use crate::sync::join_all;
 
@@ -352,6 +352,15 @@ impl<D: Device> Device for Mapped<D> {
 
     fn is_read_only(&self) -> bool {
         self.devices.iter().any(Device::is_read_only)
+    }
+
+    async fn change(&self) -> io::Result<Option<Change>> {
+        for device in &self.devices {
+            if let Some(change) = device.change().await? {
+                return Ok(Some(change));
+            }
+        }
+        Ok(None)
     }
 
     async fn next_data(&self, at: u64) -> io::Result<Option<Range<u64>>> {

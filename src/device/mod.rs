@@ -32,7 +32,7 @@ pub use file::{
     loops_on, new_file, new_file_of,
 };
 pub(crate) use interface::is_no_room;
-pub use interface::{Allocation, Device, within};
+pub use interface::{Allocation, Change, Device, within};
 pub use mapped::{MapError, Mapped};
 pub use memory::Memory;
 pub use segment::{Column, Segment};

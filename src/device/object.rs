@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 
 use super::buffer::Buffer;
-use super::interface::{Allocation, Device};
+use super::interface::{Allocation, Change, Device};
 
 /// [`Device`], with futures whose size need not be known.
 pub(super) trait Object {
@@ -26,6 +26,7 @@ pub(super) trait Object {
     fn flush(&self) -> LocalBoxFuture<'_, io::Result<()>>;
     fn claim(&self) -> LocalBoxFuture<'_, io::Result<()>>;
     fn is_read_only(&self) -> bool;
+    fn change(&self) -> LocalBoxFuture<'_, io::Result<Option<Change>>>;
     fn next_data(&self, at: u64) -> LocalBoxFuture<'_, io::Result<Option<Range<u64>>>>;
     fn len_bytes(&self) -> io::Result<u64>;
     fn grow(&self, len_bytes: u64) -> LocalBoxFuture<'_, io::Result<()>>;
@@ -82,6 +83,10 @@ impl<D: Device> Object for D {
 
     fn is_read_only(&self) -> bool {
         Device::is_read_only(self)
+    }
+
+    fn change(&self) -> LocalBoxFuture<'_, io::Result<Option<Change>>> {
+        Box::pin(Device::change(self))
     }
 
     fn next_data(&self, at: u64) -> LocalBoxFuture<'_, io::Result<Option<Range<u64>>>> {

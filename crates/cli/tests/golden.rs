@@ -288,3 +288,37 @@ fn the_table_for_a_kernel_is_printed() {
     let named = output(DMSNAP, &["table", &cow, &origin, "--name", "a b"]);
     assert_eq!(named.status.code(), Some(2), "{named:?}");
 }
+
+#[test]
+fn a_base_that_somebody_changes_while_it_is_served_is_noticed() {
+    let words =
+        ["somebody has written to it", "it had 1048576 bytes, and has 4096", "its name leads"];
+    for (n, words) in words.into_iter().enumerate() {
+        let place = Place::new(1, &["a"]);
+        let a = format!("vm={}", place.text("a"));
+        let mut serving = start(&place, &["--snapshot", &a]);
+        let file = fs::File::options().write(true).open(place.path("origin")).expect("writable");
+        match n {
+            0 => {
+                std::os::unix::fs::FileExt::write_all_at(&file, b"mixed", 4096).expect("written");
+            }
+            1 => file.set_len(4096).expect("cut"),
+            _ => fs::rename(place.path("a"), place.path("origin")).expect("replaced"),
+        }
+        drop(file);
+        let said = serving.next_line();
+        assert!(said.contains(words) && said.contains("origin: warning"), "{said}");
+        wait_until("the status tells it", || {
+            let found = ctl_json(&place, &["status"])["origin"]["changed"].to_string();
+            found.contains(words)
+        });
+        assert!(ctl(&place, &["status"]).contains("the origin is not what it was"));
+        // It is served as well as that can be.
+        let read = output("qemu-io", &["-f", "raw", "-c", "read 512k 4k", &place.uri("vm")]);
+        let failed = String::from_utf8_lossy(&read.stdout).contains("failed");
+        assert_eq!(failed, n == 1, "{read:?}");
+        assert!(write(&place.uri("vm")), "overlays are written");
+        let (_, rest) = serving.end();
+        assert!(!rest.contains("origin: warning"), "once: {rest}");
+    }
+}

@@ -68,6 +68,7 @@ pub struct Service<O, C, P = NoOpener> {
     tls: Option<Tls>,
     control: Option<Control>,
     tell: Teller,
+    origin_watch: OriginWatch,
 }
 
 impl<O: Device + 'static, C: Device + 'static> Service<O, C> {
@@ -108,7 +109,19 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Service<O, 
         let controller =
             Controller::new(volume.clone(), exports.clone(), merger.clone(), opener, facts);
         let (listeners, tls, control) = (Vec::new(), None, None);
-        Self { volume, exports, merger, controller, options, listeners, tls, control, tell }
+        let origin_watch = OriginWatch::default();
+        Self {
+            volume,
+            exports,
+            merger,
+            controller,
+            options,
+            listeners,
+            tls,
+            control,
+            tell,
+            origin_watch,
+        }
     }
 
     /// Takes NBD clients from here, too.
@@ -187,11 +200,12 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Service<O, 
         let mut losses = Losses::default();
         let (ended, end) = oneshot::channel();
         let work = async {
-            let (served, (), (), ()) = futures_util::join!(
+            let (served, (), (), (), ()) = futures_util::join!(
                 server.run(listeners, this.stop_clients(stopping.clone())),
                 this.take_calls(control, stopping.clone()),
                 this.stop_merge(stopping.clone()),
                 this.volume.run_write_back(stopping.clone()),
+                this.watch_origin(stopping.clone()),
             );
             drop(ended);
             served
@@ -248,6 +262,20 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Service<O, 
         self.merger.stop().await;
     }
 
+    /// Looks at the origin now and then, as long as others may have it.
+    async fn watch_origin(&self, stopping: impl Future<Output = ()>) {
+        let watch = async {
+            let Ok(ticks) = Ticks::every(TICK) else { return };
+            loop {
+                ticks.next().await;
+                let change = self.origin_watch.look(&self.volume, &*self.tell).await;
+                self.controller.set_origin_change(change);
+            }
+        };
+        // It only looks: it may be dropped anywhere.
+        let _ = select(pin!(watch), pin!(stopping)).await;
+    }
+
     /// Lets time pass until `end`, for the volume and for those who watch it, and tells what was lost.
     async fn keep(
         &self,
@@ -256,12 +284,11 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Service<O, 
         losses: &mut Losses,
     ) {
         let mut publisher = IdlePublisher::new(self.volume.clone());
-        let mut origin = OriginWatch::default();
         loop {
             publisher.tick();
             self.controller.tick();
             losses.tell(&self.volume, &*self.tell);
-            origin.tell(&self.volume, &*self.tell);
+            self.origin_watch.tell(&self.volume, &*self.tell);
             if let Either::Right(_) = select(pin!(ticks.next()), &mut end).await {
                 return;
             }

@@ -19,6 +19,7 @@ use super::pages::Pages;
 use super::rights::Rights;
 use super::semaphore::Semaphore;
 use super::threads::{blocking, need_runtime, sleeps};
+use super::trace::Trace;
 use super::workers::allow_many;
 
 /// Requests of one file that the ring has at a time. Each may take a thread of the kernel until it ends, and
@@ -139,10 +140,14 @@ impl File {
         // The cache of a disk that others use is not the disk: the kernel's own devices write past it.
         let caching = if is_disk && mode == Mode::Look { Caching::Direct } else { caching };
         let (sleeps, block_bytes) = (!is_disk && sleeps(&std), untorn_bytes(&std, is_disk));
+        let trace = match is_disk {
+            true => None,
+            false => Some(Trace::of(&std.metadata()?)),
+        };
         let file = Self {
             handles: Handles::of(path, std, (is_disk, write), caching).await?,
             writing: OnceCell::new(),
-            rights: Rights::new(path, mode, caching, not_writable),
+            rights: Rights::new(path, (mode, caching), trace, not_writable),
             cached: CachedIo::default(),
             requests: Semaphore::default(),
             pages: Pages::default(),

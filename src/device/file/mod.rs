@@ -18,6 +18,7 @@ mod locks; // flock, and the locks of QEMU
 mod open; // without locks, and surely what it is said to be
 mod new_file; // made for whom, and durable
 mod handles; // the ways to one that is open
+mod trace; // what others have done to it
 mod rights; // what it may be used for
 mod handle; // one that is open
 mod claim; // shared, until something is written

@@ -15,7 +15,7 @@ use super::handle::File;
 use super::handles::Handles;
 use super::pages::{PageWrite, Way};
 use crate::device::buffer::Buffer;
-use crate::device::interface::{Allocation, Device};
+use crate::device::interface::{Allocation, Change, Device};
 use crate::device::ioctl::flush_disk_cache;
 
 impl File {
@@ -252,6 +252,12 @@ impl Device for File {
 
     async fn claim(&self) -> io::Result<()> {
         self.for_writing().await.map(drop)
+    }
+
+    async fn change(&self) -> io::Result<Option<Change>> {
+        let Some(trace) = self.rights.trace.filter(|_| !self.has_writer()) else { return Ok(None) };
+        let path = self.rights.path.clone();
+        self.handles.calls.call(move |file| trace.change(file, &path)).await
     }
 
     fn is_read_only(&self) -> bool {

@@ -41,6 +41,9 @@ pub(crate) fn status(status: &Status, out: &mut Output) -> Result<(), Failure> {
     let size = Bytes(origin.len_bytes);
     let path = &origin.path;
     out.line(format_args!("origin {path}: {size}, served for {up}{read_only}"))?;
+    if let Some(change) = &origin.changed {
+        out.line(format_args!("the origin is not what it was: {change}"))?;
+    }
     if !status.snapshots.is_empty() {
         out.line("")?;
         columns::show(SNAPSHOT_HEADS, status.snapshots.iter().map(row), out)?;

@@ -34,6 +34,8 @@ pub struct OriginStatus {
     pub len_bytes: u64,
     /// It is open for reading alone: clients' writes to it are refused, and nothing is merged into it.
     pub read_only: bool,
+    /// What somebody else has done to it while it is served, if anybody has.
+    pub changed: Option<String>,
 }
 
 /// One snapshot.

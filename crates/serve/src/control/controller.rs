@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
-use dmsnap::device::Device;
+use dmsnap::device::{Change, Device};
 use dmsnap::sync::{Event, Signal};
 use dmsnap::volume::{Snapshot, State, View, Volume};
 
@@ -56,6 +56,11 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
             ended: Event::default(),
             shutdown: Signal::default(),
         })
+    }
+
+    /// What somebody else has done to the origin, for the status.
+    pub fn set_origin_change(&self, change: Option<Change>) {
+        self.monitor.set_origin_change(change);
     }
 
     /// The COW device of a snapshot that was there before, as it was named.

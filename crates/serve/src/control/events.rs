@@ -194,7 +194,12 @@ mod tests {
             version: "1".into(),
             seconds,
             read_only: false,
-            origin: OriginStatus { path: "a\nb".into(), len_bytes, read_only: false },
+            origin: OriginStatus {
+                path: "a\nb".into(),
+                len_bytes,
+                read_only: false,
+                changed: None,
+            },
             snapshots: Vec::new(),
             merge: None,
             exports: Vec::new(),

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use dmsnap::device::Device;
+use dmsnap::device::{Change, Device};
 use dmsnap::volume::{Snapshot, Volume};
 
 use super::api::{ExportStatus, OriginStatus, SnapshotStatus, Status};
@@ -37,6 +37,8 @@ pub(super) struct Monitor<O, C> {
     cows: RefCell<HashMap<String, String>>,
     forecasts: RefCell<HashMap<String, Forecast>>,
     last_tick: Cell<Instant>,
+    /// What somebody else has done to the origin.
+    origin_change: Cell<Option<Change>>,
 }
 
 impl<O: Device + 'static, C: Device + 'static> Monitor<O, C> {
@@ -55,7 +57,13 @@ impl<O: Device + 'static, C: Device + 'static> Monitor<O, C> {
             cows: RefCell::default(),
             forecasts: RefCell::default(),
             last_tick: Instant::now().into(),
+            origin_change: Cell::default(),
         }
+    }
+
+    /// What somebody else has done to the origin.
+    pub(super) fn set_origin_change(&self, change: Option<Change>) {
+        self.origin_change.set(change);
     }
 
     pub(super) fn is_read_only(&self) -> bool {
@@ -102,6 +110,7 @@ impl<O: Device + 'static, C: Device + 'static> Monitor<O, C> {
                 path: self.facts.origin.clone(),
                 len_bytes: self.volume.len_bytes(),
                 read_only: self.facts.read_only || self.volume.origin_device().is_read_only(),
+                changed: self.origin_change.get().map(|change| change.to_string()),
             },
             snapshots: self.volume.snapshots().iter().map(|it| self.snapshot(it)).collect(),
             merge: self.merger.progress(),

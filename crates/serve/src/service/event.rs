@@ -1,6 +1,8 @@
 use std::io;
 use std::rc::Rc;
 
+use dmsnap::device::Change;
+
 use crate::merges::MergeEnd;
 
 /// What a service has to tell while it runs.
@@ -38,6 +40,12 @@ pub enum ServiceEvent<'a> {
     OriginNotWritten {
         /// Why.
         found: &'a str,
+    },
+    /// Somebody else has changed the origin: what its snapshots show where they hold nothing of their own may be a
+    /// mixture. Told once for each kind of change.
+    OriginChanged {
+        /// What was done to it.
+        change: Change,
     },
     /// A merge that nobody paused has ended.
     MergeEnded {

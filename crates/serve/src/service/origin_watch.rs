@@ -1,4 +1,7 @@
-use dmsnap::device::Device;
+use std::cell::RefCell;
+use std::mem::discriminant;
+
+use dmsnap::device::{Change, Device};
 use dmsnap::volume::Volume;
 
 use super::event::ServiceEvent;
@@ -6,20 +9,36 @@ use super::event::ServiceEvent;
 /// What there is to tell of an origin that others have as well, as far as that was told.
 #[derive(Debug, Default)]
 pub(super) struct OriginWatch {
-    refusal: Option<String>,
+    refusal: RefCell<Option<String>>,
+    change: RefCell<Option<Change>>,
 }
 
 impl OriginWatch {
-    /// Tells what is new since the last time.
+    /// Tells what is new since the last time of writes that were refused.
     pub(super) fn tell<O: Device, C: Device>(
-        &mut self,
+        &self,
         volume: &Volume<O, C>,
         tell: &dyn Fn(ServiceEvent<'_>),
     ) {
         let refusal = volume.write_refusal();
-        if let Some(found) = refusal.as_deref().filter(|_| self.refusal.is_none()) {
+        let told = self.refusal.replace(refusal.clone());
+        if let Some(found) = refusal.as_deref().filter(|_| told.is_none()) {
             tell(ServiceEvent::OriginNotWritten { found });
         }
-        self.refusal = refusal;
+    }
+
+    /// Looks whether somebody has changed the origin, and tells what is new. That may take long: the device may hang.
+    pub(super) async fn look<O: Device, C: Device>(
+        &self,
+        volume: &Volume<O, C>,
+        tell: &dyn Fn(ServiceEvent<'_>),
+    ) -> Option<Change> {
+        // What cannot be asked is told by those who read it.
+        let change = volume.origin_device().change().await.ok().flatten()?;
+        let told = self.change.replace(Some(change));
+        if told.is_none_or(|told| discriminant(&told) != discriminant(&change)) {
+            tell(ServiceEvent::OriginChanged { change });
+        }
+        Some(change)
     }
 }

@@ -39,6 +39,10 @@ pub(super) fn tell_events() -> impl Fn(ServiceEvent<'_>) {
         ServiceEvent::Marked { snapshot } => {
             tell(format_args!("{snapshot}: its store is marked as dropped now"));
         }
+        ServiceEvent::OriginChanged { change } => {
+            let found = format_args!("warning: {change}, while it is served");
+            tell(Failure::of("origin", found).advise("what overlays show of it may be a mixture"));
+        }
         ServiceEvent::OriginNotWritten { found } => {
             tell(Failure::of("origin", format_args!("a write to it was refused: {found}")));
         }
