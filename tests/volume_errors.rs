@@ -45,8 +45,10 @@ fn the_calls_of_a_volume_say_what_they_refuse() {
     let again = run(volume.open("s", cow(), SnapshotOptions::default())).expect_err("refused");
     assert!(matches!(&again, VolumeError::NameTaken { name } if name == "s"), "{again}");
     let longer = SnapshotOptions { len_bytes: Some(1 << 20), ..SnapshotOptions::default() };
-    let refused = run(volume.open("t", cow(), longer)).expect_err("refused");
+    let longer = run(volume.open("longer", cow(), longer)).expect("zeroes follow the origin");
+    let refused = run(volume.start_merge(&longer)).expect_err("refused");
     assert!(matches!(refused, VolumeError::SizeTooLarge { found: 1_048_576, .. }), "{refused}");
+    run(volume.remove(&longer)).expect("it is out");
     let blank =
         run(volume.open("t", DynDevice::new(origin(64, &power)), SnapshotOptions::default()));
     let refused = blank.expect_err("refused");

@@ -118,6 +118,11 @@ impl<O: Device> Origin<O> {
         }
     }
 
+    /// What the cache holds stays: others read the device as well, and nobody writes it.
+    pub(super) fn keep_cached(&self) {
+        self.cache_forgotten.set(true);
+    }
+
     /// Reads it as its clients see it.
     pub(super) async fn read(&self, at: u64, len: usize) -> io::Result<Buffer> {
         // What waits now is taken before the read begins: it may leave meanwhile.

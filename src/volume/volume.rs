@@ -108,6 +108,12 @@ impl<O: Device, C: Device> Volume<O, C> {
         Ok(self.origin.forget_cached().await?)
     }
 
+    /// Leaves in the system's cache what it holds of the origin, which is open for reading alone: others read it as
+    /// well, and what one has read the next one finds there. Instead of [`forget_cached`](Self::forget_cached).
+    pub fn keep_cached(&self) {
+        self.origin.keep_cached();
+    }
+
     /// Publishes what was written to a snapshot, as a flush of its device does.
     ///
     /// # Errors

@@ -322,3 +322,23 @@ fn a_base_that_somebody_changes_while_it_is_served_is_noticed() {
         assert!(!rest.contains("origin: warning"), "once: {rest}");
     }
 }
+
+/// What one server has read of the base the next one finds in the page cache.
+#[test]
+fn a_server_that_starts_leaves_the_base_in_the_page_cache() {
+    let place = Place::new(1, &["a"]);
+    let origin = place.text("origin");
+    fs::File::open(place.path("origin")).and_then(|file| file.sync_all()).expect("synced");
+    let cached = || -> u64 {
+        let told = tool("fincore", &["--bytes", "--noheadings", "--output", "RES", &origin]);
+        told.trim().parse().expect("a number")
+    };
+    let a = format!("vm={}", place.text("a"));
+    for args in [&[][..], &["--origin-read-only"]] {
+        let was = place.read("origin");
+        assert_eq!(cached(), was.len() as u64, "all of it was read");
+        let serving = Serving::start(&place, &[args, &["--snapshot", &a]].concat());
+        assert_eq!(cached(), was.len() as u64, "{args:?}");
+        serving.stop();
+    }
+}

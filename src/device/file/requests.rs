@@ -13,6 +13,7 @@ use rustix::fs::{Advice, AtFlags, FallocateFlags, SeekFrom, StatxFlags, fadvise,
 use super::direct::Direct;
 use super::handle::File;
 use super::handles::Handles;
+use super::mode::Mode;
 use super::pages::{PageWrite, Way};
 use crate::device::buffer::Buffer;
 use crate::device::interface::{Allocation, Change, Device};
@@ -149,12 +150,12 @@ impl Device for File {
         self.read_around(at, len).await
     }
 
-    /// Asks the system to drop the file's pages, unless it was opened for reading alone, or is shared: others
-    /// read it too, and what one has read the next one finds in the cache.
+    /// Asks the system to drop the file's pages, unless it is shared: others read it too, and what one has read the
+    /// next one finds in the cache. They are dropped when it is claimed.
     async fn forget_cached(&self) -> io::Result<()> {
-        match self.has_writer() {
-            true => self.drop_cached().await,
-            false => Ok(()),
+        match self.rights.mode == Mode::Share && !self.has_writer() {
+            true => Ok(()),
+            false => self.drop_cached().await,
         }
     }
 
@@ -346,7 +347,7 @@ mod tests {
 
     use super::super::direct::Direct;
     use super::super::handles::reopen;
-    use super::super::mode::{Caching, Mode};
+    use super::super::mode::Caching;
     use super::*;
 
     /// The kernel refuses direct requests that the file was said to allow; all are served.

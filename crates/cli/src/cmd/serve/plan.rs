@@ -271,6 +271,9 @@ impl Plan {
         let origin = open(&self.origin, Which::Origin, self.origin_mode(mode, merge)).await?;
         warn_of_image(self.origin.display(), &origin).await;
         let volume = Volume::new(origin).map_err(|error| Failure::about(&self.origin, error))?;
+        if self.keeps_origin && mode == Mode::Write {
+            volume.keep_cached();
+        }
         let forgotten = volume.forget_cached().await;
         forgotten.map_err(|error| Failure::about(&self.origin, error))?;
         self.refuse_other_length(&volume)?;
