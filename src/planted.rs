@@ -78,6 +78,7 @@ pub enum Planted {
     MarksOfOthers,
     GatheredOverTime,
     NeedsNoPartner,
+    WriteUnclaimed,
     ExchangeUnflushed,
 }
 

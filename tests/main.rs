@@ -27,6 +27,7 @@ mod reopen;
 mod repair;
 mod restore;
 mod signatures;
+mod shared_origin;
 mod snapshot_sizes;
 mod store_laws;
 mod table;

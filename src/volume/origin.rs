@@ -92,7 +92,7 @@ impl<O: Device> Origin<O> {
     ///
     /// As [`Device::claim`].
     pub(super) async fn claim(&self) -> io::Result<()> {
-        if self.claimed.get() {
+        if self.claimed.get() || planted(Planted::WriteUnclaimed) {
             return Ok(());
         }
         let claimed = self.device.claim().await;

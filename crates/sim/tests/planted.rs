@@ -12,5 +12,7 @@ mod merge_undo_live;
 mod no_room;
 #[path = "../../../tests/reopen.rs"]
 mod reopen;
+#[path = "../../../tests/shared_origin.rs"]
+mod shared_origin;
 #[path = "../../../tests/volume_backlog.rs"]
 mod volume_backlog;
