@@ -178,6 +178,8 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand table" -s V -l version -d 
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l snapshot -d 'A snapshot of it, and how it behaves' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l table -d 'Serve what this table of the kernel\'s targets says' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l nbd -d 'Listen here; may be given several times' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l socket-mode -d 'Mode of the Unix sockets of --nbd, in octal' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l socket-group -d 'Group of the Unix sockets of --nbd: a name or a number' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l tls -d 'Whether connections are encrypted' -r -f -a "off\t''
 on\t''
 required\t''"
@@ -192,6 +194,8 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l max-size -d 'UND
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l rate -d 'Limit the merge to this many bytes per second' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l window -d 'Most data in one window of the merge; at most 64M, and a 16th of --memory' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l default-export -d 'What clients get who ask for no export by name' -r
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l pid-file -d 'Write the server\'s process number there once it listens' -r -F
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l run -d 'Serve as long as this command runs' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l write-back -d 'Most memory for origin writes that wait to be written together, at most an eighth of --memory; 0: none waits' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l io -d 'Through the page cache or around it' -r -f -a "direct\t'Around the page cache, where the device can'
 buffered\t'Through the page cache'"
@@ -200,6 +204,8 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l no-fence -d 'Go 
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l forget-undo -d 'Serve one store of an undoable merge without the other'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l read-only -d 'Refuse every write'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l origin-read-only -d 'Open the origin for reading alone: a golden image'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l fork -d 'Go into the background, and return 0 once it listens'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l exit-with-last-client -d 'End when the last client has gone, as qemu-nbd does without --persistent'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -s V -l version -d 'Print version'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand lvm; and not __fish_seen_subcommand_from list check export merge" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -1,17 +1,19 @@
-use std::process::ExitCode;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitCode, ExitStatus};
 
 /// How a command ended, and the exit status that says so. Scripts depend on these numbers.
 ///
 /// [`USAGE`], for a command line that is wrong, is not one of them: the parser gives it as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub(crate) enum Outcome {
-    /// Did what was asked; the answer is yes, sound, or the same.
-    Yes = 0,
-    /// Did what was asked; the answer is no, damaged, or different.
-    No = 1,
-    /// Could not be done: the message on stderr says why.
-    Failed = 3,
+    /// 0: did what was asked; the answer is yes, sound, or the same.
+    Yes,
+    /// 1: did what was asked; the answer is no, damaged, or different.
+    No,
+    /// 3: could not be done: the message on stderr says why.
+    Failed,
+    /// Another program has said how it ended: the one that `serve --run` runs, or the server of `serve --fork`.
+    Other(u8),
 }
 
 /// The command line is wrong.
@@ -25,8 +27,22 @@ Exit status:
   2  usage error
   3  could not be done, or was stopped: stderr says why, in one line";
 
+impl Outcome {
+    /// What another program's end means here; one that a signal has ended has 128 and its number, as for a shell.
+    pub(crate) fn of(status: ExitStatus) -> Self {
+        let signal = || 128 + status.signal().unwrap_or(0);
+        let code = status.code().unwrap_or_else(signal);
+        Self::Other(u8::try_from(code).unwrap_or(u8::MAX))
+    }
+}
+
 impl From<Outcome> for ExitCode {
     fn from(outcome: Outcome) -> Self {
-        Self::from(outcome as u8)
+        Self::from(match outcome {
+            Outcome::Yes => 0,
+            Outcome::No => 1,
+            Outcome::Failed => 3,
+            Outcome::Other(status) => status,
+        })
     }
 }

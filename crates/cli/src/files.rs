@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufWriter, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use clap::ValueEnum;
@@ -132,9 +133,7 @@ impl<'a> Written<'a> {
     pub(crate) fn finish(mut self) -> Result<(), Failure> {
         let failure = |error| Failure::about(self.path, format_args!("cannot write: {error}"));
         self.to.flush().and_then(|()| self.to.get_ref().sync_all()).map_err(failure)?;
-        let folder = self.path.parent().filter(|it| !it.as_os_str().is_empty());
-        let folder = fs::File::open(folder.unwrap_or(Path::new(".")));
-        folder.and_then(|folder| folder.sync_all()).map_err(failure)?;
+        sync_folder(self.path).map_err(failure)?;
         self.is_finished = true;
         Ok(())
     }
@@ -156,6 +155,38 @@ impl Drop for Written<'_> {
             let _ = fs::remove_file(self.path);
         }
     }
+}
+
+/// Makes a file of this content, in the place of one that is there. `mode` is subject to the umask.
+///
+/// # Ordering
+///
+/// 1. `PATH.new` is written and flushed: what another such call has left there is removed before
+/// 2. it is renamed to PATH
+/// 3. the folder is flushed
+///
+/// A crash before 2 leaves what was there, and perhaps a part of `PATH.new`. One between 2 and 3 leaves the old content
+/// or the new one. No crash leaves a part of a content at PATH.
+pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    if let Err(error) = written.and_then(|()| fs::rename(&new, path)) {
+        let _ = fs::remove_file(&new);
+        return Err(error);
+    }
+    sync_folder(path)
+}
+
+/// Makes the name of a file durable.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+    fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// What is there, or a new file of `wanted` bytes. What is there must have that size, if one is

@@ -24,6 +24,7 @@ mod keeping;
 mod kernel;
 mod kernel_images;
 mod killed;
+mod lifetime;
 mod listening;
 mod lvm;
 mod memory;

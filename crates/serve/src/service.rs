@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use dmsnap::device::{Buffer, Device};
+use dmsnap::sync::Signal;
 use dmsnap::volume::{Snapshot, Volume, VolumeError};
 use futures_channel::oneshot;
 use futures_util::FutureExt;
@@ -69,6 +70,7 @@ pub struct Service<O, C, P = NoOpener> {
     control: Option<Control>,
     tell: Teller,
     origin_watch: OriginWatch,
+    last_client_gone: Rc<Signal>,
 }
 
 impl<O: Device + 'static, C: Device + 'static> Service<O, C> {
@@ -121,6 +123,7 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Service<O, 
             control,
             tell,
             origin_watch,
+            last_client_gone: Rc::default(),
         }
     }
 
@@ -166,7 +169,8 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Service<O, 
         }
     }
 
-    /// Serves until `stop` is ready, or a client of the control socket asks for the end.
+    /// Serves until `stop` is ready, a client of the control socket asks for the end, or the last client has gone, if
+    /// that is the end.
     ///
     /// Once a second the volume's time passes: writes that wait for room look for it, what nobody flushes is
     /// published, marks of dropped snapshots are tried again. Origin writes that wait in memory are written
@@ -194,7 +198,8 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Service<O, 
         let listeners = std::mem::take(&mut self.listeners);
         let this = &self;
         let stopping = async {
-            let _ = select(pin!(stop), pin!(this.controller.shutdown_asked())).await;
+            let (asked, alone) = (this.controller.shutdown_asked(), this.last_client_gone.wait());
+            let _ = select(pin!(stop), select(pin!(asked), pin!(alone))).await;
         };
         let stopping = stopping.shared();
         let mut losses = Losses::default();
@@ -238,6 +243,13 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Service<O, 
         };
         let server = Server::new(self.exports.clone(), limits)
             .on_refusal(Box::new(move |error| tell(ServiceEvent::ClientRefused(error))));
+        let server = match self.options.ends_with_last_client {
+            true => {
+                let gone = self.last_client_gone.clone();
+                server.on_last_client(Box::new(move || gone.raise()))
+            }
+            false => server,
+        };
         match self.tls.take() {
             Some(tls) => server.with_tls(tls),
             None => server,

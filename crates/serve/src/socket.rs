@@ -1,12 +1,13 @@
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use compio::time::sleep;
-use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::fs::{AtFlags, FlockOperation, Gid, Mode, OFlags, chownat, flock};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen};
 
 /// Connections that wait to be accepted.
@@ -16,6 +17,30 @@ const BACKLOG: i32 = 128;
 /// moment ago still listens until the system has cleared up its ring.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Who can connect to a Unix socket besides root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketAccess {
+    mode: u32,
+    group: Option<u32>,
+}
+
+impl SocketAccess {
+    /// The owner of the process alone.
+    pub const OWNER: Self = Self { mode: 0o600, group: None };
+
+    /// Those whom the bits of `mode` let write (such as 0o660), whatever the umask is; the file belongs to the group of
+    /// that number, or to the one that the system gives it.
+    pub const fn new(mode: u32, group: Option<u32>) -> Self {
+        Self { mode: mode & 0o777, group }
+    }
+}
+
+impl Default for SocketAccess {
+    fn default() -> Self {
+        Self::OWNER
+    }
+}
 
 /// A Unix socket that only its owner can connect to. Its file is removed on drop.
 #[derive(Debug)]
@@ -40,6 +65,11 @@ impl OwnerSocket {
     ///
     /// [`io::ErrorKind::AddrInUse`] if the file is there; any error of the system.
     pub fn bind(path: &Path) -> io::Result<Self> {
+        Self::bind_for(path, SocketAccess::OWNER)
+    }
+
+    /// The same, for others as well. Until the file is theirs nobody listens.
+    fn bind_for(path: &Path, access: SocketAccess) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
         let socket = rustix::net::socket_with(family, kind, flags, None)?;
@@ -50,6 +80,9 @@ impl OwnerSocket {
         let made = Self { listener: UnixListener::from(socket), file };
         if metadata.mode() & 0o077 != 0 {
             return Err(io::Error::other("the socket would be open for others"));
+        }
+        if access != SocketAccess::OWNER {
+            made.file.open_for(access)?;
         }
         listen(&made.listener, BACKLOG)?;
         Ok(made)
@@ -64,7 +97,11 @@ impl OwnerSocket {
     ///
     /// As [`bind`](Self::bind).
     pub fn take(path: &Path) -> io::Result<Self> {
-        match Self::bind(path) {
+        Self::take_for(path, SocketAccess::OWNER)
+    }
+
+    fn take_for(path: &Path, access: SocketAccess) -> io::Result<Self> {
+        match Self::bind_for(path, access) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
                 let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
                 let folder = File::open(folder.unwrap_or(Path::new(".")))?;
@@ -76,7 +113,7 @@ impl OwnerSocket {
                 if is_stale(path) {
                     fs::remove_file(path)?;
                 }
-                Self::bind(path)
+                Self::bind_for(path, access)
             }
             other => other,
         }
@@ -88,15 +125,19 @@ impl OwnerSocket {
     ///
     /// As [`bind`](Self::bind).
     pub async fn take_patiently(path: &Path) -> io::Result<Self> {
+        Self::take_patiently_for(path, SocketAccess::OWNER).await
+    }
+
+    pub(crate) async fn take_patiently_for(path: &Path, access: SocketAccess) -> io::Result<Self> {
         for _ in 0..TRIES {
-            match Self::take(path) {
+            match Self::take_for(path, access) {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_socket(path) => {
                     sleep(PAUSE).await;
                 }
                 other => return other,
             }
         }
-        Self::take(path)
+        Self::take_for(path, access)
     }
 
     /// The listener, for another thread.
@@ -107,6 +148,32 @@ impl OwnerSocket {
     /// The listener, and what removes its file.
     pub(crate) fn into_parts(self) -> (UnixListener, SocketFile) {
         (self.listener, self.file)
+    }
+}
+
+impl SocketFile {
+    /// Lets others connect to what was made, and to nothing that somebody has put in its place meanwhile.
+    fn open_for(&self, access: SocketAccess) -> io::Result<()> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(&self.path, flags, Mode::empty())?);
+        let found = file.metadata()?;
+        if (found.dev(), found.ino()) != self.made {
+            return Err(io::Error::other("somebody has replaced the socket"));
+        }
+        if let Some(group) = access.group {
+            let group = Some(Gid::from_raw(group));
+            chownat(&file, "", None, group, AtFlags::EMPTY_PATH)?;
+        }
+        // The mode of what a descriptor of that kind stands for can be changed by its name alone.
+        let mode = || fs::Permissions::from_mode(access.mode);
+        let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+        match fs::set_permissions(name, mode()) {
+            // Nothing is mounted at /proc.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::set_permissions(&self.path, mode())
+            }
+            other => other,
+        }
     }
 }
 
@@ -156,6 +223,17 @@ mod tests {
         assert!(path.exists(), "not ours any more");
         assert!(OwnerSocket::take(&path).is_err(), "no socket");
         assert_eq!(fs::read_to_string(&path).expect("there"), "precious");
+    }
+
+    #[test]
+    fn a_socket_is_open_for_those_it_is_meant_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("socket");
+        let group = rustix::process::getegid().as_raw();
+        let access = SocketAccess::new(0o666, Some(group));
+        let _bound = OwnerSocket::take_for(&path, access).expect("bound");
+        let metadata = fs::symlink_metadata(&path).expect("there");
+        assert_eq!((metadata.mode() & 0o7777, metadata.gid()), (0o666, group));
     }
 
     #[test]

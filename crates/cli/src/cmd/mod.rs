@@ -78,7 +78,7 @@ impl Command {
             Self::Merge(args) => runtime::run(args.run(out)),
             Self::Undo(args) => runtime::run(args.run(out)),
             Self::Table(args) => runtime::run(args.run(out)),
-            Self::Serve(args) => runtime::run(args.run(out)),
+            Self::Serve(args) => args.run(out),
             Self::Lvm(args) => runtime::run(args.run(out)),
             Self::Ctl(args) => runtime::run(args.run(out)),
             Self::Completions(args) => args.run(grammar(), out),

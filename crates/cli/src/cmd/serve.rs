@@ -1,21 +1,27 @@
+mod examples; // of its command line
 mod disk; // an origin with its snapshots
 mod base; // an origin that others have as well
 mod adding; // a snapshot, opened and added
 mod plan; // what is served, before it is opened
 mod listening; // where clients come from
 mod encryption; // TLS
+mod access; // who can connect
 mod way_back; // of a merge
 mod opener; // what clients of the control socket may open
+mod first_merge; // the merge it begins with
+mod lifetime; // when it begins and ends
+mod pid_file; // its process number
+mod background; // --fork
+mod captive; // --run
 mod events; // what a server has to tell, in words
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::rc::Rc;
 
 use clap::ArgGroup;
-use dmsnap::device::{AnyDevice, Mode};
-use dmsnap_serve::control::WayBack;
-use dmsnap_serve::{MIN_MEMORY_BYTES, Service, ServiceOptions, Snapshot, State};
+use dmsnap::device::Mode;
+use dmsnap_serve::{MIN_MEMORY_BYTES, Service, ServiceOptions, State};
 use futures_util::future::{Either, select};
 use sd_notify::NotifyState;
 
@@ -25,15 +31,21 @@ use crate::exit::Outcome;
 use crate::files::Io;
 use crate::output::Output;
 use crate::report::{self, Failure};
+use crate::runtime;
 use crate::signals::{self, Asked, Stop};
 use crate::size::{self, Bytes};
 
+use access::Access;
 use base::Base;
+use captive::Captive;
 use encryption::Encryption;
+use examples::EXAMPLES;
+use first_merge::FirstMerge;
+use lifetime::Lifetime;
 use listening::{Listening, notify, open_control};
 use opener::FileOpener;
+use pid_file::PidFile;
 use plan::Plan;
-use way_back::Wanted;
 
 /// Serve an origin and its snapshots as block devices over NBD
 ///
@@ -124,6 +136,9 @@ pub(crate) struct Args {
     nbd: Vec<String>,
 
     #[command(flatten)]
+    access: Access,
+
+    #[command(flatten)]
     encryption: Encryption,
 
     /// Most connections at a time
@@ -153,33 +168,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "unix:PATH", value_parser = unix_path)]
     control: Option<PathBuf>,
 
-    /// Merge this snapshot into the origin while clients go on
-    ///
-    /// From now on both exports are one device with the snapshot's content; clients may go on
-    /// writing to it.
-    #[arg(long, value_name = "NAME")]
-    merge: Option<String>,
-
-    /// Keep a way back of the merge in UNDO: `dmsnap ctl merge undo NAME` takes the merge back
-    ///
-    /// UNDO is a file that is made, or a blank device: a snapshot of the origin as it is when the merge begins. It is
-    /// served for reading, as NAME-undo, and grows with what clients write. A server that ended before the
-    /// merge is gone on with by the same command. If UNDO can grow no further, or its device fails, it is dropped: the
-    /// merge goes on without a way back, and the exit status is 1.
-    #[arg(long, value_name = "UNDO", requires = "merging", conflicts_with = "read_only")]
-    undo: Option<PathBuf>,
-
-    /// UNDO grows up to this; by default as far as it can ever have to
-    #[arg(long, value_name = "SIZE", value_parser = size::parse, requires = "undo")]
-    max_size: Option<u64>,
-
-    /// Limit the merge to this many bytes per second
-    #[arg(long, value_name = "SIZE", value_parser = size::parse, requires = "merging")]
-    rate: Option<u64>,
-
-    /// Most data in one window of the merge; at most 64M, and a 16th of --memory
-    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = size::parse)]
-    window: u64,
+    #[command(flatten)]
+    first_merge: FirstMerge,
 
     /// Go on although the origin is not what a store remembers of it (`dmsnap create --base`)
     ///
@@ -201,6 +191,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     base: Base,
 
+    #[command(flatten)]
+    lifetime: Lifetime,
+
     /// Most memory for origin writes that wait to be written together, at most an eighth of --memory; 0: none
     /// waits
     ///
@@ -219,122 +212,110 @@ pub(crate) struct Args {
     io: Io,
 }
 
-const EXAMPLES: &str = "\
-Examples:
-  A writable overlay on a golden image, for QEMU; other servers may have the image as well:
-    dmsnap serve golden.img --snapshot vm1=vm1.cow,make,for=base --nbd unix:/run/vm.sock
-    qemu-system-x86_64 -drive 'file=nbd+unix:///vm1?socket=/run/vm.sock,format=raw'
-  A disk of 20 GiB on a smaller golden image:
-    dmsnap serve golden.img --snapshot vm1=vm1.cow,make,virtual-size=20G --nbd unix:/run/vm.sock
-  The same, gone when the server ends:
-    dmsnap serve golden.img --snapshot vm1=scratch.img,transient=64k --nbd unix:/run/vm.sock
-  A look into a disk image: an LVM origin and all its snapshots:
-    dmsnap serve --read-only lvm:disk.img:vg0/root --nbd unix:/run/look.sock
-  Merge while clients go on:
-    dmsnap serve disk.img --snapshot s=snap.cow --merge s --rate 50M --nbd unix:/run/vm.sock
-  The same with a way back:
-    dmsnap serve disk.img --snapshot s=snap.cow --merge s --undo undo.cow --nbd unix:/run/vm.sock
-  What device-mapper would map, with the targets snapshot and snapshot-origin in `table`:
-    dmsnap serve --table table --nbd unix:/run/vm.sock
-  To be changed while it runs, by `dmsnap ctl --control unix:/run/vm.ctl`:
-    dmsnap serve disk.img --nbd unix:/run/vm.sock --control unix:/run/vm.ctl
-  Which chunks have changed since the snapshot:
-    nbdinfo --map=qemu:dirty-bitmap:s 'nbd+unix:///origin?socket=/run/vm.sock'";
-
 impl Args {
-    pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
-        listening::refuse_nowhere(&self.nbd)?;
+    pub(crate) fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
+        if self.lifetime.fork || self.lifetime.run.is_some() {
+            listening::refuse_activated()?;
+        }
+        match self.lifetime.fork && !background::is_child() {
+            true => background::start(out),
+            false => runtime::run(self.serve(out)),
+        }
+    }
+
+    async fn serve(&self, out: &mut Output) -> Result<Outcome, Failure> {
+        let private = self.lifetime.private_socket(&self.nbd)?;
+        let nbd = private.as_ref().map_or(&*self.nbd, |it| std::slice::from_ref(&it.address));
+        listening::refuse_nowhere(nbd)?;
         // Where that cannot be had, it is served all the same.
         let _ = signals::outlive_terminals();
         // Where a thread or more descriptors cannot be had, everything else still can.
         let _ = (report::wait_for_nobody(), descriptors::raise_limit());
         let mut plan = self.plan()?;
         plan.add_those_of_lvm().await?;
-        let merge = self.merge_of(&plan)?;
-        let way_back = self.way_back(&mut plan, merge.as_deref()).await?;
+        let merge = self.first_merge.of(&plan)?;
+        let way_back = self.first_merge.way_back(&mut plan, merge.as_deref()).await?;
         plan.refuse_double_names()?;
         let no_signals =
             |error| Failure::of("signals", format_args!("cannot be received: {error}"));
         let stop = Stop::on_signals().map_err(no_signals)?;
         let asked = Asked::on_usr1().map_err(no_signals)?;
         let tls = self.encryption.tls()?;
-        let mode = if self.read_only { Mode::Read } else { Mode::Write };
+        let access = self.access.of_sockets(nbd)?;
         let (options, origin, cows) = (self.options(&plan), plan.origin.clone(), plan.cows());
         plan.forget_undo = self.forget_undo;
         self.base.check(&mut plan, merge.as_deref())?;
         if self.no_fence {
             plan.ignore_fences();
         }
-        let volume = plan.open(mode, self.io.into(), merge.as_deref()).await?;
-        let Listening { listeners, uris } = Listening::at(&self.nbd, tls.is_some()).await?;
+        let volume = plan.open(self.mode(), self.io.into(), merge.as_deref()).await?;
+        let mut listening = Listening::at(nbd, access, tls.is_some()).await?;
         let control = match &self.control {
             Some(path) => Some(open_control(path).await?),
             None => None,
         };
-        for uri in uris {
-            out.line(format_args!("listening on {uri}"))?;
-        }
-        let opener = FileOpener::new((&origin, &cows), mode, self.io.into());
+        let opener = FileOpener::new((&origin, &cows), self.mode(), self.io.into());
         let opener = opener.ignoring_fences(self.no_fence).forgetting_undo(self.forget_undo);
         let service = Service::with_opener(volume.clone(), options, opener, events::tell_events());
-        let service = listeners.into_iter().fold(service, Service::nbd).tls(tls).control(control);
+        let listeners = std::mem::take(&mut listening.listeners).into_iter();
+        let service = listeners.fold(service, Service::nbd).tls(tls).control(control);
         let controller = service.controller().clone();
         cows.iter().for_each(|(name, cow)| controller.name_cow(name, cow));
         let merged = merge.as_deref().and_then(|name| volume.snapshot(name));
         if let Some(snapshot) = &merged {
-            self.start_merge(&service, snapshot, way_back.as_ref()).await?;
+            self.first_merge.start(&service, snapshot, way_back.as_ref()).await?;
         }
-        let way_back = merged.and_then(|it| volume.partner(&it)).filter(|_| self.undo.is_some());
-        out.flush()?;
-        notify(NotifyState::Ready);
+        let way_back = merged.and_then(|it| volume.partner(&it));
+        let way_back = way_back.filter(|_| self.first_merge.undo.is_some());
+        let (_pid_file, mut captive) = self.begin(&listening, out)?;
+        let mut command_ended = None;
+        let stopping = async { command_ended = captive::end(&stop, captive.as_mut()).await };
         let (serving, telling) =
-            (service.run(stop.wait()), events::tell_when_asked(&asked, &controller));
+            (service.run(stopping), events::tell_when_asked(&asked, &controller));
         match select(pin!(serving), pin!(telling)).await {
             Either::Left((ended, _)) => ended.map_err(|error| events::failure(&error))?,
             Either::Right((never, _)) => match never {},
         }
         let is_lost = way_back.is_some_and(|it| it.state() == State::Invalid);
-        Ok(if is_lost { Outcome::No } else { Outcome::Yes })
+        let own = if is_lost { Outcome::No } else { Outcome::Yes };
+        Ok(command_ended.transpose()?.filter(|it| *it != Outcome::Other(0)).unwrap_or(own))
     }
 
-    /// What is to be made for --undo, if anything is.
-    async fn way_back(
+    /// Everything is opened, and clients can come: tells whoever wants to know.
+    fn begin(
         &self,
-        plan: &mut Plan,
-        merge: Option<&str>,
-    ) -> Result<Option<WayBack>, Failure> {
-        match (&self.undo, merge) {
-            (Some(path), Some(merge)) => {
-                Wanted { path, max_bytes: self.max_size }.plan(plan, merge).await
-            }
-            _ => Ok(None),
+        listening: &Listening,
+        out: &mut Output,
+    ) -> Result<(Option<PidFile>, Option<Captive>), Failure> {
+        let lifetime = &self.lifetime;
+        let pid_file = lifetime.pid_file.as_deref().map(PidFile::write).transpose()?;
+        let export = self.base.default_export.as_deref();
+        let start = |command: &OsString| Captive::start(command, listening, export);
+        let captive = lifetime.run.as_ref().map(start).transpose()?;
+        for uri in listening.uris.iter().filter(|_| captive.is_none()) {
+            out.line(format_args!("listening on {uri}"))?;
         }
+        match lifetime.fork {
+            true => background::leave(out)?,
+            false => out.flush()?,
+        }
+        notify(NotifyState::Ready);
+        Ok((pid_file, captive))
     }
 
-    async fn start_merge(
-        &self,
-        service: &Service<AnyDevice, AnyDevice, FileOpener>,
-        snapshot: &Rc<Snapshot<AnyDevice>>,
-        way_back: Option<&WayBack>,
-    ) -> Result<(), Failure> {
-        let name = snapshot.name();
-        if let Some(wanted) = way_back {
-            let started = service.controller().start_undoable(snapshot, wanted).await;
-            return started.map(drop).map_err(|refusal| Failure::of("--undo", refusal));
-        }
-        let found = |error| format!("cannot be merged: {error}");
-        let started = service.start_merge(snapshot).await;
-        started.map_err(|error| Failure::of(name, found(error)))
+    fn mode(&self) -> Mode {
+        if self.read_only { Mode::Read } else { Mode::Write }
     }
 
     fn options(&self, plan: &Plan) -> ServiceOptions {
         let options = ServiceOptions::default()
             .write_back_bytes(self.write_back)
-            .window_bytes(self.window)
-            .rate_bytes_per_second(self.rate)
+            .window_bytes(self.first_merge.window)
+            .rate_bytes_per_second(self.first_merge.rate)
             .connections(self.connections.into())
             .connection_bytes(self.connection_memory)
             .read_only(self.read_only)
+            .ends_with_last_client(self.lifetime.exit_with_last_client)
             .alias(plan.alias.clone())
             .default_export(self.base.default_export.clone())
             .origin(plan.origin.display().to_string())
@@ -355,26 +336,13 @@ impl Args {
         };
         let plan = Plan::of_table(table, self.origin.as_deref())?;
         let refuse = |found: &str| Err(Failure::about(table, found));
-        match (&plan.merge, &self.merge) {
+        match (&plan.merge, &self.first_merge.merge) {
             (Some(_), Some(_)) => refuse("has a snapshot-merge, and --merge is given as well"),
             (Some(_), None) if self.read_only => refuse("has a snapshot-merge: not --read-only"),
-            (None, None) if self.rate.is_some() => refuse("merges nothing, and --rate is given"),
+            (None, None) if self.first_merge.rate.is_some() => {
+                refuse("merges nothing, and --rate is given")
+            }
             _ => Ok(plan),
-        }
-    }
-
-    /// The snapshot that is to merge: by the command line, by the table, or by LVM.
-    fn merge_of(&self, plan: &Plan) -> Result<Option<String>, Failure> {
-        match (&plan.merge, &self.merge) {
-            (Some(planned), Some(wanted)) if planned != wanted => {
-                let found = format_args!("found {wanted}, but {planned} merges already");
-                Err(Failure::of("--merge", found))
-            }
-            (Some(name), _) | (None, Some(name)) if plan.has(name) => Ok(Some(name.clone())),
-            (Some(name), _) | (None, Some(name)) => {
-                Err(Failure::of("--merge", format_args!("no snapshot is named {name}")))
-            }
-            (None, None) => Ok(None),
         }
     }
 }

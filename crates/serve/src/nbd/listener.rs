@@ -6,7 +6,7 @@ use std::time::Duration;
 use compio::net::{TcpListener, ToSocketAddrsAsync, UnixListener};
 
 use super::socket::Socket;
-use crate::socket::{OwnerSocket, SocketFile};
+use crate::socket::{OwnerSocket, SocketAccess, SocketFile};
 
 /// After this time without a word the system asks whether a TCP client is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -36,7 +36,17 @@ impl Listener {
     ///
     /// [`io::ErrorKind::AddrInUse`] if the file is there; any error of the system.
     pub async fn unix(path: &Path) -> io::Result<Self> {
-        let (listener, file) = OwnerSocket::take_patiently(path).await?.into_parts();
+        Self::unix_for(path, SocketAccess::OWNER).await
+    }
+
+    /// The same, for others as well.
+    ///
+    /// # Errors
+    ///
+    /// As [`unix`](Self::unix).
+    pub async fn unix_for(path: &Path, access: SocketAccess) -> io::Result<Self> {
+        let bound = OwnerSocket::take_patiently_for(path, access).await?;
+        let (listener, file) = bound.into_parts();
         let listener = UnixListener::from_std(listener)?;
         Ok(Self(Kind::Unix(Bound { listener, _file: Some(file) })))
     }

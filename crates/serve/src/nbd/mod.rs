@@ -32,5 +32,7 @@ mod server; // accepting, shutting down
 
 pub use limits::Limits;
 pub use listener::Listener;
-pub use server::{OnRefusal, Server};
+pub use server::{OnLastClient, OnRefusal, Server};
 pub use tls::Tls;
+
+pub use crate::socket::SocketAccess;

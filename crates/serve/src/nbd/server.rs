@@ -29,7 +29,11 @@ pub struct Server {
     limits: Limits,
     tls: Option<Tls>,
     on_refusal: OnRefusal,
+    on_last_client: OnLastClient,
 }
+
+/// Whom to tell that the last client has gone.
+pub type OnLastClient = Box<dyn Fn()>;
 
 /// Whom to tell that the system would not let a client in, and why.
 pub type OnRefusal = Box<dyn Fn(&io::Error)>;
@@ -37,7 +41,8 @@ pub type OnRefusal = Box<dyn Fn(&io::Error)>;
 impl Server {
     /// A server for `exports`.
     pub fn new(exports: Exports, limits: Limits) -> Self {
-        Self { exports, limits, tls: None, on_refusal: Box::new(|_| {}) }
+        let (on_refusal, on_last_client) = (Box::new(|_: &io::Error| {}), Box::new(|| {}));
+        Self { exports, limits, tls: None, on_refusal, on_last_client }
     }
 
     /// Encrypts, for clients that ask for it or for all, as `tls` says.
@@ -51,6 +56,13 @@ impl Server {
     #[must_use]
     pub fn on_refusal(self, on_refusal: OnRefusal) -> Self {
         Self { on_refusal, ..self }
+    }
+
+    /// Calls back each time the last connection is closed, if one of them has had an export since the server was
+    /// started. Whoever only asked what there is, or was refused, is no client in that sense.
+    #[must_use]
+    pub fn on_last_client(self, on_last_client: OnLastClient) -> Self {
+        Self { on_last_client, ..self }
     }
 
     /// Accepts clients from all `listeners` and serves them until `shutdown` is ready. Then the
@@ -75,6 +87,8 @@ impl Server {
             relay: self.tls.map(Relay::start).transpose()?,
             memory: Memory::new(self.limits.memory),
             on_refusal: self.on_refusal,
+            on_last_client: self.on_last_client,
+            has_served: Cell::new(false),
             connections: Cell::new(0),
             newcomers: RefCell::default(),
             closed: Event::default(),
@@ -104,6 +118,9 @@ struct Shared {
     relay: Option<Relay>,
     memory: Rc<Memory>,
     on_refusal: OnRefusal,
+    on_last_client: OnLastClient,
+    /// A client has had an export.
+    has_served: Cell<bool>,
     connections: Cell<usize>,
     /// Connections without an export, oldest first; raising the signal ends one.
     newcomers: RefCell<VecDeque<Rc<Signal>>>,
@@ -152,6 +169,7 @@ impl Connection {
         };
         self.is_no_newcomer();
         if let Some(agreed) = agreed {
+            self.shared.has_served.set(true);
             transmission(reader, agreed, (*limits, memory), stop.wait()).await;
         }
         // A client that is gone, or does not listen, hears no good-bye.
@@ -164,6 +182,9 @@ impl Drop for Connection {
         self.is_no_newcomer();
         self.shared.connections.set(self.shared.connections.get() - 1);
         self.shared.closed.notify();
+        if self.shared.connections.get() == 0 && self.shared.has_served.get() {
+            (self.shared.on_last_client)();
+        }
     }
 }
 

@@ -24,6 +24,8 @@ pub struct ServiceOptions {
     /// The export that clients get who name none. By default the origin; but where that is open for reading alone,
     /// and the service is not, its only snapshot.
     pub default_export: Option<String>,
+    /// It ends when the last client has gone. The first one must have come, and have had an export.
+    pub ends_with_last_client: bool,
     /// As the status calls the origin.
     pub origin: String,
     /// As the status says: of the program.
@@ -44,6 +46,7 @@ impl Default for ServiceOptions {
             read_only: false,
             alias: None,
             default_export: None,
+            ends_with_last_client: false,
             origin: String::new(),
             version: env!("CARGO_PKG_VERSION").into(),
         }
@@ -104,6 +107,12 @@ impl ServiceOptions {
     #[must_use]
     pub fn default_export(self, default_export: Option<String>) -> Self {
         Self { default_export, ..self }
+    }
+
+    /// Sets [`ends_with_last_client`](Self::ends_with_last_client).
+    #[must_use]
+    pub fn ends_with_last_client(self, ends_with_last_client: bool) -> Self {
+        Self { ends_with_last_client, ..self }
     }
 
     /// Sets [`origin`](Self::origin).

@@ -1,10 +1,13 @@
+use std::env;
+use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::process;
 
 use dmsnap_serve::control::{Control, OwnerSocket};
-use dmsnap_serve::nbd::Listener;
+use dmsnap_serve::nbd::{Listener, SocketAccess};
 use listenfd::ListenFd;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sd_notify::NotifyState;
@@ -19,15 +22,24 @@ const NOT_PLAIN: &AsciiSet =
 #[derive(Debug)]
 pub(super) struct Listening {
     pub(super) listeners: Vec<Listener>,
+    /// As the command line names them.
+    pub(super) addresses: Vec<String>,
     pub(super) uris: Vec<String>,
+    /// The port of the first one, if it has one.
+    pub(super) port: Option<u16>,
 }
 
 impl Listening {
     /// Listens at these addresses; or, if the process was started for sockets that somebody else listens
     /// on (`LISTEN_FDS`), on those alone.
-    pub(super) async fn at(addresses: &[String], encrypted: bool) -> Result<Self, Failure> {
+    pub(super) async fn at(
+        addresses: &[String],
+        access: SocketAccess,
+        encrypted: bool,
+    ) -> Result<Self, Failure> {
         let mut inherited = ListenFd::from_env();
-        let mut listening = Self { listeners: Vec::new(), uris: Vec::new() };
+        let (listeners, uris, port) = (Vec::new(), Vec::new(), None);
+        let mut listening = Self { listeners, addresses: addresses.to_vec(), uris, port };
         if inherited.len() > 0 {
             if let Some(address) = addresses.first() {
                 let found = "given as well as sockets to serve (LISTEN_FDS)";
@@ -45,8 +57,12 @@ impl Listening {
             return Err(nowhere());
         }
         for address in addresses {
-            let listener = listen(address).await.map_err(|error| failure(address, &error))?;
+            let listener = listen(address, access).await;
+            let listener = listener.map_err(|error| failure(address, &error))?;
             let bound = listener.tcp_address().ok();
+            if listening.uris.is_empty() {
+                listening.port = bound.map(|it| it.port());
+            }
             listening.uris.push(told(address, bound, encrypted));
             listening.listeners.push(listener);
         }
@@ -58,8 +74,19 @@ impl Listening {
 /// every user of the machine.
 pub(super) fn refuse_nowhere(addresses: &[String]) -> Result<(), Failure> {
     // Not taken out of the environment: that is done when they are listened on.
-    match addresses.is_empty() && std::env::var_os("LISTEN_FDS").is_none() {
+    match addresses.is_empty() && env::var_os("LISTEN_FDS").is_none() {
         true => Err(nowhere()),
+        false => Ok(()),
+    }
+}
+
+/// Refuses sockets that a service manager has opened for this process, for a server that is another process, or
+/// belongs to a command.
+pub(super) fn refuse_activated() -> Result<(), Failure> {
+    let is_ours = |pid: OsString| pid.to_str() == Some(&process::id().to_string());
+    match env::var_os("LISTEN_FDS").is_some() && env::var_os("LISTEN_PID").is_none_or(is_ours) {
+        true => Err(Failure::of("LISTEN_FDS", "there are sockets of a service manager to serve")
+            .advise("leave --fork and --run out")),
         false => Ok(()),
     }
 }
@@ -124,9 +151,9 @@ fn inherit(inherited: &mut ListenFd, n: usize) -> io::Result<Listener> {
     }
 }
 
-async fn listen(address: &str) -> io::Result<Listener> {
+async fn listen(address: &str, access: SocketAccess) -> io::Result<Listener> {
     match address.strip_prefix("unix:") {
-        Some(path) => Listener::unix(Path::new(path)).await,
+        Some(path) => Listener::unix_for(Path::new(path), access).await,
         None => Listener::tcp(address).await,
     }
 }
