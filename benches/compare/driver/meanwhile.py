@@ -27,11 +27,13 @@ def latencies(setup, results, wanted):
         contenders = [
             dmsnap(store, False),
             dmsnap(store, True),
+            dmsnap(store, True, folder / "meanwhile-undo.cow"),
             storage_daemon(image, False),
             storage_daemon(image, True),
         ]
         turns = results.turns(name, title, contenders, "p99", "us", more_is_better=False)
         for _, contender in turns:
+            removed(folder / "meanwhile-undo.cow")
             if contender.name.startswith("dmsnap"):
                 store.task("reset", store.cow)
             else:
@@ -39,7 +41,7 @@ def latencies(setup, results, wanted):
             with Running(contender, folder) as server:
                 told = measured_load(server, kind)
             results.add(name, contender, told)
-    removed(store.cow, image, origin)
+    removed(store.cow, image, origin, folder / "meanwhile-undo.cow")
 
 
 def measured_load(server, kind):
@@ -57,13 +59,17 @@ def measured_load(server, kind):
     return told
 
 
-def dmsnap(store, merging):
+def dmsnap(store, merging, undo=None):
+    """`undo`: with a way back there, which keeps what windows and clients write over."""
+
     def argv(sock):
         serve = [program("dmsnap"), "serve", store.origin, "--snapshot", f"s={store.cow}"]
         merge = ["--merge", "s"] if merging else []
-        return [*serve, "--nbd", f"unix:{sock}", *merge]
+        keep = ["--undo", undo] if undo else []
+        return [*serve, "--nbd", f"unix:{sock}", *merge, *keep]
 
-    return Contender(f"dmsnap{' merging' if merging else ''}", OURS, argv=argv, export="s")
+    name = f"dmsnap{', undoable' if undo else ''}{' merging' if merging else ''}"
+    return Contender(name, OURS, argv=argv, export="s")
 
 
 def storage_daemon(image, merging):

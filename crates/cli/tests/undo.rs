@@ -149,15 +149,11 @@ fn a_server_needs_both_stores_of_an_undoable_merge() {
     let [undo, cow] =
         ["undo", "cow"].map(|name| format!("{name}={}", world.dir.path(name).display()));
     world.run(&["merge", "--undo", "@undo", "@cow", "@origin"]).ok();
-    let serve = ["serve", "@origin", "--nbd", "unix:nowhere/socket", "--snapshot"];
+    let serve = ["serve", "@origin", "--run", "true", "--snapshot"];
     let alone = world.run(&[&serve[..], &[undo.as_str()]].concat()).failed();
     assert!(alone.contains("shares an undoable merge with the store"), "{alone}");
-    // With both it fails only at the socket.
-    let both = [&serve[..], &[undo.as_str(), "--snapshot", cow.as_str()]].concat();
-    let both = world.run(&both).failed();
-    assert!(both.contains("nowhere"), "{both}");
-    let forgets = [&serve[..], &[undo.as_str(), "--forget-undo"]].concat();
-    assert!(world.run(&forgets).failed().contains("nowhere"));
+    world.run(&[&serve[..], &[undo.as_str(), "--snapshot", cow.as_str()]].concat()).ok();
+    world.run(&[&serve[..], &[undo.as_str(), "--forget-undo"]].concat()).ok();
 }
 
 #[test]

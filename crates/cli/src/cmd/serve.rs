@@ -248,12 +248,13 @@ impl Args {
         if self.no_fence {
             plan.ignore_fences();
         }
-        let volume = plan.open(self.mode(), self.io.into(), merge.as_deref()).await?;
+        // Before a device is opened or a store made: an address that is taken leaves nothing, and clients that come early wait.
         let mut listening = Listening::at(nbd, access, tls.is_some()).await?;
         let control = match &self.control {
             Some(path) => Some(open_control(path).await?),
             None => None,
         };
+        let volume = plan.open(self.mode(), self.io.into(), merge.as_deref()).await?;
         let opener = FileOpener::new((&origin, &cows), self.mode(), self.io.into());
         let opener = opener.ignoring_fences(self.no_fence).forgetting_undo(self.forget_undo);
         let service = Service::with_opener(volume.clone(), options, opener, events::tell_events());
