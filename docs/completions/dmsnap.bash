@@ -895,7 +895,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__serve)
-            opts="-h -V --snapshot --table --nbd --socket-mode --socket-group --tls --tls-certificates --tls-verify-peer --connections --memory --connection-memory --control --merge --undo --max-size --rate --window --no-fence --forget-undo --read-only --origin-read-only --default-export --fork --pid-file --exit-with-last-client --run --write-back --io --help --version"
+            opts="-h -V --snapshot --table --nbd --socket-mode --socket-group --tls --tls-certificates --tls-verify-peer --connections --memory --connection-memory --control --state --merge --undo --max-size --rate --window --no-fence --forget-undo --read-only --origin-read-only --default-export --fork --pid-file --exit-with-last-client --run --write-back --io --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -942,6 +942,10 @@ _dmsnap() {
                     return 0
                     ;;
                 --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -188,6 +188,7 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l connections -d '
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l memory -d 'Most memory for the whole server, at least 128M' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l connection-memory -d 'Most memory for the requests of one connection; one request may take 32 MiB in any case' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l control -d 'Let this server be looked at and changed over a socket there, by its owner alone' -r -F
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l state -d 'Keep what `dmsnap ctl` changes in this file: it is there again at the next start' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l merge -d 'Merge this snapshot into the origin while clients go on' -r
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l undo -d 'Keep a way back of the merge in UNDO: `dmsnap ctl merge undo NAME` takes the merge back' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand serve" -l max-size -d 'UNDO grows up to this; by default as far as it can ever have to' -r

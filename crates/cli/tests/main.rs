@@ -40,6 +40,7 @@ mod serve_refused;
 mod served_files;
 mod signals;
 mod sockets;
+mod state;
 mod streams;
 mod table;
 mod tasks;

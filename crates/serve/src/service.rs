@@ -169,6 +169,11 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Service<O, 
         }
     }
 
+    /// A merge that was started moves nothing until a client of the control socket resumes it.
+    pub fn pause_merge(&self) {
+        self.merger.pause();
+    }
+
     /// Serves until `stop` is ready, a client of the control socket asks for the end, or the last client has gone, if
     /// that is the end.
     ///

@@ -7,8 +7,10 @@ mod listening; // where clients come from
 mod encryption; // TLS
 mod access; // who can connect
 mod way_back; // of a merge
+mod state; // what clients have changed, in a file
 mod opener; // what clients of the control socket may open
 mod first_merge; // the merge it begins with
+mod recall; // and planned again
 mod lifetime; // when it begins and ends
 mod pid_file; // its process number
 mod background; // --fork
@@ -18,6 +20,7 @@ mod events; // what a server has to tell, in words
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::rc::Rc;
 
 use clap::ArgGroup;
 use dmsnap::device::Mode;
@@ -46,6 +49,8 @@ use listening::{Listening, notify, open_control};
 use opener::FileOpener;
 use pid_file::PidFile;
 use plan::Plan;
+use recall::recall;
+use state::StateFile;
 
 /// Serve an origin and its snapshots as block devices over NBD
 ///
@@ -168,6 +173,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "unix:PATH", value_parser = unix_path)]
     control: Option<PathBuf>,
 
+    /// Keep what `dmsnap ctl` changes in this file: it is there again at the next start
+    ///
+    /// Snapshots that it adds (but for transient ones) and removes, and the merge that it starts, tunes, pauses, cancels and takes
+    /// back, are in the file before it is answered, whatever becomes of the server then. A server with the same command
+    /// line and this file serves the same and goes on with the merge. Where the file and the command line say
+    /// different things, the file is right: what was removed is not served, a snapshot of both is the one of the file,
+    /// and the merge is that of the file; stderr says so. To forget it all, remove the file.
+    ///
+    /// It is made if it is not there. One that is damaged, or of another version, is refused, and left as it is; so is
+    /// one with a snapshot whose store is not there.
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+
     #[command(flatten)]
     first_merge: FirstMerge,
 
@@ -233,8 +251,10 @@ impl Args {
         let _ = (report::wait_for_nobody(), descriptors::raise_limit());
         let mut plan = self.plan()?;
         plan.add_those_of_lvm().await?;
-        let merge = self.first_merge.of(&plan)?;
-        let way_back = self.first_merge.way_back(&mut plan, merge.as_deref()).await?;
+        let mut first_merge = self.first_merge.clone();
+        let state = self.state(&mut plan, &mut first_merge).await?;
+        let merge = first_merge.of(&plan)?;
+        let way_back = first_merge.way_back(&mut plan, merge.as_deref()).await?;
         plan.refuse_double_names()?;
         let no_signals =
             |error| Failure::of("signals", format_args!("cannot be received: {error}"));
@@ -242,7 +262,8 @@ impl Args {
         let asked = Asked::on_usr1().map_err(no_signals)?;
         let tls = self.encryption.tls()?;
         let access = self.access.of_sockets(nbd)?;
-        let (options, origin, cows) = (self.options(&plan), plan.origin.clone(), plan.cows());
+        let (options, origin, cows) =
+            (self.options(&plan, &first_merge), plan.origin.clone(), plan.cows());
         plan.forget_undo = self.forget_undo;
         self.base.check(&mut plan, merge.as_deref())?;
         if self.no_fence {
@@ -257,15 +278,15 @@ impl Args {
         let volume = plan.open(self.mode(), self.io.into(), merge.as_deref()).await?;
         let opener = FileOpener::new((&origin, &cows), self.mode(), self.io.into());
         let opener = opener.ignoring_fences(self.no_fence).forgetting_undo(self.forget_undo);
+        let opener = opener.keeping(state.clone());
         let service = Service::with_opener(volume.clone(), options, opener, events::tell_events());
         let listeners = std::mem::take(&mut listening.listeners).into_iter();
         let service = listeners.fold(service, Service::nbd).tls(tls).control(control);
         let controller = service.controller().clone();
         cows.iter().for_each(|(name, cow)| controller.name_cow(name, cow));
-        let merged = merge.as_deref().and_then(|name| volume.snapshot(name));
-        if let Some(snapshot) = &merged {
-            self.first_merge.start(&service, snapshot, way_back.as_ref()).await?;
-        }
+        let merge = merge.as_deref().and_then(|name| volume.snapshot(name));
+        let kept = (way_back.as_ref(), state.as_deref());
+        let merged = first_merge.begin((&service, &volume), merge, kept).await?;
         let way_back = merged.and_then(|it| volume.partner(&it));
         let way_back = way_back.filter(|_| self.first_merge.undo.is_some());
         let (_pid_file, mut captive) = self.begin(&listening, out)?;
@@ -308,11 +329,23 @@ impl Args {
         if self.read_only { Mode::Read } else { Mode::Write }
     }
 
-    fn options(&self, plan: &Plan) -> ServiceOptions {
+    /// What clients have changed before, if it is kept.
+    async fn state(
+        &self,
+        plan: &mut Plan,
+        first_merge: &mut FirstMerge,
+    ) -> Result<Option<Rc<StateFile>>, Failure> {
+        let Some(path) = &self.state else { return Ok(None) };
+        let mut state = StateFile::read(path)?;
+        recall(&mut state, plan, first_merge).await?;
+        Ok(Some(Rc::new(state)))
+    }
+
+    fn options(&self, plan: &Plan, first_merge: &FirstMerge) -> ServiceOptions {
         let options = ServiceOptions::default()
             .write_back_bytes(self.write_back)
-            .window_bytes(self.first_merge.window)
-            .rate_bytes_per_second(self.first_merge.rate)
+            .window_bytes(first_merge.window)
+            .rate_bytes_per_second(first_merge.rate)
             .connections(self.connections.into())
             .connection_bytes(self.connection_memory)
             .read_only(self.read_only)

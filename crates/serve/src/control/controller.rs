@@ -8,8 +8,9 @@ use dmsnap::device::{Change, Device};
 use dmsnap::sync::{Event, Signal};
 use dmsnap::volume::{Snapshot, State, View, Volume};
 
-use super::api::{NewSnapshot, StartMerge, Status, TuneMerge};
+use super::api::{NewSnapshot, Status};
 use super::call::{Answer, Call, QueuedCall};
+use super::change::StateChange;
 use super::differing::differences;
 use super::events::{Statuses, Watchers};
 use super::opener::StoreOpener;
@@ -124,12 +125,9 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
             Call::Diff(query) => differences(&self.volume, &query).map(Answer::Diff),
             Call::Merge => self.merge(),
             Call::StartMerge(start) => self.start_merge(&start).await,
-            Call::TuneMerge(tune) => self.tune_merge(tune),
-            Call::PauseMerge => self.merge_did(self.merger.pause()),
-            Call::ResumeMerge => {
-                let _held = self.hold(&self.merging_name()?)?;
-                self.merge_did(self.merger.resume())
-            }
+            Call::TuneMerge(tune) => self.tune_merge(tune).await,
+            Call::PauseMerge => self.pause_merge().await,
+            Call::ResumeMerge => self.resume_merge().await,
             Call::CancelMerge => self.cancel_merge().await,
             Call::UndoMerge(undo) => self.undo_merge(&undo.snapshot).await,
             Call::Shutdown => {
@@ -151,6 +149,10 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
         Ok(statuses)
     }
 
+    /// # Ordering
+    ///
+    /// The store is made, opened and added, and then that is kept. A crash between the two leaves a store that is not
+    /// served; nobody was told that it is.
     async fn create(&self, wanted: &NewSnapshot) -> Result<Answer, Refusal> {
         let name = wanted.name.as_str();
         refuse_reserved(name).map_err(|error| Refusal::new(Code::BadRequest, error))?;
@@ -173,16 +175,28 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
             let _ = self.volume.remove(&snapshot).await;
             return Err(in_use());
         }
+        if let Err(refusal) = self.opener.keep(StateChange::Added(wanted)).await {
+            self.exports.remove(name).await;
+            // Why it is not kept is reported; an error of its device would add nothing.
+            let _ = self.volume.remove(&snapshot).await;
+            return Err(refusal);
+        }
         self.name_cow(name, Path::new(&wanted.cow));
         Ok(Answer::Snapshot(self.monitor.snapshot(&snapshot)))
     }
 
     /// First the export, then the snapshot: no client sees it half gone.
+    ///
+    /// # Ordering
+    ///
+    /// It is kept that the snapshot is gone, and then it goes. A crash between the two takes it out as well: if it
+    /// came back, it would not have what was written to the origin meanwhile.
     async fn remove(&self, name: &str) -> Result<Answer, Refusal> {
         let snapshot = self.find(name)?;
         let _held = self.hold(name)?;
         self.refuse_merging(name)?;
         self.refuse_bound(&snapshot)?;
+        self.opener.keep(StateChange::Removed(name)).await?;
         self.exports.remove(name).await;
         let removed = self.volume.remove(&snapshot).await;
         self.monitor.forget_cow(name);
@@ -235,75 +249,6 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
         Ok(Answer::Nothing)
     }
 
-    pub(super) fn merge(&self) -> Result<Answer, Refusal> {
-        self.merger.progress().map(Answer::Merge).ok_or_else(not_merging)
-    }
-
-    async fn start_merge(&self, start: &StartMerge) -> Result<Answer, Refusal> {
-        let name = &start.snapshot;
-        self.refuse_read_only()?;
-        let snapshot = self.find(name)?;
-        refuse_invalid(&snapshot)?;
-        if !snapshot.is_persistent() {
-            let found = format_args!("{name}: a transient snapshot cannot be merged");
-            return Err(Refusal::new(Code::Unsupported, found));
-        }
-        let _held = self.hold(name)?;
-        if let Some(merge) = self.unfinished_merge() {
-            return Err(Refusal::new(Code::Merging, format_args!("{merge} is merging")));
-        }
-        self.opener.may_merge(&self.volume).await?;
-        let (rate, window) = (start.rate_bytes_per_second, start.window_bytes);
-        self.tune(TuneMerge { rate_bytes_per_second: rate, window_bytes: window })?;
-        match &start.undo {
-            Some(wanted) => drop(self.start_undoable(&snapshot, wanted).await?),
-            None => {
-                let started = self.merger.start(&snapshot).await;
-                started.map_err(|error| Refusal::of(name, error))?;
-            }
-        }
-        self.merge()
-    }
-
-    fn tune_merge(&self, tune: TuneMerge) -> Result<Answer, Refusal> {
-        if self.merger.progress().is_none() {
-            return Err(not_merging());
-        }
-        self.tune(tune)?;
-        self.merge()
-    }
-
-    fn tune(&self, tune: TuneMerge) -> Result<(), Refusal> {
-        if tune.window_bytes == Some(0) {
-            return Err(Refusal::new(Code::BadRequest, "found a window of 0 bytes"));
-        }
-        if let Some(bytes) = tune.window_bytes {
-            self.merger.set_window(bytes);
-        }
-        if let Some(rate) = tune.rate_bytes_per_second {
-            self.merger.set_rate((rate > 0).then_some(rate));
-        }
-        Ok(())
-    }
-
-    fn merge_did(&self, done: bool) -> Result<Answer, Refusal> {
-        if done { self.merge() } else { Err(not_merging()) }
-    }
-
-    async fn cancel_merge(&self) -> Result<Answer, Refusal> {
-        let name = self.merging_name()?;
-        let _held = self.hold(&name)?;
-        let cancelled = self.merger.cancel().await;
-        match cancelled.map_err(|error| Refusal::of(&name, error))? {
-            Some(name) => self.shown(&name),
-            None => Err(not_merging()),
-        }
-    }
-
-    fn merging_name(&self) -> Result<String, Refusal> {
-        self.merger.progress().map(|merge| merge.snapshot).ok_or_else(not_merging)
-    }
-
     /// The name of the snapshot that merges and has not finished.
     pub(super) fn unfinished_merge(&self) -> Option<String> {
         let merge = self.merger.progress()?;
@@ -343,7 +288,7 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
         }
     }
 
-    fn shown(&self, name: &str) -> Result<Answer, Refusal> {
+    pub(super) fn shown(&self, name: &str) -> Result<Answer, Refusal> {
         Ok(Answer::Snapshot(self.monitor.snapshot(&self.find(name)?)))
     }
 }
@@ -368,8 +313,4 @@ pub(super) fn refuse_invalid<C: Device>(snapshot: &Snapshot<C>) -> Result<(), Re
         )),
         State::Active | State::Overflowed => Ok(()),
     }
-}
-
-fn not_merging() -> Refusal {
-    Refusal::new(Code::NotMerging, "no merge is there, or it has finished")
 }

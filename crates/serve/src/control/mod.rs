@@ -19,9 +19,11 @@ mod response; // answers as HTTP
 mod connection; // the requests of one client
 mod http; // the thread that speaks HTTP
 mod status; // looking
+mod change; // what outlives the server
 mod opener; // stores by their names
 mod differing; // where devices of the volume differ
 mod controller; // doing
+mod merging; // merges
 mod way_back; // a merge that can be taken back
 mod server; // both threads together
 mod client; // the other end
@@ -30,6 +32,7 @@ pub use api::{
     Diff, DiffQuery, DiffRange, ExportStatus, Grow, MakeStore, NewSnapshot, OriginStatus,
     SnapshotStatus, StartMerge, Status, TuneMerge, UndoMerge, WayBack,
 };
+pub use change::StateChange;
 pub use client::{Client, ClientError, Events};
 pub use controller::Controller;
 pub use opener::StoreOpener;

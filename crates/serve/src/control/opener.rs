@@ -3,9 +3,11 @@ use std::rc::Rc;
 use dmsnap::volume::{Snapshot, Volume};
 
 use super::api::{NewSnapshot, WayBack};
+use super::change::StateChange;
 use super::refusal::{Code, Refusal};
 
-/// Opens the stores that clients name: only the program that started the server knows how.
+/// Opens the stores that clients name, and keeps what they have changed: only the program that started the server knows
+/// how.
 #[allow(async_fn_in_trait, reason = "all of it stays on the volume's thread")]
 pub trait StoreOpener<O, C>: 'static {
     /// Opens the COW device of a new snapshot, after making a store there if that is asked for, and
@@ -43,4 +45,15 @@ pub trait StoreOpener<O, C>: 'static {
     ///
     /// Why not.
     async fn may_merge(&self, volume: &Volume<O, C>) -> Result<(), Refusal>;
+
+    /// Keeps a change of what is served beyond the end of the server, however that comes. Nobody is told of the
+    /// change before.
+    ///
+    /// # Errors
+    ///
+    /// Why not; then the change is not made, or is taken back.
+    async fn keep(&self, change: StateChange<'_>) -> Result<(), Refusal> {
+        let _ = change;
+        Ok(())
+    }
 }

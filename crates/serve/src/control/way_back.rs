@@ -6,6 +6,7 @@ use dmsnap::volume::Snapshot;
 
 use super::api::WayBack;
 use super::call::Answer;
+use super::change::StateChange;
 use super::controller::{Controller, refuse_invalid};
 use super::opener::StoreOpener;
 use super::refusal::{Code, Refusal};
@@ -18,9 +19,10 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
     /// # Ordering
     ///
     /// 1. the new store is made and added: see [`Volume::add_way_back`](crate::Volume::add_way_back)
-    /// 2. the merge begins: see [`Merger::start`](crate::Merger::start)
+    /// 2. that it is there is kept, see [`StoreOpener::keep`]
+    /// 3. the merge begins: see [`Merger::start`](crate::Merger::start)
     ///
-    /// What clients write to the origin between the two is kept as well. A crash there leaves a merge in which
+    /// What clients write to the origin from 1 on is kept as well. A crash there leaves a merge in which
     /// nothing is merged.
     ///
     /// # Errors
@@ -65,6 +67,13 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
             self.drop_way_back(snapshot, &way_back).await;
             return Err(in_use());
         }
+        let (cow, max_size_bytes) = (wanted.cow.clone(), way_back.options().max_bytes);
+        let made = WayBack { cow, name: Some(name.clone()), max_size_bytes };
+        let made = StateChange::WayBackMade { name: &name, way_back: &made };
+        if let Err(refusal) = self.opener.keep(made).await {
+            self.drop_way_back(snapshot, &way_back).await;
+            return Err(refusal);
+        }
         self.name_cow(&name, Path::new(&wanted.cow));
         Ok(way_back)
     }
@@ -83,9 +92,21 @@ impl<O: Device + 'static, C: Device + 'static, P: StoreOpener<O, C>> Controller<
         refuse_invalid(&snapshot)?;
         let partner = self.volume.partner(&snapshot);
         let _held = self.hold(name)?;
-        let _partner = partner.map(|it| self.hold(it.name())).transpose()?;
-        let undone = self.merger.undo(&snapshot).await;
-        undone.map_err(|error| Refusal::of(name, error))?;
+        let _partner = partner.as_ref().map(|it| self.hold(it.name())).transpose()?;
+        let before = self.merger.progress().map(|it| it.snapshot);
+        let may_undo = self.volume.may_exchange(&snapshot).is_ok();
+        let partner = partner.filter(|_| may_undo && before.as_ref().is_none_or(|it| it == name));
+        if let Some(partner) = &partner {
+            self.opener.keep(StateChange::MergeExchanged(partner.name())).await?;
+        }
+        if let Err(error) = self.merger.undo(&snapshot).await {
+            if partner.is_some() {
+                let merges = |_| StateChange::MergeExchanged(name);
+                let as_before = before.map_or(StateChange::MergeCancelled(name), merges);
+                self.opener.keep(as_before).await?;
+            }
+            return Err(Refusal::of(name, error));
+        }
         self.merge()
     }
 

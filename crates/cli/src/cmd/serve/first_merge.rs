@@ -5,14 +5,16 @@ use dmsnap::device::AnyDevice;
 use dmsnap_serve::control::WayBack;
 use dmsnap_serve::{Service, Snapshot};
 
+use super::disk::Disk;
 use super::opener::FileOpener;
 use super::plan::Plan;
+use super::state::StateFile;
 use super::way_back::Wanted;
 use crate::report::Failure;
 use crate::size;
 
 /// The merge that begins with a server.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct FirstMerge {
     /// Merge this snapshot into the origin while clients go on
     ///
@@ -41,6 +43,14 @@ pub(super) struct FirstMerge {
     /// Most data in one window of the merge; at most 64M, and a 16th of --memory
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = size::parse)]
     pub(super) window: u64,
+
+    /// The name of the way back, if a client has given one.
+    #[arg(skip)]
+    pub(super) undo_name: Option<String>,
+
+    /// It moves nothing for the time being.
+    #[arg(skip)]
+    pub(super) paused: bool,
 }
 
 impl FirstMerge {
@@ -67,25 +77,53 @@ impl FirstMerge {
     ) -> Result<Option<WayBack>, Failure> {
         match (&self.undo, merge) {
             (Some(path), Some(merge)) => {
-                Wanted { path, max_bytes: self.max_size }.plan(plan, merge).await
+                let name = self.undo_name.clone().unwrap_or_else(|| format!("{merge}-undo"));
+                Wanted { path, name, max_bytes: self.max_size }.plan(plan, merge).await
             }
             _ => Ok(None),
         }
     }
 
-    pub(super) async fn start(
+    /// Starts the merge, if there is one; what clients change is kept from now on.
+    pub(super) async fn begin(
+        &self,
+        (service, volume): (&Service<AnyDevice, AnyDevice, FileOpener>, &Disk),
+        snapshot: Option<Rc<Snapshot<AnyDevice>>>,
+        (way_back, state): (Option<&WayBack>, Option<&StateFile>),
+    ) -> Result<Option<Rc<Snapshot<AnyDevice>>>, Failure> {
+        if let Some(state) = state {
+            state.begin().await?;
+        }
+        let Some(snapshot) = snapshot else { return Ok(None) };
+        // A server may have been killed after it was written down that the merge is taken back, and before it was.
+        let snapshot = match volume.partner(&snapshot) {
+            Some(partner) if snapshot.is_way_back() && state.is_some() => partner,
+            _ => snapshot,
+        };
+        self.start(service, &snapshot, way_back).await?;
+        if let Some(state) = state {
+            state.keep_first_merge(snapshot.name()).await?;
+        }
+        Ok(Some(snapshot))
+    }
+
+    async fn start(
         &self,
         service: &Service<AnyDevice, AnyDevice, FileOpener>,
         snapshot: &Rc<Snapshot<AnyDevice>>,
         way_back: Option<&WayBack>,
     ) -> Result<(), Failure> {
-        let name = snapshot.name();
         if let Some(wanted) = way_back {
             let started = service.controller().start_undoable(snapshot, wanted).await;
-            return started.map(drop).map_err(|refusal| Failure::of("--undo", refusal));
+            started.map_err(|refusal| Failure::of("--undo", refusal))?;
+        } else {
+            let found = |error| format!("cannot be merged: {error}");
+            let started = service.start_merge(snapshot).await;
+            started.map_err(|error| Failure::of(snapshot.name(), found(error)))?;
         }
-        let found = |error| format!("cannot be merged: {error}");
-        let started = service.start_merge(snapshot).await;
-        started.map_err(|error| Failure::of(name, found(error)))
+        if self.paused {
+            service.pause_merge();
+        }
+        Ok(())
     }
 }

@@ -7,11 +7,14 @@ use std::rc::Rc;
 use dmsnap::device::{Access, AnyDevice, Caching, Device, File, Mode, is_open_elsewhere};
 use dmsnap::ops;
 use dmsnap_images::refuse_raid_member;
-use dmsnap_serve::control::{Code, MakeStore, NewSnapshot, Refusal, StoreOpener, WayBack};
+use dmsnap_serve::control::{
+    Code, MakeStore, NewSnapshot, Refusal, StateChange, StoreOpener, WayBack,
+};
 use dmsnap_serve::{Snapshot, VolumeError};
 
 use super::adding;
 use super::disk::{Disk, not_made, origin_is_store, origin_looks_like_store};
+use super::state::StateFile;
 use super::way_back;
 use crate::cmd::spec::{Spec, device_arg};
 use crate::device_arg::DeviceArg;
@@ -30,6 +33,8 @@ pub(super) struct FileOpener {
     forget_undo: bool,
     /// The COW devices that were opened, by the names of their snapshots. Some may be gone.
     cows: RefCell<Vec<(String, DeviceArg)>>,
+    /// Where changes are kept, if they are.
+    state: Option<Rc<StateFile>>,
 }
 
 impl FileOpener {
@@ -40,7 +45,8 @@ impl FileOpener {
     ) -> Self {
         let cows = cows.iter().map(|(name, cow)| (name.clone(), named(cow))).collect();
         let (origin, cows) = (origin.to_owned(), RefCell::new(cows));
-        Self { origin, mode, caching, ignore_fence: false, forget_undo: false, cows }
+        let (ignore_fence, forget_undo, state) = (false, false, None);
+        Self { origin, mode, caching, ignore_fence, forget_undo, cows, state }
     }
 
     /// One store of an undoable merge may be added without the other.
@@ -51,6 +57,11 @@ impl FileOpener {
     /// The origin may be another than a store remembers.
     pub(super) fn ignoring_fences(self, ignore_fence: bool) -> Self {
         Self { ignore_fence, ..self }
+    }
+
+    /// What clients change is kept there.
+    pub(super) fn keeping(self, state: Option<Rc<StateFile>>) -> Self {
+        Self { state, ..self }
     }
 
     /// Makes a store. A file that is made for it goes away again unless it is kept.
@@ -251,6 +262,13 @@ impl StoreOpener<AnyDevice, AnyDevice> for FileOpener {
             Ok(false) => Ok(()),
             Ok(true) => Err(Refusal::new(Code::Refused, origin_looks_like_store(&self.origin))),
             Err(error) => Err(Refusal::new(Code::Device, Failure::about(&self.origin, error))),
+        }
+    }
+
+    async fn keep(&self, change: StateChange<'_>) -> Result<(), Refusal> {
+        match &self.state {
+            Some(state) => state.keep(change).await,
+            None => Ok(()),
         }
     }
 }

@@ -163,6 +163,13 @@ impl Plan {
         self.snapshots.iter().find(|spec| spec.name == name).map(|spec| spec.cow.clone())
     }
 
+    /// One less; false if there was none of that name.
+    pub(super) fn take_out(&mut self, name: &str) -> bool {
+        let before = self.snapshots.len();
+        self.snapshots.retain(|spec| spec.name != name);
+        self.snapshots.len() < before
+    }
+
     /// One more.
     pub(super) fn push(&mut self, spec: Spec) {
         self.snapshots.push(spec);

@@ -1,5 +1,6 @@
 //! The way back of a merge that begins with the server, or while it runs.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use dmsnap::device::{AnyDevice, Caching, File, Mode};
@@ -80,9 +81,11 @@ impl Size {
 }
 
 /// `--undo` of a server.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Wanted<'a> {
     pub(super) path: &'a Path,
+    /// Of its snapshot.
+    pub(super) name: String,
     pub(super) max_bytes: Option<u64>,
 }
 
@@ -100,7 +103,7 @@ impl Wanted<'_> {
                 .advise("name a file or a disk for the way back"));
         }
         plan.refuse_known(&path)?;
-        let name = format!("{merge}-undo");
+        let name = self.name.clone();
         match self.is_partner(plan, merge, &path).await? {
             true => {
                 let options =
@@ -123,13 +126,22 @@ impl Wanted<'_> {
             return Ok(false);
         }
         let there = DeviceArg::from(path.to_owned());
-        let Some(theirs) = owner(&there).await? else { return Ok(false) };
+        let Some((theirs, exceptions)) = owner(&there).await? else { return Ok(false) };
         let cow: Option<PathBuf> = plan.cow_of(merge);
         let cow = cow.and_then(|cow| device_arg(&cow).ok());
         let ours = match cow {
-            Some(cow) => owner(&cow).await?.flatten(),
+            Some(cow) => owner(&cow).await?.and_then(|(ours, _)| ours),
             None => None,
         };
+        if let (Some(ours), Some(theirs)) = (&ours, &theirs)
+            && theirs.partner.as_ref() == Some(&ours.id)
+            && (ours.partner.is_none() && exceptions == 0 && theirs.state == "undo")
+            && fs::symlink_metadata(path).is_ok_and(|it| it.is_file())
+        {
+            // It was made for this merge by a server that was killed before it was needed.
+            fs::remove_file(path).map_err(|error| Failure::about(path, error))?;
+            return Ok(false);
+        }
         let are_partners = ours.zip(theirs).is_some_and(|(ours, theirs)| {
             ours.partner.as_ref() == Some(&theirs.id) && theirs.partner.as_ref() == Some(&ours.id)
         });
@@ -147,7 +159,7 @@ impl Wanted<'_> {
 /// have written since the server began is not kept in it.
 pub(super) async fn refuse_shared(cow: &Path) -> Result<(), Failure> {
     let device = device_arg(cow).map_err(|found| Failure::about(cow, found))?;
-    let owner = owner(&device).await?.flatten();
+    let owner = owner(&device).await?.and_then(|(owner, _)| owner);
     let shared = owner.filter(|it| matches!(it.state.as_str(), "merging" | "undo"));
     match shared.and_then(|it| it.partner) {
         Some(partner) => {
@@ -160,16 +172,16 @@ pub(super) async fn refuse_shared(cow: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Whom a store belongs to, if it says so; `None` if there is no store.
-async fn owner(cow: &DeviceArg) -> Result<Option<Option<Owner>>, Failure> {
+/// Whom a store belongs to, if it says so, and how many exceptions it has; `None` if there is no store.
+async fn owner(cow: &DeviceArg) -> Result<Option<(Option<Owner>, u64)>, Failure> {
     let devices = Devices::of_cow(cow);
     let device = devices.open(Which::Cow, Mode::Look, Caching::Buffered).await?;
     let is_store = ops::begins_with_store(&device, Which::Cow).await;
     match is_store.map_err(|error| devices.failure(&error))? {
         false => Ok(None),
         true => {
-            let owner = ops::owner(&device).await.map_err(|error| devices.failure(&error))?;
-            Ok(Some(owner))
+            let info = ops::info(&device).await.map_err(|error| devices.failure(&error))?;
+            Ok(Some((info.owner, info.exceptions)))
         }
     }
 }
