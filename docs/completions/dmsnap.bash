@@ -573,7 +573,7 @@ _dmsnap() {
             return 0
             ;;
         dmsnap__subcmd__ctl__subcmd__status)
-            opts="-h -V --dmsetup --watch --control --json --help --version"
+            opts="-h -V --dmsetup --table --watch --control --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

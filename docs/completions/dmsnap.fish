@@ -261,6 +261,7 @@ complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_s
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and not __fish_seen_subcommand_from status snapshot merge diff grow flush shutdown" -f -a "shutdown" -d 'End the server, as SIGTERM does: everything is published and flushed'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -l control -d 'The server\'s control socket, as it was given to `dmsnap serve`' -r -F
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -l dmsetup -d 'Lines as `dmsetup status` prints them'
+complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -l table -d 'Lines that `dmsnap serve --table` takes to serve the same'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -l watch -d 'Again as soon as it changes, at most ten times a second, until the server ends'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -l json -d 'The answer as JSON, where there is one'
 complete -c dmsnap -n "__fish_dmsnap_using_subcommand ctl; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -390,3 +390,23 @@ fn die_at(place: &Place, args: &[&str], call: &str, n: u32) -> bool {
     serving.stop();
     done.contains(&false)
 }
+
+#[test]
+fn the_table_of_a_status_serves_the_same() {
+    let place = Place::new(1, &["a b", "c"]);
+    let ab = format!("ab={},discard-zeroes", place.text("a b"));
+    let c = format!("c={},virtual-size=2M", place.text("c"));
+    let serving = start(&place, &["--snapshot", &ab, "--snapshot", &c]);
+    place.qemu_io("ab", &["write -P 7 64k 64k", "flush"]);
+    let (shown, table) = (place.copy_of("ab"), ctl(&place, &["status", "--table"]));
+    let longer = place.copy_of("c");
+    serving.stop();
+    assert_eq!(longer.len() as u64, 2 * MIB);
+    fs::write(place.path("table"), &table).expect("written");
+    let control = control(&place);
+    let args = ["--table", &place.text("table"), "--control", &control];
+    let serving = Serving::exactly(&place, &args);
+    assert!(place.copy_of("ab") == shown && place.copy_of("c") == longer);
+    assert_eq!(ctl(&place, &["status", "--table"]), table);
+    serving.stop();
+}

@@ -84,6 +84,12 @@ enum Command {
         #[arg(long, conflicts_with = "json")]
         dmsetup: bool,
 
+        /// Lines that `dmsnap serve --table` takes to serve the same
+        ///
+        /// Paths are as they were given to the server. What a table cannot say is left out: on-full and max-size.
+        #[arg(long, conflicts_with_all = ["json", "dmsetup", "watch"])]
+        table: bool,
+
         /// Again as soon as it changes, at most ten times a second, until the server ends
         #[arg(long)]
         watch: bool,
@@ -173,10 +179,15 @@ impl Args {
     pub(crate) async fn run(&self, out: &mut Output) -> Result<Outcome, Failure> {
         let client = Client::new(self.control()?);
         match &self.command {
-            Command::Status { dmsetup, watch: false } => {
+            Command::Status { table: true, .. } => {
+                status::table(&self.asked(client.status().await)?, out)?;
+            }
+            Command::Status { dmsetup, watch: false, .. } => {
                 self.show(&self.asked(client.status().await)?, *dmsetup, out)?;
             }
-            Command::Status { dmsetup, watch: true } => self.watch(client, *dmsetup, out).await?,
+            Command::Status { dmsetup, watch: true, .. } => {
+                self.watch(client, *dmsetup, out).await?;
+            }
             Command::Snapshot(command) => self.snapshot(client, command, out).await?,
             Command::Merge(command) => return self.merge(client, command, out).await,
             Command::Diff(args) => return self.diff(client, args, out).await,

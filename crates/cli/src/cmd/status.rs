@@ -29,6 +29,41 @@ pub(crate) fn dmsetup(status: &Status, out: &mut Output) -> Result<(), Failure> 
     Ok(())
 }
 
+/// What `dmsnap serve --table` takes to serve the same.
+pub(crate) fn table(status: &Status, out: &mut Output) -> Result<(), Failure> {
+    let (origin, bytes) = (word(&status.origin.path), status.origin.len_bytes);
+    out.line(format_args!("{ORIGIN}: 0 {} snapshot-origin {origin}", bytes / SECTOR_BYTES))?;
+    for it in &status.snapshots {
+        let name = word(&it.name);
+        if it.state == State::Invalid {
+            out.line(format_args!("# {name} was dropped"))?;
+            continue;
+        }
+        let target = if it.merging || it.merged { "snapshot-merge" } else { "snapshot" };
+        let (sectors, chunk) = (it.len_bytes / SECTOR_BYTES, it.chunk_bytes / SECTOR_BYTES);
+        let (cow, store) = (word(&it.cow), if it.persistent { "P" } else { "N" });
+        let features = match (it.discard_zeroes, it.discard_passdown) {
+            (true, true) => " 2 discard_zeroes_cow discard_passdown_origin",
+            (true, false) => " 1 discard_zeroes_cow",
+            (false, _) => "",
+        };
+        out.line(format_args!(
+            "{name}: 0 {sectors} {target} {origin} {cow} {store} {chunk}{features}"
+        ))?;
+    }
+    Ok(())
+}
+
+/// A word of a table: a blank is \040, as in fstab.
+fn word(text: &str) -> String {
+    let escaped = |it: char| match it {
+        '\\' => "\\134".into(),
+        it if it.is_ascii_whitespace() => format!("\\{:03o}", u32::from(it)),
+        it => it.to_string(),
+    };
+    text.chars().map(escaped).collect()
+}
+
 /// Everything, in tables.
 pub(crate) fn status(status: &Status, out: &mut Output) -> Result<(), Failure> {
     let origin = &status.origin;

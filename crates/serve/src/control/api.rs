@@ -45,6 +45,8 @@ pub struct SnapshotStatus {
     pub name: String,
     /// The COW device, as it was named to the server.
     pub cow: String,
+    /// What its clients see of it, in bytes.
+    pub len_bytes: u64,
     /// False if it is gone with the server.
     pub persistent: bool,
     /// How it is.

@@ -142,6 +142,7 @@ impl<O: Device + 'static, C: Device + 'static> Monitor<O, C> {
         SnapshotStatus {
             name: name.into(),
             cow: self.cows.borrow().get(name).cloned().unwrap_or_default(),
+            len_bytes: snapshot.len_bytes(),
             persistent: snapshot.is_persistent(),
             state: snapshot.state(),
             merging,
