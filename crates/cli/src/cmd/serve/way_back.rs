@@ -159,7 +159,9 @@ impl Wanted<'_> {
 /// have written since the server began is not kept in it.
 pub(super) async fn refuse_shared(cow: &Path) -> Result<(), Failure> {
     let device = device_arg(cow).map_err(|found| Failure::about(cow, found))?;
-    let owner = owner(&device).await?.and_then(|(owner, _)| owner);
+    let devices = Devices::of_cow(&device);
+    let device = devices.open(Which::Cow, Mode::Look, Caching::Buffered).await?;
+    let owner = ops::owner(&device).await.map_err(|error| devices.failure(&error))?;
     let shared = owner.filter(|it| matches!(it.state.as_str(), "merging" | "undo"));
     match shared.and_then(|it| it.partner) {
         Some(partner) => {
