@@ -198,7 +198,7 @@ pub(super) async fn patiently<T>(
     const PAUSE: Duration = Duration::from_millis(20);
     for _ in 0..50 {
         match attempt() {
-            Err(OpenError::InUse(User::Lock | User::Qemu | User::Writer)) => {
+            Err(OpenError::InUse(User::Lock | User::Qemu | User::Writer | User::Loop(_))) => {
                 compio::time::sleep(PAUSE).await;
             }
             other => return other,

@@ -40,7 +40,7 @@ pub(super) async fn open(path: &Path, mode: Mode) -> Result<Opened, OpenError> {
             looked.not_writable = Some(found);
             return Ok(looked);
         }
-        refuse_loops(path, &looked.descent)?;
+        patiently(|| refuse_loops(path, &looked.descent)).await?;
         if !looked.is_disk {
             patiently(|| refuse_writers(&looked.file)).await?;
         }

@@ -256,10 +256,7 @@ impl Args {
         let merge = first_merge.of(&plan)?;
         let way_back = first_merge.way_back(&mut plan, merge.as_deref()).await?;
         plan.refuse_double_names()?;
-        let no_signals =
-            |error| Failure::of("signals", format_args!("cannot be received: {error}"));
-        let stop = Stop::on_signals().map_err(no_signals)?;
-        let asked = Asked::on_usr1().map_err(no_signals)?;
+        let (stop, asked) = receive_signals()?;
         let tls = self.encryption.tls()?;
         let access = self.access.of_sockets(nbd)?;
         let (options, origin, cows) =
@@ -389,4 +386,9 @@ fn memory_size(text: &str) -> Result<u64, String> {
         }
         bytes => Ok(bytes),
     }
+}
+
+fn receive_signals() -> Result<(Stop, Asked), Failure> {
+    let refused = |error| Failure::of("signals", format_args!("cannot be received: {error}"));
+    Ok((Stop::on_signals().map_err(refused)?, Asked::on_usr1().map_err(refused)?))
 }
