@@ -12,7 +12,7 @@ use dmsnap_serve::IdlePublisher;
 use crate::below::{SimSnapshot, SimView, SimVolume, any};
 use crate::clock::Clock;
 use crate::disk::Disk;
-use crate::fault::badness;
+use crate::fault::{RequestFault, badness};
 use crate::model::{Change, Model, Standing};
 use crate::naive::{self, Found, SECTOR};
 use crate::plan::{Action, Setup, Slot, Start};
@@ -219,8 +219,12 @@ fn tell_of_losses(setup: &Setup, power: &Power, model: &Rc<RefCell<Model>>) {
     let (lost, below) = (model.clone(), setup.below());
     let waits = setup.backlog > 0;
     power.when_wrong(move |power, disk, dropped| {
-        // An origin write that waits in memory is tried twice, and then it is lost; a flush says so.
-        let given_up = waits && disk < below && badness(&power.fired(), disk) > 1;
+        // An origin write that waits in memory is tried twice, and then it is lost; a flush says so. A first time without
+        // room leaves it waiting.
+        let fired = power.fired();
+        let tries =
+            badness(&fired, disk) + usize::from(fired.contains(&(disk, RequestFault::Full)));
+        let given_up = waits && disk < below && tries > 1;
         if !dropped && !given_up {
             return;
         }

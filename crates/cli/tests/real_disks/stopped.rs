@@ -1,3 +1,4 @@
+use std::panic::catch_unwind;
 use std::thread;
 use std::time::Duration;
 
@@ -16,22 +17,31 @@ fn a_frozen_file_system_stops_only_its_own_clients() {
         return;
     }
     for (kind, io) in KINDS.iter().flat_map(|kind| rounds().into_iter().map(move |io| (kind, io))) {
-        let Some(small) = Small::new(kind) else { continue };
-        let place = Place::new(8, &["b"]);
-        tool(DMSNAP, &["create", "--size", "32M", &small.text("a")]);
-        let (a, b) = (format!("a={}", small.text("a")), format!("b={}", place.text("b")));
-        let serving = start(&place, &["--snapshot", &a, "--snapshot", &b, "--io", io]);
-        fine(&place, "a", &[Write(1, 0, 8192), Flush]);
-        thread::scope(|scope| {
-            let frozen = small.freeze();
-            scope.spawn(|| fine(&place, "a", &[Write(2, 2 * MIB, 8192), Flush]));
-            thread::sleep(Duration::from_millis(300));
-            others_go_on(&place, 3);
-            thread::sleep(Duration::from_millis(700));
-            others_go_on(&place, 4);
-            drop(frozen);
-        });
-        fine(&place, "a", &[Find(1, 0, 8192), Find(2, 2 * MIB, 8192)]);
-        assert_eq!(serving.stop(), "", "{kind}, {io}");
+        // Linux has 64 queues for writes through the cache that have to wait, and chooses by the file: in one round of
+        // 64 the two files share one, and then one waits for the other. Other files are tried then.
+        if catch_unwind(|| frozen_alone(kind, io)).is_err() {
+            frozen_alone(kind, io);
+        }
     }
+}
+
+/// One round of [`a_frozen_file_system_stops_only_its_own_clients`].
+fn frozen_alone(kind: &str, io: &str) {
+    let Some(small) = Small::new(kind) else { return };
+    let place = Place::new(8, &["b"]);
+    tool(DMSNAP, &["create", "--size", "32M", &small.text("a")]);
+    let (a, b) = (format!("a={}", small.text("a")), format!("b={}", place.text("b")));
+    let serving = start(&place, &["--snapshot", &a, "--snapshot", &b, "--io", io]);
+    fine(&place, "a", &[Write(1, 0, 8192), Flush]);
+    thread::scope(|scope| {
+        let frozen = small.freeze();
+        scope.spawn(|| fine(&place, "a", &[Write(2, 2 * MIB, 8192), Flush]));
+        thread::sleep(Duration::from_millis(300));
+        others_go_on(&place, 3);
+        thread::sleep(Duration::from_millis(700));
+        others_go_on(&place, 4);
+        drop(frozen);
+    });
+    fine(&place, "a", &[Find(1, 0, 8192), Find(2, 2 * MIB, 8192)]);
+    assert_eq!(serving.stop(), "", "{kind}, {io}");
 }
