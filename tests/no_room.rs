@@ -9,6 +9,7 @@ use std::rc::Rc;
 use crate::common::live::{AnyVolume, any_volume, data, empty_cow, origin, read_all};
 use bytes::Bytes;
 use dmsnap::device::{Allocation, Buffer, Device, DynDevice, Memory};
+use dmsnap::format::{ChunkSize, StoreId};
 use dmsnap::ops;
 use dmsnap::volume::{OnFull, SnapshotOptions, State, View};
 use dmsnap_sim::{Disk, Power, run};
@@ -131,6 +132,30 @@ fn an_origin_write_fails_and_the_snapshot_lives_on() {
         assert!(read_all(&View::snapshot(&reopened, &snapshot)) == before, "{told}");
     });
     assert!(refused.get() > 80, "only {} were refused", refused.get());
+}
+
+/// A merge begins with a tag: without room for it the merge is refused, and the store is as good as before.
+#[test]
+fn a_merge_that_finds_no_room_for_the_tag_is_refused_and_the_snapshot_lives_on() {
+    let power = Power::steady();
+    let (disk, cow) = (origin(SECTORS, &power), Disk::new(vec![0; 200 * 512], 512, &power));
+    let id = StoreId::new([7; 16]).expect("not zero");
+    let chunk_size = ChunkSize::from_sectors(1).expect("a size");
+    run(ops::create_for(&cow, &disk, id, chunk_size, false)).expect("made");
+    let (cow, allocated) = (Rc::new(cow), Rc::new(Cell::new(u64::MAX)));
+    let thin = Thin { disk: cow, allocated: allocated.clone() };
+    let volume = any_volume(disk);
+    let opened = volume.open("s", DynDevice::new(thin), SnapshotOptions::default());
+    let snapshot = run(opened).expect("opens");
+    allocated.set(0);
+    run(volume.start_merge(&snapshot)).expect_err("there is no room");
+    allocated.set(u64::MAX);
+    let (view, before) = (View::snapshot(&volume, &snapshot), data(0, SECTORS).to_vec());
+    run(View::origin(&volume).write(0, data(5000, 8))).expect("written");
+    run(volume.flush_all()).expect("flushed");
+    assert_ne!(snapshot.state(), State::Invalid, "it was dropped, and its device was only full");
+    assert!(read_all(&view) == before);
+    run(volume.start_merge(&snapshot)).expect("there is room");
 }
 
 /// Where the rule is to drop it, it is dropped, durably, and the write goes on.

@@ -23,7 +23,7 @@ impl<D: Device> Persistent<D> {
     ///
     /// # Errors
     ///
-    /// Any error of the device, which ends the use of the store for writing.
+    /// Any error of the device, which ends the use of the store for writing, unless there is no room for the write.
     pub async fn set_tag(&self, tag: Tag) -> Result<(), StoreError> {
         let _turn = self.writer.lock().await;
         self.usable()?;
@@ -31,7 +31,8 @@ impl<D: Device> Persistent<D> {
             put_tag(&self.slots.cow, self.slots.layout.chunk_size(), &tag).await?;
             self.slots.make_durable("the tag").await
         };
-        self.change(written).await?;
+        // The old tag counts until the next one is written: there may be room for it then.
+        self.change_again(written).await?;
         self.tag.replace(Some(Box::new(tag)));
         Ok(())
     }
