@@ -243,9 +243,24 @@ impl<D: Device> Loaded<D> {
     pub async fn read(
         cow: D,
         origin_bytes: Option<u64>,
+        visit: impl FnMut(Exception),
+    ) -> Result<Self, StoreError> {
+        Self::read_of_size(cow, |_| origin_bytes, visit).await
+    }
+
+    /// The same, where the size may be what the tag says.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub(crate) async fn read_of_size(
+        cow: D,
+        origin_bytes: impl FnOnce(Option<&Tag>) -> Option<u64>,
         mut visit: impl FnMut(Exception),
     ) -> Result<Self, StoreError> {
-        let reader = Reader::open(&cow, origin_bytes).await?;
+        let (header, tag) = read_first_sector(&cow).await?;
+        let origin_bytes = origin_bytes(tag.as_ref());
+        let reader = Reader::assume(&cow, header, tag.map(Box::new), origin_bytes)?;
         if !reader.header.valid && !planted(Planted::InvalidOpens) {
             return Err(StoreError::Invalid);
         }

@@ -3,7 +3,7 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 
-use dmsnap_format::{ChunkSize, Exception, SECTOR_BYTES};
+use dmsnap_format::{ChunkSize, Exception, SECTOR_BYTES, Tag};
 
 use super::error::VolumeError;
 use super::gates;
@@ -13,7 +13,7 @@ use super::standing::State;
 use super::volume::Volume;
 use crate::device::Device;
 use crate::planted::{Planted, planted};
-use crate::store::{AnyStore, BaseFence, Loaded, Transient, refuse_part_blocks, told_bytes};
+use crate::store::{AnyStore, BaseFence, Loaded, Transient, refuse_part_blocks};
 use crate::sync::Closed;
 use crate::table::Table;
 
@@ -157,11 +157,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         cow: C,
         options: SnapshotOptions,
     ) -> Result<(Rc<Snapshot<C>>, Vec<Closed<'_>>), VolumeError> {
-        let mut exceptions = Vec::new();
-        let options = told(&cow, options).await?;
-        let len_bytes = self.snapshot_bytes(&options)?;
-        let loaded = Loaded::read(cow, Some(len_bytes), |it| exceptions.push(it));
-        let loaded = loaded.await.map_err(VolumeError::Store)?;
+        let (loaded, exceptions, options) = self.load(cow, options).await?;
         let chunk_size = loaded.layout().chunk_size();
         refuse_part_blocks(chunk_size, loaded.device()).map_err(VolumeError::Store)?;
         refuse_part_blocks(chunk_size, self.origin_device()).map_err(VolumeError::Store)?;
@@ -183,11 +179,7 @@ impl<O: Device, C: Device> Volume<O, C> {
         cow: C,
         options: SnapshotOptions,
     ) -> Result<Rc<Snapshot<C>>, VolumeError> {
-        let mut exceptions = Vec::new();
-        let options = told(&cow, options).await?;
-        let len_bytes = self.snapshot_bytes(&options)?;
-        let loaded = Loaded::read(cow, Some(len_bytes), |it| exceptions.push(it));
-        let loaded = loaded.await.map_err(VolumeError::Store)?;
+        let (loaded, exceptions, options) = self.load(cow, options).await?;
         let fence = loaded.fence().clone();
         let store = AnyStore::Persistent(loaded.into_read_only());
         self.join(name, (store, exceptions, fence), options).await
@@ -313,13 +305,23 @@ impl<O: Device, C: Device> Volume<O, C> {
         }
         Ok(())
     }
-}
 
-/// With the size that the store says of its snapshot, if nobody else says one.
-async fn told<C: Device>(
-    cow: &C,
-    options: SnapshotOptions,
-) -> Result<SnapshotOptions, VolumeError> {
-    let len_bytes = told_bytes(cow, options.len_bytes).await.map_err(VolumeError::Store)?;
-    Ok(SnapshotOptions { len_bytes, ..options })
+    /// Reads a store, and with it the size that it says of its snapshot, if nobody else says one.
+    async fn load(
+        &self,
+        cow: C,
+        mut options: SnapshotOptions,
+    ) -> Result<(Loaded<C>, Vec<Exception>, SnapshotOptions), VolumeError> {
+        self.snapshot_bytes(&options)?;
+        let size = |tag: Option<&Tag>| {
+            let says = tag.map(|tag| tag.snapshot_bytes).filter(|bytes| *bytes > 0);
+            options.len_bytes = options.len_bytes.or(says);
+            Some(options.len_bytes.unwrap_or(self.len_bytes()))
+        };
+        let mut exceptions = Vec::new();
+        let loaded = Loaded::read_of_size(cow, size, |it| exceptions.push(it)).await;
+        let loaded = loaded.map_err(VolumeError::Store)?;
+        self.snapshot_bytes(&options)?;
+        Ok((loaded, exceptions, options))
+    }
 }
