@@ -300,7 +300,7 @@ impl Args {
         Ok(command_ended.transpose()?.filter(|it| *it != Outcome::Other(0)).unwrap_or(own))
     }
 
-    /// Everything is opened, and clients can come: tells whoever wants to know.
+    /// Everything is opened, and clients can come: says so, in each way that was asked for.
     fn begin(
         &self,
         listening: &Listening,

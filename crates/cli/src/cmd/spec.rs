@@ -47,7 +47,7 @@ pub(super) struct NewStore {
 }
 
 impl NewStore {
-    /// With chunks of the size that was asked for, or else of the default of whoever asks.
+    /// With chunks of the size that was asked for, or else of the caller's default.
     pub(super) fn new(asked: Option<ChunkSize>, default: ChunkSize) -> Self {
         let (chunk_size, is_sized) = (asked.unwrap_or(default), asked.is_some());
         Self { chunk_size, is_sized, makes_file: false, size_bytes: None, knows_base: false }

@@ -13,7 +13,7 @@ use crate::report::{Failure, tell};
 /// Print the device-mapper tables with which a kernel shows a snapshot
 ///
 /// Lines as `dmsetup table` prints them, with NAME before the colon. For a snapshot of its origin's size, or a smaller
-/// one, that is one line. One that is larger needs a device below, NAME-base: the origin, and zeroes behind it.
+/// one, that is one line. One that is larger needs a device below, NAME-base: the origin, followed by zeroes.
 /// Comments say how to map them. `dmsnap serve --table` takes the lines of a snapshot that has the origin's size.
 ///
 /// Nothing is written or mapped. A kernel needs block devices: a file has to be attached to a loop device
@@ -89,7 +89,7 @@ impl Args {
         Ok(())
     }
 
-    /// The origin with zeroes behind it. Gives its place.
+    /// The origin, followed by zeroes. Returns the name of its device.
     fn base(&self, there: u64, shown: u64, out: &mut Output) -> Result<String, Failure> {
         let (name, origin, zeroes) = (&self.name, word(&self.origin), shown - there);
         out.line(format_args!(

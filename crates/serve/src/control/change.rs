@@ -1,6 +1,6 @@
 use super::api::{NewSnapshot, StartMerge, TuneMerge, WayBack};
 
-/// What a call changes of what is served. Whoever keeps it can start a server with the same snapshots and the same
+/// What a call changes of what is served. A caller that keeps it can start a server with the same snapshots and the same
 /// merge again.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]

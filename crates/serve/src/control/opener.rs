@@ -46,7 +46,7 @@ pub trait StoreOpener<O, C>: 'static {
     /// Why not.
     async fn may_merge(&self, volume: &Volume<O, C>) -> Result<(), Refusal>;
 
-    /// Keeps a change of what is served beyond the end of the server, however that comes. Nobody is told of the
+    /// Keeps a change of what is served past the end of the server, also if that is killed. Nobody is told of the
     /// change before.
     ///
     /// # Errors

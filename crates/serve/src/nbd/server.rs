@@ -59,7 +59,7 @@ impl Server {
     }
 
     /// Calls back each time the last connection is closed, if one of them has had an export since the server was
-    /// started. Whoever only asked what there is, or was refused, is no client in that sense.
+    /// started. A connection that only asked what there is, or was refused, does not count.
     #[must_use]
     pub fn on_last_client(self, on_last_client: OnLastClient) -> Self {
         Self { on_last_client, ..self }

@@ -76,7 +76,7 @@ pub(super) fn leave(out: &mut Output) -> Result<(), Failure> {
     let nothing = File::options().read(true).write(true).open("/dev/null").map_err(failed)?;
     io::stdout().write_all(&[READY]).and_then(|()| io::stdout().flush()).map_err(failed)?;
     dup2_stdout(&nothing).map_err(|error| failed(error.into()))?;
-    // Whoever waits for the end of a pipe or leaves a terminal need not wait for the server.
+    // A program that waits for the end of a pipe, or a user who leaves a terminal, need not wait for the server.
     let is_log =
         fstat(io::stderr().as_fd()).is_ok_and(|it| FileType::from_raw_mode(it.st_mode).is_file());
     match is_log {

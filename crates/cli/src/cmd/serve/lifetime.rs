@@ -9,7 +9,7 @@ use crate::report::Failure;
 pub(super) struct Lifetime {
     /// Go into the background, and return 0 once it listens
     ///
-    /// Everything is opened then, and every address can be connected to. What goes wrong before is told as without
+    /// Everything is opened then, and every address can be connected to. An earlier failure is reported as without
     /// --fork, with its exit status. The server has a session of its own and stays in this folder; its stdin and stdout
     /// are closed, and so is stderr if it is not a file. A service manager that listens itself needs no --fork.
     #[arg(long, conflicts_with = "run")]

@@ -15,7 +15,7 @@ pub(super) struct PidFile {
 }
 
 impl PidFile {
-    /// Takes the place of what is there; whoever reads it meanwhile finds the one or the other, whole.
+    /// Takes the place of what is there; a reader finds the old file or the new one, whole.
     pub(super) fn write(path: &Path) -> Result<Self, Failure> {
         // The server may have gone elsewhere when it ends.
         let path = std::path::absolute(path).map_err(|error| Failure::about(path, error))?;
